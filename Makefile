@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh Linux or macOS machine:
+#   make parity   set up .venv, install, run the parity suite on the default model
+#   make test     the same set-up, then all checks and tests
+VENV   ?= .venv
+PYTHON ?= python3
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup parity test lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("parity needs Python 3.10-3.13" if not (3, 10) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+setup: $(STAMP)  ## create .venv and install the project with its checks
+
+parity: $(STAMP)  ## does the Core ML model draw the picture of its PyTorch original?
+	$(PY) -m pytest -m parity --parity-report report
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint  ## ruff, mypy and all tests
+	$(PY) -m pytest
+
+bench: $(STAMP)  ## speed as ratios to what you would run instead
+	$(PY) -m benchmarks
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) report .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,74 @@
+"""The command line: ``parity COMMAND …``.
+
+Each command is one module in :mod:`parity.commands` with ``configure(parser)`` and ``main(arguments) -> int``.
+Only the module of the chosen command is imported, so ``parity --help`` answers without torch or coremltools.
+
+Exit codes: 0 everything asked for holds, 1 a verdict is *fail* (or *unknown* under ``--strict``), 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from parity import __version__
+from parity.errors import ParityError
+
+# name -> summary; the module is parity.commands.<name with "-" as "_">
+COMMANDS: dict[str, str] = {}
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parity",
+        description="Does the Core ML model draw the picture that its PyTorch original draws?",
+        epilog="Run 'parity COMMAND --help' for the options of one command.",
+    )
+    parser.add_argument("--version", action="version", version=f"parity {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module = importlib.import_module(f"parity.commands.{name.replace('-', '_')}")
+            module.configure(command)
+            command.set_defaults(main=module.main)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        0, 1 or 2, see the module's docstring.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in arguments if word in COMMANDS), None)
+    parser = _parser(chosen)
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return int(parsed.main(parsed))
+    except ParityError as error:
+        print(f"parity {parsed.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `parity … | head` is not an error of the user's
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print(f"parity {parsed.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
