@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint bench clean
+.PHONY: help setup parity test lint slow bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(STAMP)
 
 test: lint  ## ruff, mypy and all tests
 	$(PY) -m pytest
+
+slow: $(STAMP)  ## the exhaustive and full-size tests
+	$(PY) -m pytest -m slow
 
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks
