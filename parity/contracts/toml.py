@@ -1,0 +1,120 @@
+"""Reading the project's tables: every value is checked when it is read, and a message names file, entry and field."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from parity.errors import FormatError, MissingError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_T = TypeVar("_T")
+_REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a TOML file, with typed access.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file, for messages.
+    where : str
+        File and place inside it, e.g. ``apps.toml: consumer[2]``.
+    values : dict
+    """
+
+    path: Path
+    where: str
+    values: dict[str, Any]
+
+    def error(self, key: str, problem: str) -> FormatError:
+        """Return (not raise) the error that a field deserves."""
+        return FormatError(f"{self.where}: field '{key}' {problem}")
+
+    def text(self, key: str, *, default: str = _REQUIRED) -> str:
+        """Return a text."""
+        return self._get(key, str, "a text", default)
+
+    def number(self, key: str, *, default: int = _REQUIRED) -> int:
+        """Return a whole number."""
+        return self._get(key, int, "a whole number", default)
+
+    def real(self, key: str, *, default: float = _REQUIRED) -> float:
+        """Return a number."""
+        return float(self._get(key, (int, float), "a number", default))
+
+    def flag(self, key: str, *, default: bool = _REQUIRED) -> bool:
+        """Return true or false."""
+        return self._get(key, bool, "true or false", default)
+
+    def date(self, key: str) -> datetime.date:
+        """Return a date."""
+        return self._get(key, datetime.date, "a date such as 2023-04-23", _REQUIRED)
+
+    def texts(self, key: str, *, default: tuple[str, ...] = _REQUIRED) -> tuple[str, ...]:
+        """Return a list of texts; a single text counts as a list of one."""
+        value = self._get(key, (str, list), "a list of texts", default)
+        return self._all(key, [value] if isinstance(value, str) else value, str, "a list of texts")
+
+    def numbers(self, key: str, *, default: tuple[int, ...] = _REQUIRED) -> tuple[int, ...]:
+        """Return a list of whole numbers."""
+        return self._all(key, self._get(key, list, "a list of whole numbers", default), int, "a list of whole numbers")
+
+    def table(self, key: str) -> Table:
+        """Return a table inside this one; empty when absent."""
+        return Table(self.path, f"{self.where}.{key}", self._get(key, dict, "a table", {}))
+
+    def items(self, key: str) -> Iterator[Table]:
+        """Iterate over a list of tables; none when absent."""
+        entries = self._get(key, list, "a list of tables", [])
+        for index, entry in enumerate(self._all(key, entries, dict, "a list of tables")):
+            yield Table(self.path, f"{self.where}: {key}[{index}]", entry)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Iterate over all fields, which must be texts."""
+        for key in self.values:
+            yield key, self.text(key)
+
+    def _get(self, key: str, kind: Any, name: str, default: Any) -> Any:
+        if key not in self.values:
+            if default is _REQUIRED:
+                raise self.error(key, f"is missing; it must be {name}")
+            return default
+        value = self.values[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.error(key, f"must be {name}, not {value!r}")
+        return value
+
+    def _all(self, key: str, values: Any, kind: type[_T], name: str) -> tuple[_T, ...]:
+        if not all(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for value in values):
+            raise self.error(key, f"must be {name}, not {values!r}")
+        return tuple(values)
+
+
+def read(path: Path) -> Table:
+    """Read a TOML file.
+
+    Raises
+    ------
+    MissingError
+        When there is no such file.
+    FormatError
+        When it is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return Table(path, path.name, tomllib.load(file))
+    except FileNotFoundError:
+        raise MissingError(f"no table '{path}'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise FormatError(f"{path}: cannot be read as TOML: {error}") from None
