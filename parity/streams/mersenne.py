@@ -1,0 +1,200 @@
+"""MT19937: which 32-bit words does the Mersenne Twister give, and in which state does that leave it?
+
+NumPy's ``RandomState``, torch's CPU generator and the Swift package's first two sources all draw from this engine and
+differ only in what they make of the words. Three steps:
+
+1. a seed becomes 624 key words, by ``init_genrand`` (one integer) or ``init_by_array`` (several);
+2. the recurrence ``w[k+624] = w[k+397] ^ twist(w[k], w[k+1])`` gives raw words; 623 of them depend on known ones
+   only, so a handful of array operations makes 623 at once;
+3. raw words are tempered when they are read.
+
+The words lie in one sliding window. What was read stays in it for a while, for two reasons: rejection samplers hand
+words back (:meth:`MersenneTwister.advance` says how many of the words seen were used), and producers save their
+state as an aligned block of 624, which the window still holds.
+
+Proved by test: the words, the seeding and the exported states equal those of NumPy and torch. Source of the algorithm:
+Matsumoto and Nishimura, "Mersenne Twister", ACM TOMACS 8 (1998), and their reference code mt19937ar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+SIZE = 624
+_LAG = 397
+_STRIDE = SIZE - 1  # so many new words depend on known words only
+_GROUPS = 16
+_FRESH = _GROUPS * _STRIDE
+
+PEEK = 8192
+"""Most words that one :meth:`MersenneTwister.peek` can show."""
+
+_HISTORY = PEEK + 2 * SIZE  # handed-back words, and behind them a whole aligned block
+
+# 0-d arrays: a ufunc takes them 2 to 3 times faster than NumPy scalars or ints
+_UPPER, _LOWER, _ONE, _TWIST = (np.array(c, np.uint32) for c in (0x80000000, 0x7FFFFFFF, 1, 0x9908B0DF))
+_S7, _S11, _S15, _S18 = (np.array(c, np.uint32) for c in (7, 11, 15, 18))
+_MASK7, _MASK15 = (np.array(c, np.uint32) for c in (0x9D2C5680, 0xEFC60000))
+_MASK32 = 0xFFFFFFFF
+
+
+def key_from_seed(seed: int) -> np.ndarray:
+    """Return the 624 key words of ``init_genrand(seed)``; the seed is taken modulo 2**32."""
+    word = seed & _MASK32
+    key = [word]
+    for i in range(1, SIZE):
+        word = (1812433253 * (word ^ (word >> 30)) + i) & _MASK32
+        key.append(word)
+    return np.array(key, np.uint32)
+
+
+def key_from_array(seeds: Sequence[int]) -> np.ndarray:
+    """Return the 624 key words of ``init_by_array(seeds)``; each seed is below 2**32 and there is at least one."""
+    key = key_from_seed(19650218).tolist()
+    i, j = 1, 0
+    for _ in range(max(SIZE, len(seeds))):
+        key[i] = ((key[i] ^ ((key[i - 1] ^ (key[i - 1] >> 30)) * 1664525)) + seeds[j] + j) & _MASK32
+        i += 1
+        j += 1
+        if i >= SIZE:
+            key[0] = key[SIZE - 1]
+            i = 1
+        if j >= len(seeds):
+            j = 0
+    for _ in range(SIZE - 1):
+        key[i] = ((key[i] ^ ((key[i - 1] ^ (key[i - 1] >> 30)) * 1566083941)) - i) & _MASK32
+        i += 1
+        if i >= SIZE:
+            key[0] = key[SIZE - 1]
+            i = 1
+    key[0] = 0x80000000
+    return np.array(key, np.uint32)
+
+
+class MersenneTwister:
+    """A stream of 32-bit words.
+
+    Parameters
+    ----------
+    key : array of 624 uint32
+        State words.
+    position : int, optional
+        How many words of the key were already given, 0 to 624; 624, the default, is a state just seeded.
+    """
+
+    def __init__(self, key: np.ndarray, position: int = SIZE) -> None:
+        self._raw = np.empty(_HISTORY + _FRESH, np.uint32)
+        self._tempered = np.empty(_HISTORY + _FRESH, np.uint32)
+        self._scratch = np.empty(_FRESH, np.uint32)
+        self._rows = list(self._views())
+        self._raw[_HISTORY - SIZE : _HISTORY] = key
+        self._temper(_HISTORY - SIZE, _HISTORY)
+        self._base = 0  # index in the stream of the word at _HISTORY, the first one after the key
+        self._made = _HISTORY
+        self._next = _HISTORY - SIZE + position
+
+    def _views(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """For each group of 623 new words: where they go, what they are made of, and the three pieces of the lag."""
+        raw, scratch = self._raw, self._scratch
+        for group in range(_GROUPS):
+            new = _HISTORY + group * _STRIDE
+            old = new - SIZE
+            pieces = []
+            for start, stop in ((0, 227), (227, 454), (454, _STRIDE)):
+                pieces += [raw[new + start : new + stop], raw[old + _LAG + start : old + _LAG + stop]]
+            yield (
+                raw[new : new + _STRIDE],
+                raw[old : old + _STRIDE],
+                raw[old + 1 : old + SIZE],
+                scratch[:_STRIDE],
+                *pieces,
+            )
+
+    def _temper(self, start: int, stop: int) -> None:
+        raw, out, scratch = self._raw[start:stop], self._tempered[start:stop], self._scratch[: stop - start]
+        np.right_shift(raw, _S11, out)
+        np.bitwise_xor(out, raw, out)
+        np.left_shift(out, _S7, scratch)
+        np.bitwise_and(scratch, _MASK7, scratch)
+        np.bitwise_xor(out, scratch, out)
+        np.left_shift(out, _S15, scratch)
+        np.bitwise_and(scratch, _MASK15, scratch)
+        np.bitwise_xor(out, scratch, out)
+        np.right_shift(out, _S18, scratch)
+        np.bitwise_xor(out, scratch, out)
+
+    def _make(self, needed: int) -> None:
+        """Make words until ``needed`` of them lie before the window's end."""
+        made = self._made
+        and_, xor, or_, shift, times = np.bitwise_and, np.bitwise_xor, np.bitwise_or, np.right_shift, np.multiply
+        upper, lower, one, twist = _UPPER, _LOWER, _ONE, _TWIST
+        while made < needed:
+            new, here, after, scratch, n0, l0, n1, l1, n2, l2 = self._rows[(made - _HISTORY) // _STRIDE]
+            and_(after, lower, new)
+            and_(here, upper, scratch)
+            or_(new, scratch, new)
+            shift(new, one, new)
+            and_(after, one, scratch)
+            times(scratch, twist, scratch)
+            xor(new, scratch, new)
+            xor(n0, l0, n0)
+            xor(n1, l1, n1)
+            xor(n2, l2, n2)
+            made += _STRIDE
+        self._temper(self._made, made)
+        self._made = made
+
+    def _slide(self) -> None:
+        """Move the window on, keeping what may be handed back or exported."""
+        end = _HISTORY + _FRESH
+        self._make(end)
+        for words in (self._raw, self._tempered):
+            words[:_HISTORY] = words[end - _HISTORY : end]
+        self._made = _HISTORY
+        self._next -= _FRESH
+        self._base += _FRESH
+
+    def peek(self, count: int) -> np.ndarray:
+        """Show the next ``count`` words, at most :data:`PEEK`, without using them up.
+
+        The array is a view that the next call may overwrite.
+        """
+        if self._next + count > _HISTORY + _FRESH:
+            self._slide()
+        if self._next + count > self._made:
+            self._make(self._next + count)
+        return self._tempered[self._next : self._next + count]
+
+    def advance(self, count: int) -> None:
+        """Use up ``count`` words, all of them shown by the last :meth:`peek`."""
+        self._next += count
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next ``count`` words, at most :data:`PEEK`, as a view that the next call may overwrite."""
+        words = self.peek(count)
+        self._next += count
+        return words
+
+    def word(self) -> int:
+        """Return the next word."""
+        return int(self.take(1)[0])
+
+    def skip(self, count: int) -> None:
+        """Use up any number of words."""
+        while count > 0:
+            step = min(count, PEEK)
+            self.take(step)
+            count -= step
+
+    @property
+    def state(self) -> tuple[np.ndarray, int]:
+        """Copy of the 624 state words and the position in them, aligned as the producers' code aligns them."""
+        if self._next + SIZE > _HISTORY + _FRESH:  # the end of the aligned block may lie beyond the window
+            self._slide()
+        given = self._base + self._next - _HISTORY
+        block = max((given - 1) // SIZE, -1)  # block -1 is the key; nothing before it is known
+        start = block * SIZE - self._base + _HISTORY
+        self._make(start + SIZE)
+        return self._raw[start : start + SIZE].copy(), given - block * SIZE
