@@ -4,8 +4,8 @@ NumPy's ``RandomState``, torch's CPU generator and the Swift package's first two
 differ only in what they make of the words. Three steps:
 
 1. a seed becomes 624 key words, by ``init_genrand`` (one integer) or ``init_by_array`` (several);
-2. the recurrence ``w[k+624] = w[k+397] ^ twist(w[k], w[k+1])`` gives raw words; 623 of them depend on known ones
-   only, so a handful of array operations makes 623 at once;
+2. the recurrence ``w[k+624] = w[k+397] ^ f(w)[k]`` gives raw words, where ``f`` combines neighbours linearly over GF(2);
+   hence also ``w[k+624n] = w[k+397n] ^ f^n(w)[k]`` for n = 2, 4, 8, which makes 623n words with a dozen array operations;
 3. raw words are tempered when they are read.
 
 The words lie in one sliding window. What was read stays in it for a while, for two reasons: rejection samplers hand
@@ -18,15 +18,15 @@ Matsumoto and Nishimura, "Mersenne Twister", ACM TOMACS 8 (1998), and their refe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 SIZE = 624
-_LAG = 397
+_LAG = SIZE - 397
 _STRIDE = SIZE - 1  # so many new words depend on known words only
-_GROUPS = 16
-_FRESH = _GROUPS * _STRIDE
+_LEAPS = (8, 4, 2, 1)
+_FRESH = 16 * _STRIDE
 
 PEEK = 8192
 """Most words that one :meth:`MersenneTwister.peek` can show."""
@@ -34,10 +34,30 @@ PEEK = 8192
 _HISTORY = PEEK + 2 * SIZE  # handed-back words, and behind them a whole aligned block
 
 # 0-d arrays: a ufunc takes them 2 to 3 times faster than NumPy scalars or ints
-_UPPER, _LOWER, _ONE, _TWIST = (np.array(c, np.uint32) for c in (0x80000000, 0x7FFFFFFF, 1, 0x9908B0DF))
+_UPPER, _LOWER = (np.array(c, np.uint32) for c in (0x80000000, 0x7FFFFFFF))
 _S7, _S11, _S15, _S18 = (np.array(c, np.uint32) for c in (7, 11, 15, 18))
 _MASK7, _MASK15 = (np.array(c, np.uint32) for c in (0x9D2C5680, 0xEFC60000))
+_BYTE = np.array(0xFF, np.uint32)
 _MASK32 = 0xFFFFFFFF
+
+
+def _f(words: np.ndarray) -> np.ndarray:
+    """The recurrence's linear map; row k of the result depends on rows k and k + 1."""
+    mixed = (words[:-1] & _UPPER) | (words[1:] & _LOWER)
+    return (mixed >> np.uint32(1)) ^ (words[1:] & np.uint32(1)) * np.uint32(0x9908B0DF)
+
+
+def _leap_table(n: int, place: int) -> np.ndarray:
+    """What the low n bits of the word ``place`` contribute to row 0 of ``f^n``, for each value of its low byte."""
+    words = np.zeros((n + 1, 256), np.uint32)
+    words[place] = np.arange(256) & ((1 << n) - 1)
+    for _ in range(n):
+        words = _f(words)
+    return words[0]
+
+
+# Row 0 of f^n depends on words n - 1 and n alone: their high bits shift right by n, their low bits go through tables.
+_TABLES = {n: (np.array(n, np.uint32), _leap_table(n, n - 1), _leap_table(n, n)) for n in _LEAPS}
 
 
 def key_from_seed(seed: int) -> np.ndarray:
@@ -88,29 +108,13 @@ class MersenneTwister:
         self._raw = np.empty(_HISTORY + _FRESH, np.uint32)
         self._tempered = np.empty(_HISTORY + _FRESH, np.uint32)
         self._scratch = np.empty(_FRESH, np.uint32)
-        self._rows = list(self._views())
-        self._raw[_HISTORY - SIZE : _HISTORY] = key
-        self._temper(_HISTORY - SIZE, _HISTORY)
+        self._low = np.empty(_LEAPS[0] * _STRIDE + 1, np.intp)
+        self._known = _HISTORY - SIZE  # where known raw words begin
+        self._raw[self._known : _HISTORY] = key
+        self._temper(self._known, _HISTORY)
         self._base = 0  # index in the stream of the word at _HISTORY, the first one after the key
         self._made = _HISTORY
-        self._next = _HISTORY - SIZE + position
-
-    def _views(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """For each group of 623 new words: where they go, what they are made of, and the three pieces of the lag."""
-        raw, scratch = self._raw, self._scratch
-        for group in range(_GROUPS):
-            new = _HISTORY + group * _STRIDE
-            old = new - SIZE
-            pieces = []
-            for start, stop in ((0, 227), (227, 454), (454, _STRIDE)):
-                pieces += [raw[new + start : new + stop], raw[old + _LAG + start : old + _LAG + stop]]
-            yield (
-                raw[new : new + _STRIDE],
-                raw[old : old + _STRIDE],
-                raw[old + 1 : old + SIZE],
-                scratch[:_STRIDE],
-                *pieces,
-            )
+        self._next = self._known + position
 
     def _temper(self, start: int, stop: int) -> None:
         raw, out, scratch = self._raw[start:stop], self._tempered[start:stop], self._scratch[: stop - start]
@@ -128,23 +132,34 @@ class MersenneTwister:
     def _make(self, needed: int) -> None:
         """Make words until ``needed`` of them lie before the window's end."""
         made = self._made
-        and_, xor, or_, shift, times = np.bitwise_and, np.bitwise_xor, np.bitwise_or, np.right_shift, np.multiply
-        upper, lower, one, twist = _UPPER, _LOWER, _ONE, _TWIST
         while made < needed:
-            new, here, after, scratch, n0, l0, n1, l1, n2, l2 = self._rows[(made - _HISTORY) // _STRIDE]
-            and_(after, lower, new)
-            and_(here, upper, scratch)
-            or_(new, scratch, new)
-            shift(new, one, new)
-            and_(after, one, scratch)
-            times(scratch, twist, scratch)
-            xor(new, scratch, new)
-            xor(n0, l0, n0)
-            xor(n1, l1, n1)
-            xor(n2, l2, n2)
-            made += _STRIDE
-        self._temper(self._made, made)
-        self._made = made
+            known, wanted = made - self._known, needed - made
+            leap = next(n for n in _LEAPS if n == 1 or (n * SIZE <= known and n * _STRIDE < wanted + _STRIDE))
+            self._leap(made, leap)
+            made += leap * _STRIDE
+        if made > self._made:
+            self._temper(self._made, made)
+            self._made = made
+
+    def _leap(self, new: int, n: int) -> None:
+        """Make 623 n raw words from the 624 n before them."""
+        raw, count, lag = self._raw, n * _STRIDE, n * _LAG
+        last = new - n * SIZE + n
+        out, scratch, low = raw[new : new + count], self._scratch[:count], self._low[: count + 1]
+        shift, table_before, table_last = _TABLES[n]
+        np.bitwise_and(raw[last : last + count], _LOWER, out)
+        np.bitwise_and(raw[last - 1 : last - 1 + count], _UPPER, scratch)
+        np.bitwise_or(out, scratch, out)
+        np.right_shift(out, shift, out)
+        np.bitwise_and(raw[last - 1 : last + count], _BYTE, low, casting="unsafe")
+        table_last.take(low[1:], None, scratch, "wrap")
+        np.bitwise_xor(out, scratch, out)
+        table_before.take(low[:-1], None, scratch, "wrap")
+        np.bitwise_xor(out, scratch, out)
+        for start in range(0, count, lag):
+            stop = min(start + lag, count)
+            piece = raw[new + start : new + stop]
+            np.bitwise_xor(piece, raw[new + start - lag : new + stop - lag], piece)
 
     def _slide(self) -> None:
         """Move the window on, keeping what may be handed back or exported."""
@@ -153,6 +168,7 @@ class MersenneTwister:
         for words in (self._raw, self._tempered):
             words[:_HISTORY] = words[end - _HISTORY : end]
         self._made = _HISTORY
+        self._known = max(0, self._known - _FRESH)
         self._next -= _FRESH
         self._base += _FRESH
 
