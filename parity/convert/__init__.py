@@ -1,0 +1,12 @@
+"""diffusers components to ``.mlpackage``, under the contract of a named converter release.
+
+Importing this package imports neither torch nor diffusers nor coremltools; :func:`cached` answers without them when the
+packages are there.
+"""
+
+from __future__ import annotations
+
+from parity.convert.api import cached, convert
+from parity.convert.plan import Settings
+
+__all__ = ["Settings", "cached", "convert"]

@@ -1,0 +1,60 @@
+"""Load one job's modules, make its network, write its package: the heavy half of the converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.convert import networks, source
+from parity.convert.lower import Labels, lower
+from parity.convert.networks import Network
+from parity.convert.plan import Job
+from parity.convert.samples import sample
+from parity.convert.workarounds import Report
+
+
+def load(job: Job) -> Any:
+    """Return the original torch module of a job, in float32 unless a loaded pipeline holds it otherwise."""
+    if job.folder is not None:
+        return source.load_module(job.folder, "ControlNetModel")
+    return job.source.module(job.part)
+
+
+def network(job: Job, module: Any) -> Network:
+    """Return the network of a job from its original module."""
+    names = [feature.name for feature in job.inputs]
+    attention = job.settings.attention
+    if job.component.startswith("text_encoder"):
+        penultimate = job.outputs[0].name == "hidden_embeds"
+        return networks.text_encoder(module, tokens=job.inputs[0].shape[1], penultimate=penultimate)
+    if job.component == "controlnet":
+        return networks.controlnet(module, attention=attention)
+    if job.component == "vae_decoder":
+        return networks.vae_decoder(module)
+    if job.component == "vae_encoder":
+        return networks.vae_encoder(module, names=names)
+    if job.component == "safety_checker":
+        return networks.safety_checker(module)
+    return networks.denoiser(module, names=names, attention=attention)
+
+
+def examples(job: Job, *, seed: int) -> list[np.ndarray]:
+    """Draw one value for each input of a job, float32."""
+    return [sample(f.name, f.shape, f.dtype, seed=seed, vocabulary=job.vocabulary) for f in job.inputs]
+
+
+def write(job: Job, net: Network, path: Path, *, report: Report | None = None) -> None:
+    """Write a job's package; ``path`` does not exist yet."""
+    lower(
+        net,
+        path,
+        inputs=job.inputs,
+        outputs=job.outputs,
+        examples=examples(job, seed=0),
+        compute=job.contract.compute,
+        target=job.settings.target,
+        labels=Labels(**job.labels),
+        report=report,
+    )

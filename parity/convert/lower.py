@@ -1,0 +1,154 @@
+"""How does a network become an ``.mlpackage``?
+
+Steps: trace with torch, convert with coremltools to an ML Program, then finish the package: descriptions and metadata
+of the contract, no date, fixed item ids, deterministic serialisation. So equal input gives equal bytes.
+
+Proved by tests: two conversions in processes with different hash seeds give identical packages. Nothing here executes
+the program; see :mod:`parity.convert.check`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from parity.convert import workarounds
+from parity.convert.networks import Network
+from parity.convert.plan import Feature
+from parity.convert.workarounds import Report
+
+_NUMPY: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "INT32": np.int32}
+_MODEL: Final = Path("Data/com.apple.CoreML/model.mlmodel")
+_WEIGHTS: Final = Path("Data/com.apple.CoreML/weights")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Texts that go into a package's description."""
+
+    author: str
+    license: str
+    version: str
+    description: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def lower(
+    network: Network,
+    path: Path,
+    *,
+    inputs: Sequence[Feature],
+    outputs: Sequence[Feature],
+    examples: Sequence[np.ndarray],
+    compute: str = "FLOAT16",
+    target: str = "macOS13",
+    labels: Labels,
+    report: Report | None = None,
+) -> None:
+    """Write a network as ``.mlpackage``.
+
+    Parameters
+    ----------
+    network : Network
+    path : pathlib.Path
+        Does not exist yet; ends in ``.mlpackage``.
+    inputs, outputs : sequence of Feature
+        In the order of the network's arguments and results.
+    examples : sequence of ndarray
+        One value for each input, float32.
+    compute : str
+        Precision of the program, ``FLOAT16`` or ``FLOAT32``.
+    target : str
+        A key of :data:`parity.convert.plan.TARGETS`.
+    labels : Labels
+    report : callable, optional
+        Called with (stage, done, total).
+    """
+    import torch
+
+    ct = workarounds.coremltools()
+    if report is not None:
+        report("trace", 0, 1)
+    with workarounds.tracing(), torch.no_grad():
+        tensors = tuple(torch.from_numpy(example) for example in examples)
+        traced = torch.jit.trace(network.module, tensors, check_trace=False)
+    precision = ct.precision.FLOAT16 if compute == "FLOAT16" else ct.precision.FLOAT32
+    with workarounds.converting(report):
+        ct.convert(
+            traced,
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, target),
+            compute_precision=precision,
+            compute_units=ct.ComputeUnit.CPU_ONLY,
+            inputs=[ct.TensorType(name=f.name, shape=f.shape, dtype=_NUMPY[f.dtype]) for f in inputs],
+            outputs=[ct.TensorType(name=f.name, dtype=_NUMPY[f.dtype]) for f in outputs],
+            skip_model_load=True,
+            package_dir=str(path),
+        )
+    finish(path, inputs=inputs, outputs=outputs, labels=labels)
+
+
+def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature], labels: Labels) -> None:
+    """Write descriptions and metadata into a package and make its bytes depend on its content alone."""
+    spec = read_spec(path)
+    description = spec.description
+    texts = {feature.name: feature.role for feature in (*inputs, *outputs)}
+    for feature in (*description.input, *description.output):
+        feature.shortDescription = texts.get(feature.name, "")
+    meta = description.metadata
+    meta.author, meta.license = labels.author, labels.license
+    meta.versionString, meta.shortDescription = labels.version, labels.description
+    meta.userDefined.update(dict(labels.metadata))
+    write_spec(path, spec)
+
+
+def read_spec(path: Path) -> Any:
+    """Read a package's protobuf (``Model``)."""
+    workarounds.coremltools()
+    from coremltools.proto import Model_pb2
+
+    spec = Model_pb2.Model()
+    spec.ParseFromString((path / _MODEL).read_bytes())
+    return spec
+
+
+def write_spec(path: Path, spec: Any) -> None:
+    """Write a package's protobuf without a date, in a fixed order, and give its items ids that follow from it."""
+    workarounds.remove_conversion_date(spec.description.metadata.userDefined)
+    data = spec.SerializeToString(deterministic=True)
+    (path / _MODEL).write_bytes(data)
+    names = {"model": (_MODEL, "CoreML Model Specification"), "weights": (_WEIGHTS, "CoreML Model Weights")}
+    digest = hashlib.sha256(data).hexdigest()
+    entries = {}
+    for name, (relative, text) in names.items():
+        if (path / relative).exists():
+            entries[str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest}/{name}"))] = {
+                "author": "com.apple.CoreML",
+                "description": text,
+                "name": relative.name,
+                "path": str(relative.relative_to("Data")),
+            }
+    manifest = {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": entries,
+        "rootModelIdentifier": next(iter(entries)),
+    }
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4) + "\n", encoding="utf-8")
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a package's files, by name and content."""
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(f"{file.relative_to(path).as_posix()}:{file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                total.update(block)
+    return total.hexdigest()

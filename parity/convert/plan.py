@@ -1,0 +1,300 @@
+"""What exactly is to be written, and can the contract express it?
+
+A request (components, contract, sizes, attention, precision) is checked against the contract tables and the model's
+configurations before anything heavy is imported; the result is one :class:`Job` for each package, with concrete
+features, file name and texts. Bad input ends here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
+from parity.convert.sizes import residuals, sizes
+from parity.convert.source import PARTS, Source, open_controlnet, open_model
+from parity.errors import UsageError
+
+ATTENTION: Final = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
+DEFAULT_COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+TARGETS: Final = {"macOS13": 7, "macOS14": 8, "macOS15": 9}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A concrete input or output: name, shape, dtype (``FLOAT16`` or ``FLOAT32``) and what it holds."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to convert; every field goes into the cache key.
+
+    Attributes
+    ----------
+    contract : str
+        Release (``0.3.0``), window id (``C6``) or ``main``.
+    attention : str
+        One of :data:`ATTENTION`.
+    batch : int
+        Batch of the denoiser, 2 or (from C8c on) 1.
+    height, width : int, optional
+        Size of the image in pixels; the model's own by default.
+    tokens : int, optional
+        Token length of the denoiser.
+    target : str
+        Deployment target, a key of :data:`TARGETS`.
+    outputs : str, optional
+        ``FLOAT16`` or ``FLOAT32``; what the release wrote by default.
+    compression : str, optional
+        See :mod:`parity.convert.compress`.
+    """
+
+    contract: str = "main"
+    attention: str = "SPLIT_EINSUM"
+    batch: int = 2
+    height: int | None = None
+    width: int | None = None
+    tokens: int | None = None
+    target: str = "macOS13"
+    outputs: str | None = None
+    compression: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One package to be written.
+
+    Attributes
+    ----------
+    key : str
+        Component, for a ControlNet ``controlnet:ID``.
+    contract : ComponentContract
+    source : Source
+        Model whose part is converted.
+    part : str
+        Its folder in the diffusers pipeline.
+    folder : pathlib.Path or None
+        Where the part lies when it is no part of ``source`` (a ControlNet).
+    inputs, outputs : tuple of Feature
+    file_name : str
+    labels : mapping
+        author, license, version, description, and ``metadata`` as a mapping.
+    vocabulary : mapping
+        ``size`` and ``end`` for sampling token ids.
+    """
+
+    key: str
+    contract: ComponentContract
+    source: Source = field(repr=False)
+    part: str
+    folder: Path | None
+    inputs: tuple[Feature, ...]
+    outputs: tuple[Feature, ...]
+    file_name: str
+    labels: Mapping[str, Any]
+    vocabulary: Mapping[str, int]
+    settings: Settings
+
+    @property
+    def component(self) -> str:
+        """Component without a ControlNet's identifier."""
+        return self.contract.component
+
+
+def plan(
+    model: Any,
+    *,
+    components: Sequence[str] = DEFAULT_COMPONENTS,
+    settings: Settings | None = None,
+    identifier: str | None = None,
+    controlnets: Sequence[str | Path] = (),
+    refiner: Any = None,
+) -> list[Job]:
+    """Check a request and return its jobs in the order of conversion.
+
+    Parameters
+    ----------
+    model : path, hub id or DiffusionPipeline
+    components : sequence of str
+        Any of :data:`parity.convert.source.PARTS`.
+    settings : Settings
+    identifier : str, optional
+        Model id for file names and metadata.
+    controlnets : sequence of path or hub id
+        For the component ``controlnet``.
+    refiner : path, hub id or DiffusionPipeline, optional
+        For the component ``refiner`` of a base model.
+
+    Raises
+    ------
+    ParityError
+        One clear message; nothing has been written.
+    """
+    settings = settings or Settings()
+    window = converter(settings.contract)
+    _check_settings(settings, window)
+    source = open_model(model, identifier=identifier)
+    jobs: list[Job] = []
+    for component in dict.fromkeys(components):
+        if component not in PARTS:
+            raise UsageError(f"unknown component {component!r}; there are {', '.join(PARTS)}")
+        if component == "controlnet":
+            jobs.extend(_controlnet_jobs(source, window, settings, controlnets))
+        elif component == "refiner":
+            jobs.append(_refiner_job(source, window, settings, refiner))
+        else:
+            jobs.append(_job(source, window, settings, component))
+    if not jobs:
+        raise UsageError(f"components: name at least one of {', '.join(PARTS)}")
+    return jobs
+
+
+def _check_settings(settings: Settings, window: ConverterWindow) -> None:
+    if settings.attention not in ATTENTION:
+        raise UsageError(f"unknown attention {settings.attention!r}; there are {', '.join(ATTENTION)}")
+    if settings.attention not in window.attention:
+        raise UsageError(
+            f"attention {settings.attention}: converter {window.name} has {', '.join(window.attention)}; "
+            "1.0.0 and later have all three"
+        )
+    if settings.target not in TARGETS:
+        raise UsageError(f"unknown deployment target {settings.target!r}; there are {', '.join(TARGETS)}")
+    if TARGETS[settings.target] not in window.specifications:
+        raise UsageError(
+            f"deployment target {settings.target}: converter {window.name} writes macOS13 only; main has all"
+        )
+    if settings.outputs not in (None, "FLOAT16", "FLOAT32"):
+        raise UsageError(f"outputs {settings.outputs!r}: FLOAT16 or FLOAT32")
+    for name, size in (("height", settings.height), ("width", settings.width)):
+        if size is not None and (size <= 0 or size % 8):
+            raise UsageError(f"{name} {size}: the image size must be a positive multiple of 8 (the VAE's factor)")
+
+
+def _latent(source: Source, settings: Settings) -> tuple[int, int] | None:
+    if settings.height is None and settings.width is None:
+        return None
+    size = source.config("unet").get("sample_size") or 64
+    default = size if isinstance(size, (list, tuple)) else (size, size)
+    height, width = ((n or 8 * d) // 8 for n, d in zip((settings.height, settings.width), default, strict=True))
+    return height, width
+
+
+def _job(source: Source, window: ConverterWindow, settings: Settings, component: str) -> Job:
+    source.config(PARTS[component])
+    contract = window.component(component, family=source.family)
+    ids = {"model_id": source.identifier}
+    return _make(source, source, window, settings, contract, PARTS[component], None, ids, source.identifier)
+
+
+def _refiner_job(source: Source, window: ConverterWindow, settings: Settings, refiner: Any) -> Job:
+    if refiner is None:
+        raise UsageError("component refiner: name the refiner model (refiner=… or --refiner); the base has none")
+    other = open_model(refiner)
+    if other.family != "sdxl-refiner":
+        raise UsageError(f"refiner {other.identifier} is of family {other.family}; a refiner has text_encoder_2 only")
+    contract = window.component("refiner", family="sdxl")
+    ids = {"model_id": source.identifier}
+    return _make(source, other, window, settings, contract, "unet", None, ids, other.identifier)
+
+
+def _controlnet_jobs(
+    source: Source, window: ConverterWindow, settings: Settings, controlnets: Sequence[str | Path]
+) -> list[Job]:
+    if not controlnets:
+        raise UsageError("component controlnet: name at least one ControlNet (controlnets=… or --controlnet)")
+    contract = window.component("controlnet", family=source.family)
+    unet = source.config("unet")
+    jobs = []
+    for model in controlnets:
+        name, folder, config = open_controlnet(model)
+        for key in ("cross_attention_dim", "block_out_channels", "layers_per_block"):
+            mine, theirs = unet.get(key), config.get(key)
+            if (list(mine) if isinstance(mine, (list, tuple)) else mine) != (
+                list(theirs) if isinstance(theirs, (list, tuple)) else theirs
+            ):
+                raise UsageError(
+                    f"ControlNet {name} was made for another base model: its {key} is {theirs}, "
+                    f"the UNet of {source.identifier} has {mine}"
+                )
+        ids = {"model_id": source.identifier, "controlnet_id": name}
+        jobs.append(_make(source, source, window, settings, contract, "controlnet", folder, ids, name))
+    return jobs
+
+
+def _make(
+    base: Source,
+    source: Source,
+    window: ConverterWindow,
+    settings: Settings,
+    contract: ComponentContract,
+    part: str,
+    folder: Path | None,
+    ids: Mapping[str, str],
+    version: str,
+) -> Job:
+    latent = _latent(source, settings)
+    batch = settings.batch if contract.component in {"unet", "refiner", "control-unet", "controlnet"} else 2
+    if batch not in contract.batches and contract.component not in {"text_encoder", "text_encoder_2"}:
+        raise UsageError(
+            f"batch {batch}: {contract.component} of family {contract.family} is written with batch "
+            f"{', '.join(map(str, contract.batches))} by converter {window.name}"
+        )
+    values = sizes(source, window, batch=batch, latent=latent, tokens=settings.tokens)
+    if contract.component.startswith("text_encoder"):  # the token option changes the denoiser only
+        values["S"] = int(source.config(part).get("max_position_embeddings", 77))
+    extra = residuals(source.config("unet"), values["h"], values["w"])
+    text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
+    author = converters().author_template.format(model_id=version if part == "controlnet" else base.identifier)
+    license_texts = converters().licenses.get(contract.license, {})
+    metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
+    return Job(
+        key=f"controlnet:{version}" if part == "controlnet" else contract.component,
+        contract=contract,
+        source=source,
+        part=part,
+        folder=folder,
+        inputs=_features(contract.inputs, values, extra, None),
+        outputs=_features(contract.outputs, values, extra, settings.outputs),
+        file_name=contract.file_name(**ids),
+        labels={
+            "author": author,
+            "license": license_texts.get("template", "").format(model_id=version),
+            "version": version,
+            "description": contract.description,
+            "metadata": metadata,
+        },
+        vocabulary={"size": int(text.get("vocab_size", 2)), "end": int(_end(text))},
+        settings=settings,
+    )
+
+
+def _end(text: Mapping[str, Any]) -> int:
+    end = int(text.get("eos_token_id") or 2)
+    return int(text.get("vocab_size", 3)) - 1 if end == 2 else end  # 2 in old configurations: the largest id is meant
+
+
+def _features(
+    rules: Sequence[FeatureRule],
+    values: Mapping[str, int],
+    extra: Sequence[tuple[int, int, int]],
+    dtype: str | None,
+) -> tuple[Feature, ...]:
+    result = []
+    for rule in rules:
+        if dtype is not None and dtype not in rule.dtypes:
+            raise UsageError(f"outputs {dtype}: this release writes {rule.name} as {' or '.join(rule.dtypes)}")
+        if not rule.repeated:
+            result.append(Feature(rule.name, rule.shape(values), dtype or rule.dtype, rule.role))
+            continue
+        for i, (c, h, w) in enumerate(extra):
+            one = rule.at(i)
+            shape = one.shape({**values, f"C_{i}": c, f"h_{i}": h, f"w_{i}": w})
+            result.append(Feature(one.name, shape, dtype or one.dtype, one.role))
+    return tuple(result)

@@ -1,0 +1,129 @@
+"""Which numbers do the formulas of a contract get for this model?
+
+Contracts state shapes over names such as ``B``, ``h`` or ``D``; here each name gets its value from the model's
+configurations and the request. Quirks of old windows are reproduced where they decide shapes (the safety checker's
+image size), and refused where they would give files that do not fit together (a latent size that the UNet ignores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from parity.contracts import ConverterWindow, converter
+from parity.convert.source import Source
+from parity.errors import UsageError
+
+
+def sizes(
+    source: Source,
+    window: ConverterWindow,
+    *,
+    batch: int = 2,
+    latent: tuple[int, int] | None = None,
+    tokens: int | None = None,
+) -> dict[str, int]:
+    """Return values for every name that the model's contracts use.
+
+    Parameters
+    ----------
+    source : Source
+    window : ConverterWindow
+    batch : int
+        ``B`` of the denoiser.
+    latent : (int, int), optional
+        Latent height and width; the configuration's size by default.
+    tokens : int, optional
+        ``S`` of the denoiser; the text encoder's length by default.
+
+    Raises
+    ------
+    UsageError
+        A size that the window cannot write.
+    """
+    unet = source.config("unet")
+    text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
+    second = source.configs.get("text_encoder_2", {})
+    vae = source.configs.get("vae", {})
+    default = _pair(unet.get("sample_size") or 64)
+    height, width = latent or default
+    if (height, width) != default and "unet" not in window.latent_size_flags:
+        raise UsageError(
+            f"latent size {height}x{width}: the UNet of converter {window.name} ignores it, so UNet and decoder would "
+            f"not fit; leave it out ({default[0]}x{default[1]}) or choose converter 0.3.0 or later"
+        )
+    if batch not in window.batches:
+        raise UsageError(f"batch {batch}: converter {window.name} writes {', '.join(map(str, window.batches))}")
+    if tokens is not None and window.order < converter("1.0.0").order:
+        raise UsageError(f"token length {tokens}: converter {window.name} has no such option; 1.0.0 or later has")
+    pixels = _safety_size(vae, latent, window)
+    heads = source.configs.get("safety_checker", {})
+    cross = unet["cross_attention_dim"]
+    return {
+        "B": batch,
+        "h": height,
+        "w": width,
+        "Cin": int(unet["in_channels"]),
+        "Cout": int(unet["out_channels"]),
+        "L": int(vae.get("latent_channels", 4)),
+        "S": tokens or int(text.get("max_position_embeddings", 77)),
+        "D": int(max(cross) if isinstance(cross, (list, tuple)) else cross),
+        "E1": int(text.get("hidden_size", 0)),
+        "E2": int(second.get("hidden_size", 0)),
+        "P": int(second.get("projection_dim", 0)),
+        "T": _time_ids(source, unet, second),
+        "Hs": pixels[0],
+        "Ws": pixels[1],
+        "K": int(heads.get("num_concepts", 17)),
+    }
+
+
+def residuals(unet: Mapping[str, Any], height: int, width: int) -> list[tuple[int, int, int]]:
+    """Return (C, h, w) of each ControlNet residual: the UNet's skip connections in order, then its middle block.
+
+    >>> shapes = residuals({"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}, 64, 64)
+    >>> len(shapes), shapes[0], shapes[-1]
+    (13, (320, 64, 64), (1280, 8, 8))
+    """
+    channels = [int(c) for c in unet["block_out_channels"]]
+    layers = unet.get("layers_per_block", 2)
+    counts = [int(n) for n in layers] if isinstance(layers, (list, tuple)) else [int(layers)] * len(channels)
+    return [*_skips(channels, counts, height, width)]
+
+
+def _skips(channels: list[int], counts: list[int], height: int, width: int) -> Iterator[tuple[int, int, int]]:
+    yield channels[0], height, width
+    for level, (c, count) in enumerate(zip(channels, counts, strict=True)):
+        for _ in range(count):
+            yield c, height, width
+        if level < len(channels) - 1:
+            height, width = (height - 1) // 2 + 1, (width - 1) // 2 + 1  # 3x3 convolution, stride 2, padding 1
+            yield c, height, width
+    yield channels[-1], height, width
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) else (int(size), int(size))
+
+
+def _time_ids(source: Source, unet: Mapping[str, Any], second: Mapping[str, Any]) -> int:
+    if unet.get("addition_embed_type") != "text_time":
+        return 0
+    width = int(unet["projection_class_embeddings_input_dim"]) - int(second.get("projection_dim", 0))
+    entries, rest = divmod(width, int(unet["addition_time_embed_dim"]))
+    expected = 5 if source.configs["model_index"].get("requires_aesthetics_score") else 6
+    if rest or entries != expected:
+        raise UsageError(
+            f"model {source.identifier}: the UNet's added embedding takes {entries} time ids, "
+            f"the pipeline (requires_aesthetics_score) gives {expected}"
+        )
+    return entries
+
+
+def _safety_size(vae: Mapping[str, Any], latent: tuple[int, int] | None, window: ConverterWindow) -> tuple[int, int]:
+    default = _pair(vae.get("sample_size") or 512)
+    if latent is None or "safety_checker" not in window.latent_size_flags:
+        return default
+    # from C3 until C4c the latent size was taken for the size in pixels
+    scale = 1 if window.id in {"C3", "C4a", "C4b"} else 8
+    return latent[0] * scale, latent[1] * scale

@@ -1,0 +1,294 @@
+"""What is this model, and where are its parts?
+
+A source is a diffusers folder, a hub id (downloaded once by ``huggingface_hub`` and then read from its folder) or a
+loaded pipeline. Opening one reads only JSON: family, sizes and names are known, and bad input is refused, before
+torch is imported. Weights are loaded one component at a time, in float32, from safetensors files only.
+
+Also here: the content hash of a component (its configuration and weights), by which converted packages are cached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
+
+# component of a contract -> folder of a diffusers pipeline
+PARTS: Final = {
+    "text_encoder": "text_encoder",
+    "text_encoder_2": "text_encoder_2",
+    "unet": "unet",
+    "refiner": "unet",
+    "control-unet": "unet",
+    "controlnet": "controlnet",
+    "vae_decoder": "vae",
+    "vae_encoder": "vae",
+    "safety_checker": "safety_checker",
+}
+
+_CLASSES: Final = {
+    "text_encoder": {"CLIPTextModel", "CLIPTextModelWithProjection"},
+    "text_encoder_2": {"CLIPTextModelWithProjection"},
+    "unet": {"UNet2DConditionModel"},
+    "controlnet": {"ControlNetModel"},
+    "vae": {"AutoencoderKL"},
+    "safety_checker": {"StableDiffusionSafetyChecker"},
+}
+
+_OTHER_PIPELINES: Final = {
+    "StableDiffusion3": "only converter C8a and later (main, from 2024-07-22) write it, through DiffusionKit",
+    "Flux": "no converter release writes Flux",
+    "PixArt": "no converter release writes PixArt",
+    "Kandinsky": "no converter release writes Kandinsky",
+    "DeepFloyd": "no converter release writes DeepFloyd IF",
+    "StableCascade": "no converter release writes Stable Cascade",
+    "Wuerstchen": "no converter release writes Würstchen",
+}
+
+_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be converted.
+
+    Attributes
+    ----------
+    identifier : str
+        Goes into file names and metadata: the hub id, or the folder's name.
+    folder : pathlib.Path or None
+        The diffusers folder; None when the model exists in memory only.
+    pipeline : object or None
+        The loaded pipeline that was given.
+    configs : mapping of str to mapping
+        Part (``unet``, ``vae``, …; ``model_index``) to its ``config.json``.
+    """
+
+    identifier: str
+    folder: Path | None
+    pipeline: Any = field(repr=False, default=None)
+    configs: Mapping[str, Mapping[str, Any]] = field(repr=False, default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``."""
+        unet = self.configs["unet"]
+        if unet.get("addition_embed_type") == "text_time":
+            return "sdxl" if "text_encoder" in self.configs else "sdxl-refiner"
+        return "sd2" if unet.get("use_linear_projection") else "sd1"
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """Return a part's configuration.
+
+        Raises
+        ------
+        MissingError
+            The model has no such part.
+        """
+        if part not in self.configs:
+            there = ", ".join(sorted(self.configs.keys() - {"model_index"}))
+            raise MissingError(f"model {self.identifier} has no {part}; it has {there}")
+        return self.configs[part]
+
+    def module(self, part: str) -> Any:
+        """Load a part as a torch module in float32 (a loaded pipeline's own part as it is)."""
+        self.config(part)
+        if self.pipeline is not None:
+            return getattr(self.pipeline, part)
+        assert self.folder is not None
+        return load_module(self.folder / part, self._class(part))
+
+    def fingerprint(self, part: str) -> str:
+        """Return the SHA-256 of a part: configuration and weights, not names or dates."""
+        if self.pipeline is not None:
+            return _module_hash(self.config(part), getattr(self.pipeline, part))
+        assert self.folder is not None
+        return folder_hash(self.folder / part)
+
+    def _class(self, part: str) -> str:
+        config = self.config(part)
+        name = str(config.get("_class_name") or (config.get("architectures") or [""])[0])
+        index = self.configs["model_index"].get(part)
+        if isinstance(index, list) and len(index) == 2:
+            name = str(index[1])
+        if name not in _CLASSES[part]:
+            allowed = " or ".join(sorted(_CLASSES[part]))
+            raise UnsupportedError(f"model {self.identifier}: {part} is a {name}; the converter writes {allowed}")
+        return name
+
+
+def open_model(model: Any, *, identifier: str | None = None) -> Source:
+    """Open a model without loading weights.
+
+    Parameters
+    ----------
+    model : path, str or DiffusionPipeline
+        Diffusers folder, hub id, or loaded pipeline.
+    identifier : str, optional
+        Name for files and metadata.
+
+    Raises
+    ------
+    MissingError
+        No such folder, no ``model_index.json``, a part without configuration.
+    FormatError
+        A configuration is not JSON.
+    UnsupportedError
+        A pipeline class that no contract expresses; the message says which release could.
+    """
+    if not isinstance(model, (str, Path)):
+        return _open_pipeline(model, identifier)
+    folder = Path(model).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(str(model)):
+        identifier = identifier or str(model)
+        folder = _download(str(model))
+    if not folder.is_dir():
+        raise MissingError(f"model {model}: no such folder, and not a hub id (OWNER/NAME)")
+    index = _read_json(folder / "model_index.json", "a diffusers folder has one; save with pipeline.save_pretrained")
+    name = identifier or _identifier(folder)
+    _check_class(str(index.get("_class_name", "")), name)
+    configs: dict[str, Mapping[str, Any]] = {"model_index": index}
+    for part in sorted({*PARTS.values(), "scheduler"} - {"controlnet"}):
+        entry = index.get(part)
+        if isinstance(entry, list) and entry[-1] is not None:
+            file = "scheduler_config.json" if part == "scheduler" else "config.json"
+            configs[part] = _read_json(folder / part / file, f"model_index.json lists {part}")
+    return _checked(Source(name, folder, None, configs))
+
+
+def _open_pipeline(pipeline: Any, identifier: str | None) -> Source:
+    kind = type(pipeline).__name__
+    if not hasattr(pipeline, "components"):
+        raise UsageError(f"model: a folder, a hub id or a diffusers pipeline is needed, not {kind}")
+    origin = identifier or str(pipeline.config.get("_name_or_path") or "model")
+    _check_class(kind, origin)
+    configs: dict[str, Mapping[str, Any]] = {"model_index": {"_class_name": kind, **pipeline.config}}
+    for part in sorted({*PARTS.values(), "scheduler"} - {"controlnet"}):
+        module = getattr(pipeline, part, None)
+        if module is not None:
+            configs[part] = module.config if isinstance(module.config, dict) else module.config.to_dict()
+    name = identifier or (_identifier(Path(origin)) if Path(origin).exists() else origin)
+    return _checked(Source(name, None, pipeline, configs))
+
+
+def _checked(source: Source) -> Source:
+    source.config("unet")
+    if "scheduler" not in source.configs:
+        raise MissingError(
+            f"model {source.identifier} has no scheduler configuration (scheduler/scheduler_config.json); "
+            "pipelines need it to know the noise schedule and the kind of prediction"
+        )
+    return source
+
+
+def _check_class(name: str, model: str) -> None:
+    for prefix, reason in _OTHER_PIPELINES.items():
+        if name.startswith(prefix):
+            raise UnsupportedError(f"model {model} is a {name}: {reason}")
+    if not name.startswith(("StableDiffusion", "LatentConsistency", "DiffusionPipeline")):
+        raise UnsupportedError(f"model {model} is a {name or 'folder without _class_name'}: no contract expresses it")
+
+
+def load_module(folder: Path, class_name: str) -> Any:
+    """Load one part in float32 from safetensors; ``class_name`` is one that a contract knows."""
+    import diffusers
+    import torch
+    import transformers
+
+    weights = [path.name for path in folder.glob("*.safetensors")]
+    if not weights:
+        raise MissingError(f"{folder}: no *.safetensors weights; save the model with safe_serialization=True")
+    full = [name for name in weights if ".fp16." not in name]
+    keywords: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
+    if not full:
+        keywords["variant"] = "fp16"
+    library: Any = transformers if class_name.startswith("CLIP") else diffusers
+    if class_name == "StableDiffusionSafetyChecker":
+        library = importlib.import_module("diffusers.pipelines.stable_diffusion.safety_checker")
+    kind = getattr(library, class_name)
+    if issubclass(kind, transformers.PreTrainedModel) and int(transformers.__version__.split(".")[0]) >= 5:
+        keywords["dtype"] = keywords.pop("torch_dtype")
+    from parity.convert import workarounds
+
+    try:
+        with workarounds.loading():
+            return kind.from_pretrained(folder, **keywords).eval().requires_grad_(False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{folder}: cannot be loaded as {class_name}: {error}") from error
+
+
+def open_controlnet(model: str | Path) -> tuple[str, Path, Mapping[str, Any]]:
+    """Open a ControlNet folder or hub id: its identifier, folder and configuration."""
+    folder = Path(model).expanduser()
+    name = str(model)
+    if not folder.exists() and _HUB_ID.fullmatch(name):
+        folder = _download(name)
+    else:
+        name = _identifier(folder)
+    config = _read_json(folder / "config.json", "a ControlNet folder has one")
+    if config.get("_class_name") != "ControlNetModel":
+        raise UnsupportedError(
+            f"ControlNet {name} is a {config.get('_class_name')}; the converter writes ControlNetModel"
+        )
+    return name, folder, config
+
+
+def folder_hash(folder: Path) -> str:
+    """Return the SHA-256 over names and contents of the JSON and safetensors files of a folder."""
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in {".json", ".safetensors"}:
+            total.update(f"{path.name}:{_file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _module_hash(config: Mapping[str, Any], module: Any) -> str:
+    total = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _identifier(folder: Path) -> str:
+    for part in folder.resolve().parts:  # a snapshot in the hub's cache: models--OWNER--NAME/snapshots/REVISION
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/")
+    return folder.resolve().name
+
+
+def _read_json(path: Path, why: str) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path} is missing: {why}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not JSON: {error}") from None
+    if not isinstance(result, dict):
+        raise FormatError(f"{path}: a JSON object is needed, not {type(result).__name__}")
+    return result
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*/*.safetensors"]))
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        raise MissingError(f"model {model}: no such folder, and the hub gave nothing: {error}") from error

@@ -1,0 +1,203 @@
+"""Which peculiarities of today's libraries does the converter work around, since when, and for how long?
+
+Each entry names the package, the versions that need it and why, and is a context manager around the call concerned.
+For each there is a test that runs without it and fails once the library no longer needs it; then the entry goes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from packaging.specifiers import SpecifierSet
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Workaround:
+    """One peculiarity.
+
+    Attributes
+    ----------
+    name, package, versions : str
+        ``versions`` is a specifier of the versions known to need it.
+    reason : str
+    """
+
+    name: str
+    package: str
+    versions: str
+    reason: str
+
+    @property
+    def needed(self) -> bool:
+        """Whether the installed version is in the range."""
+        return SpecifierSet(self.versions, prereleases=True).contains(importlib.metadata.version(self.package))
+
+
+IMPORT_NOISE: Final = Workaround(
+    "import-noise",
+    "coremltools",
+    ">=8.0",
+    "importing coremltools away from macOS logs a warning for each native class, and for torch and scikit-learn "
+    "versions newer than it knows; none concerns what is used here",
+)
+TRACE_NOISE: Final = Workaround(
+    "trace-noise",
+    "diffusers",
+    ">=0.20",
+    "diffusers' modules compare sizes in Python, which tracing warns about; sizes are constant here",
+)
+CONVERT_NOISE: Final = Workaround(
+    "convert-noise",
+    "coremltools",
+    ">=7.0",
+    "coremltools logs that 64-bit indices become 32-bit ones (Core ML has no others) and that a network gives a tuple",
+)
+LOADING_BARS: Final = Workaround(
+    "loading-bars",
+    "transformers",
+    ">=5.0",
+    "transformers draws a progress bar on stderr for every loaded part; progress is reported by the converter",
+)
+PROGRESS: Final = Workaround(
+    "progress",
+    "coremltools",
+    ">=6.0",
+    "coremltools draws progress bars on stderr and has no callback; its bars are replaced by one that reports",
+)
+CONVERSION_DATE: Final = Workaround(
+    "conversion-date",
+    "coremltools",
+    ">=9.0",
+    "coremltools writes today's date into the metadata, so equal input would not give equal files",
+)
+
+ALL: Final = (IMPORT_NOISE, TRACE_NOISE, CONVERT_NOISE, LOADING_BARS, PROGRESS, CONVERSION_DATE)
+
+_IMPORT_MESSAGES: Final = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
+_CONVERT_MESSAGES: Final = ("Saving value type of int64 into a builtin type of int32", "Tuple detected at graph output")
+
+
+class _Filter(logging.Filter):
+    def __init__(self, messages: tuple[str, ...]) -> None:
+        super().__init__()
+        self.messages = messages
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(known in message for known in self.messages)
+
+
+@contextmanager
+def _without(messages: tuple[str, ...]) -> Iterator[None]:
+    """Drop coremltools' log records that contain one of the messages (handlers filter, loggers below do not)."""
+    logger = logging.getLogger("coremltools")
+    known = _Filter(messages)
+    handlers = [*logger.handlers, *logging.getLogger().handlers]
+    if logging.lastResort is not None:
+        handlers.append(logging.lastResort)
+    for handler in handlers:
+        handler.addFilter(known)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(known)
+
+
+def coremltools() -> Any:
+    """Import coremltools without the known noise and return it."""
+    if not IMPORT_NOISE.needed:
+        import coremltools
+    else:
+        with _without(_IMPORT_MESSAGES):
+            import coremltools
+    return coremltools
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Surround ``from_pretrained``."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    if LOADING_BARS.needed:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Surround ``torch.jit.trace``."""
+    import torch
+
+    with warnings.catch_warnings():
+        if TRACE_NOISE.needed:
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        yield
+
+
+@contextmanager
+def converting(report: Report | None = None) -> Iterator[None]:
+    """Surround ``coremltools.convert`` and coremltools' weight compression.
+
+    Parameters
+    ----------
+    report : callable, optional
+        Called with (pass or stage, done, total) while coremltools works.
+    """
+    coremltools()
+    with ExitStack() as stack:
+        if CONVERT_NOISE.needed:
+            stack.enter_context(_without(_CONVERT_MESSAGES))
+        if PROGRESS.needed:
+            stack.enter_context(_bars(report))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="coremltools")  # overflow to inf, kept
+        yield
+
+
+@contextmanager
+def _bars(report: Report | None) -> Iterator[None]:
+    import coremltools.converters.mil.frontend.torch.ops as torch_ops
+    import coremltools.converters.mil.mil.passes.pass_pipeline as pass_pipeline
+    import coremltools.optimize.coreml._quantization_passes as quantization_passes
+
+    def bar(items: Any = None, *_: Any, desc: str = "", total: int | None = None, **__: Any) -> Iterator[Any]:
+        items = list(items)
+        stage = (
+            desc.replace("Running MIL ", "").replace(" pipeline", "").replace("Converting PyTorch Frontend ==> ", "")
+        )
+        for done, item in enumerate(items):
+            if report is not None:
+                report(stage or "compress", done, len(items))
+            yield item
+
+    places = ((torch_ops, "_tqdm"), (pass_pipeline, "tqdm"), (quantization_passes, "tqdm"))
+    before = [getattr(module, name) for module, name in places]
+    for module, name in places:
+        setattr(module, name, bar)
+    try:
+        yield
+    finally:
+        for (module, name), original in zip(places, before, strict=True):
+            setattr(module, name, original)
+
+
+def remove_conversion_date(metadata: Any) -> None:
+    """Remove the date from a model description's user-defined metadata."""
+    if CONVERSION_DATE.needed:
+        metadata.pop("com.github.apple.coremltools.conversion_date", None)
