@@ -15,12 +15,14 @@ _Binary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _register(functions: dict[str, _Binary], *, exact: bool) -> None:
+    def wrapped(function: _Binary) -> Callable[..., torch.Tensor]:
+        def apply(context: Context, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return function(x, y)
+
+        return apply
+
     for kind, function in functions.items():
-
-        def apply(context: Context, x: torch.Tensor, y: torch.Tensor, *, _function: _Binary = function) -> torch.Tensor:
-            return _function(x, y)
-
-        operator(kind, exact=exact)(apply)
+        operator(kind, exact=exact)(wrapped(function))
 
 
 _register({"add": torch.add, "mul": torch.mul, "sub": torch.sub, "pow": torch.pow}, exact=False)

@@ -9,16 +9,18 @@ import torch
 from parity.errors import UnsupportedError
 from parity.mil.operators.registry import CARRIERS, Context, operator
 
+_Unary = Callable[[torch.Tensor], torch.Tensor]
 
-def _register(functions: dict[str, Callable[[torch.Tensor], torch.Tensor]], *, exact: bool) -> None:
+
+def _register(functions: dict[str, _Unary], *, exact: bool) -> None:
+    def wrapped(function: _Unary) -> Callable[..., torch.Tensor]:
+        def apply(context: Context, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+        return apply
+
     for kind, function in functions.items():
-
-        def apply(
-            context: Context, x: torch.Tensor, *, _function: Callable[[torch.Tensor], torch.Tensor] = function
-        ) -> torch.Tensor:
-            return _function(x)
-
-        operator(kind, exact=exact)(apply)
+        operator(kind, exact=exact)(wrapped(function))
 
 
 _register(

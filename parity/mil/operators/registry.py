@@ -67,7 +67,27 @@ CARRIERS: Mapping[str, str] = {
 }
 """Name of the torch dtype in which values of a MIL dtype travel."""
 
-_FAMILIES = ("elementwise_unary", "elementwise_binary", "tensor_transformation")
+_FAMILIES = (
+    "activation",
+    "constexpr",
+    "control_flow",
+    "conv",
+    "detection",
+    "elementwise_binary",
+    "elementwise_unary",
+    "image_resizing",
+    "linear",
+    "normalization",
+    "pool",
+    "quantization",
+    "random",
+    "recurrent",
+    "reduction",
+    "scatter_gather",
+    "states",
+    "tensor_operation",
+    "tensor_transformation",
+)
 
 
 @dataclass(frozen=True, slots=True)
