@@ -133,8 +133,8 @@ class MersenneTwister:
         """Make words until ``needed`` of them lie before the window's end."""
         made = self._made
         while made < needed:
-            known, wanted = made - self._known, needed - made
-            leap = next(n for n in _LEAPS if n == 1 or (n * SIZE <= known and n * _STRIDE < wanted + _STRIDE))
+            known, room = made - self._known, len(self._raw) - made
+            leap = next(n for n in _LEAPS if n * SIZE <= known and n * _STRIDE <= room)
             self._leap(made, leap)
             made += leap * _STRIDE
         if made > self._made:
