@@ -17,7 +17,9 @@ from parity import __version__
 from parity.errors import ParityError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "run": "compare a Core ML model with its PyTorch original, picture by picture",
+}
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:

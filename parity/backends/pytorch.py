@@ -1,0 +1,121 @@
+"""PyTorch components from a diffusers model, on cpu, mps or cuda.
+
+The weights are loaded with ``DiffusionPipeline.from_pretrained``, hence from a folder or from the hub, and modules are
+called exactly as diffusers' pipelines call them. On mps the code is the same as on cuda; *not verified on hardware*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from parity.backends.base import Backend
+from parity.errors import MissingError, UnsupportedError, UsageError
+from parity.pipelines.components import Component
+
+DEVICES = ("cpu", "mps", "cuda")
+
+
+class TorchBackend(Backend):
+    """The PyTorch original.
+
+    Parameters
+    ----------
+    location : str
+        Folder or hub id, as ``from_pretrained`` takes it.
+    device : str
+        ``cpu``, ``mps`` or ``cuda``.
+    precision : str
+        ``float32``, or ``float16`` for weights and activations in half precision.
+
+    Raises
+    ------
+    UsageError, UnsupportedError
+        Unknown device or precision; a device that this machine does not have.
+    """
+
+    name = "torch"
+
+    def __init__(self, location: str, *, device: str = "cpu", precision: str = "float32") -> None:
+        super().__init__()
+        if device not in DEVICES:
+            raise UsageError(f"no device named {device!r}; there are {', '.join(DEVICES)}")
+        if precision not in {"float32", "float16"}:
+            raise UsageError(f"precision must be float32 or float16, not {precision!r}")
+        if not available(device):
+            raise UnsupportedError(f"device {device} is not available to torch on this machine; use --device cpu")
+        self.location = location
+        self.device = device
+        self.precision = precision
+        self.numerics = f"PyTorch {device} {precision}"
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        import torch
+        from diffusers import DiffusionPipeline
+
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                self.location,
+                torch_dtype=getattr(torch, self.precision),
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
+        except (OSError, ValueError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise MissingError(f"{self.location}: diffusers cannot load this model: {reason}") from None
+        for part in ("text_encoder", "unet", "vae"):
+            if getattr(pipeline, part, None) is None:
+                raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
+            getattr(pipeline, part).to(self.device).eval()
+        return pipeline
+
+    def _load(self, name: str) -> Component:
+        part = "vae" if name.startswith("vae_") else name
+        return _TorchComponent(name, getattr(self._pipeline, part), device=self.device, precision=self.precision)
+
+
+def available(device: str) -> bool:
+    """Return whether torch can use the device here."""
+    import torch
+
+    return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[device]()
+
+
+class _TorchComponent:
+    def __init__(self, name: str, module: Any, *, device: str, precision: str) -> None:
+        self.name = name
+        self._module = module
+        self._device = device
+        self._precision = precision
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            output = self._run({name: self._to_device(name, array) for name, array in inputs.items()})
+            return output.float().cpu().numpy()
+
+    def _to_device(self, name: str, array: np.ndarray) -> Any:
+        import torch
+
+        # Strides are kept: a channels-last picture, as diffusers' image processor gives it, makes oneDNN take another
+        # convolution whose sums differ in the last bits.
+        tensor = torch.from_numpy(array)
+        if name in {"sample", "hidden", "latents", "image"}:  # ids and timesteps keep their dtype
+            tensor = tensor.to(getattr(torch, self._precision))
+        return tensor.to(self._device)
+
+    def _run(self, tensors: dict[str, Any]) -> Any:
+        if self.name == "text_encoder":
+            return self._module(tensors["input_ids"])[0]
+        if self.name == "unet":
+            return self._module(
+                tensors["sample"], tensors["timestep"], encoder_hidden_states=tensors["hidden"], return_dict=False
+            )[0]
+        if self.name == "vae_decoder":
+            return self._module.decode(tensors["latents"], return_dict=False)[0]
+        return self._module.encode(tensors["image"]).latent_dist.parameters

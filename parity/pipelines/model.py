@@ -1,0 +1,141 @@
+"""What does a pipeline need to know about a model, apart from its networks?
+
+The tokenizer, the scheduler's configuration, the latent geometry and the VAE's scaling factor; read from the diffusers
+folder or hub repository without loading any weights.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import recipes
+from parity.errors import FormatError, MissingError
+
+
+class Model:
+    """A PyTorch original by path or id.
+
+    Parameters
+    ----------
+    source : str
+        Path of a diffusers folder, the name of a shipped recipe (see :func:`parity.recipes.names`), or a hub id, which
+        needs the hub or its local cache.
+
+    Raises
+    ------
+    MissingError
+        A path without ``model_index.json``.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.name = source
+        if source in recipes.names():
+            self.location = str(recipes.build(source))
+        elif Path(source).exists() or source.startswith((".", "/", "~")):
+            folder = Path(source).expanduser()
+            if not (folder / "model_index.json").is_file():
+                raise MissingError(
+                    f"{folder}: no model_index.json; a diffusers folder is needed (pipeline.save_pretrained)"
+                )
+            self.location, self.name = str(folder), folder.resolve().name
+        else:
+            self.location = source
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r})"
+
+    def config(self, part: str) -> dict[str, Any]:
+        """Return the configuration of ``unet``, ``vae`` or ``scheduler``.
+
+        Raises
+        ------
+        MissingError
+            The model has no such part, or the hub cannot be reached; the message names the part and the file.
+        """
+        from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+        from diffusers.configuration_utils import ConfigMixin
+
+        kinds: dict[str, type[ConfigMixin]] = {
+            "unet": UNet2DConditionModel,
+            "vae": AutoencoderKL,
+            "scheduler": SchedulerMixin,
+        }
+        kind = kinds[part]
+        file = "scheduler_config.json" if part == "scheduler" else "config.json"
+        try:
+            if part == "scheduler":
+                from diffusers import DDIMScheduler  # any scheduler class reads any scheduler's file
+
+                kind = DDIMScheduler
+            return dict(kind.load_config(self.location, subfolder=part))
+        except OSError as error:
+            raise MissingError(
+                f"model {self.name}: {part}/{file} is missing or unreadable: {_first_line(error)}"
+            ) from None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The CLIP tokenizer."""
+        from transformers import CLIPTokenizer
+
+        try:
+            return CLIPTokenizer.from_pretrained(self.location, subfolder="tokenizer")
+        except (OSError, ValueError, TypeError) as error:
+            raise MissingError(
+                f"model {self.name}: tokenizer/ is missing or unreadable: {_first_line(error)}"
+            ) from None
+
+    @cached_property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The scheduler's configuration: betas, offsets, prediction type."""
+        return self.config("scheduler")
+
+    @cached_property
+    def scaling_factor(self) -> float:
+        """The factor by which the VAE's latents are multiplied before denoising (0.18215 for SD 1.x)."""
+        return float(self.config("vae").get("scaling_factor", 0.18215))
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents at the model's own size."""
+        unet = self.config("unet")
+        size = unet.get("sample_size") or 64
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        channels = int(unet["in_channels"])
+        if channels != 4:
+            raise FormatError(
+                f"model {self.name}: unet/config.json: in_channels is {channels}; txt2img and img2img need 4 "
+                "(9 is an inpainting model)"
+            )
+        return channels, int(height), int(width)
+
+    @cached_property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        _, height, width = self.latent_shape
+        factor = self.vae_scale
+        return height * factor, width * factor
+
+    @cached_property
+    def vae_scale(self) -> int:
+        """Pixels per latent along one axis: 8 for Stable Diffusion."""
+        return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
+
+    def tokens(self, text: str) -> np.ndarray:
+        """Return the padded token ids of one text, int64 (1, tokens); longer texts are truncated, as diffusers does."""
+        encoded = self.tokenizer(
+            text,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="np",
+        )
+        return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,140 @@
+"""The pytest plugin: options, one test per cell, the table at the end, the report.
+
+It is loaded in every pytest run where the package is installed, so importing it costs little: models and torch are
+imported when a test evaluates its cell. Results travel on the test reports, so ``pytest -n 2`` gives the same table.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from parity.errors import ParityError
+from parity.suite import options as suite_options
+from parity.suite.options import OPTIONS, Option, Options
+
+if TYPE_CHECKING:
+    from parity.suite.evaluate import Evaluator
+    from parity.suite.plan import Cell
+
+_OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+_RECORD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the suite's options and their ini names."""
+    group = parser.getgroup("parity", "Stable Diffusion across PyTorch and Core ML")
+    for option in OPTIONS:
+        group.addoption(f"--{option.name}", dest=_dest(option), **option.arguments())
+        kind = "args" if option.kind == "several" else "string"
+        parser.addini(_ini(option), option.help, type=kind, default=None)  # type: ignore[arg-type]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and, except in xdist's workers, the collector of results."""
+    config.addinivalue_line("markers", "parity: compares Core ML with its PyTorch original; run with -m parity")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Summary(config), "parity-summary")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test per cell of the matrix, named by what it asks."""
+    if "parity_cell" not in metafunc.fixturenames:
+        return
+    from parity.suite import plan
+
+    try:
+        cells = plan.cells(_options(metafunc.config))
+    except ParityError as error:
+        raise pytest.UsageError(f"parity: {error}") from None
+    metafunc.parametrize("parity_cell", cells, ids=[cell.sentence for cell in cells])
+
+
+@pytest.fixture(scope="session")
+def parity_evaluator(pytestconfig: pytest.Config) -> Evaluator:
+    """Give the evaluator of this run; it keeps models and reference traces between tests."""
+    from parity.suite.evaluate import Evaluator
+
+    return Evaluator(_options(pytestconfig))
+
+
+@pytest.fixture
+def parity_check(request: pytest.FixtureRequest, parity_evaluator: Evaluator) -> Callable[[Cell], None]:
+    """Give a function that decides a cell: it fails the test with the explanation, or skips it with the reason."""
+    from parity.suite.verdict import Verdict
+
+    def check(cell: Cell) -> None:
+        try:
+            outcome = parity_evaluator.evaluate(cell)
+        except ParityError as error:
+            pytest.fail(f"{cell.sentence}\n{error}", pytrace=False)
+        request.node.stash[_RECORD] = outcome.record()
+        if outcome.verdict is Verdict.FAIL:
+            pytest.fail(outcome.explain(), pytrace=False)
+        if outcome.verdict is Verdict.UNKNOWN and parity_evaluator.options.parity_strict:
+            pytest.fail(f"unknown, and the run is strict\n{outcome.explain()}", pytrace=False)
+        if outcome.verdict is Verdict.UNKNOWN:
+            pytest.skip(outcome.decisive.message)
+
+    return check
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach the outcome to the report of the call, which xdist sends to the controller."""
+    report = yield
+    if report.when == "call" and _RECORD in item.stash:
+        report.parity = item.stash[_RECORD]  # type: ignore[attr-defined]
+    return report
+
+
+class Summary:
+    """Collects the outcomes of a run; prints the table and writes the report at its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._records: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what :func:`pytest_runtest_makereport` attached."""
+        if hasattr(report, "parity"):
+            self._records.append(report.parity)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run that compared nothing: nothing is green by absence."""
+        decided = any(record["verdict"] != "unknown" for record in self._records)
+        updating = self._records and _options(self._config).update_golden
+        if self._records and not decided and not updating and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the table and write the report."""
+        if not self._records:
+            return
+        from parity.report import html, table
+
+        width = shutil.get_terminal_size((120, 24)).columns
+        terminalreporter.section("parity")
+        terminalreporter.write_line(table.render(self._records, width=width, color=terminalreporter.hasmarkup))
+        folder = _options(self._config).parity_report
+        if folder is not None:
+            terminalreporter.write_line(f"report: {html.write(self._records, folder)}")
+
+
+def _options(config: pytest.Config) -> Options:
+    if _OPTIONS not in config.stash:
+        given = {option.key: config.getoption(_dest(option)) for option in OPTIONS}
+        config.stash[_OPTIONS] = suite_options.read(given, lambda option: config.getini(_ini(option)))
+    return config.stash[_OPTIONS]
+
+
+def _dest(option: Option) -> str:
+    return f"parity_option_{option.key}"
+
+
+def _ini(option: Option) -> str:
+    return f"parity_{option.key.removeprefix('parity_')}"

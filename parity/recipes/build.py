@@ -1,0 +1,130 @@
+"""From a recipe to a diffusers folder that ``DiffusionPipeline.from_pretrained`` loads.
+
+Steps: read the TOML, write the tokenizer, instantiate each component from its configuration, draw its weights, save
+everything, and keep the folder in the cache under the hash of the recipe and of this code's inputs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity import assets, cache, tables
+from parity.errors import FormatError, MissingError
+from parity.files import replacing
+from parity.recipes import tokenizer, weights
+
+# Raise it when the same recipe text must give other files, e.g. after a change of how weights are drawn.
+_EDITION = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as read from its file.
+
+    Attributes
+    ----------
+    name : str
+        File name without suffix.
+    table : dict
+        The TOML document.
+    """
+
+    name: str
+    table: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Name and content hash; equal keys mean equal models."""
+        return f"{self.name}-{cache.key(recipe=self.table, edition=_EDITION)}"
+
+    def component(self, name: str) -> Any:
+        """Instantiate one component with its drawn weights: a torch module, or a scheduler.
+
+        Raises
+        ------
+        FormatError
+            The recipe names a class that diffusers or transformers do not have.
+        """
+        entry = self.table["components"][name]
+        library, _, class_name = entry["class"].partition(".")
+        if library not in {"diffusers", "transformers"}:
+            raise FormatError(
+                f"recipe {self.name}: components.{name}.class must start with diffusers. or transformers."
+            )
+        kind = getattr(importlib.import_module(library), class_name, None)
+        if kind is None:
+            raise FormatError(f"recipe {self.name}: components.{name}.class: {library} has no {class_name}")
+        config = dict(entry["config"])
+        module = (
+            kind(kind.config_class(**self._token_ids(), **config))
+            if library == "transformers"
+            else kind.from_config(config)
+        )
+        if not hasattr(module, "named_parameters"):  # a scheduler
+            return module
+        rules = [weights.Rule(**rule) for rule in self.table["weights"]]
+        weights.fill(name, module, seed=self.table["seed"], rules=rules)
+        return module.eval()
+
+    def _token_ids(self) -> dict[str, int]:
+        size = 2 * 256 + len(tokenizer.merges(self.table["tokenizer"]["words"])) + 2
+        return {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+
+
+def names() -> list[str]:
+    """Return the recipes that the project ships."""
+    return sorted(path.stem for path in (assets.fixtures() / "recipes").glob("*.toml"))
+
+
+def load(name: str) -> Recipe:
+    """Read a shipped recipe by name.
+
+    Raises
+    ------
+    MissingError
+        No recipe of that name; the message lists the known ones.
+    """
+    path = assets.fixtures() / "recipes" / f"{name}.toml"
+    if name not in names():
+        raise MissingError(f"no recipe named {name!r}; there are {', '.join(names())}")
+    return Recipe(name, tables.read(path))
+
+
+def write(recipe: Recipe, folder: Path) -> None:
+    """Write a diffusers folder: model_index.json, tokenizer, scheduler and safetensors weights (float32)."""
+    folder.mkdir(parents=True)
+    index: dict[str, Any] = {"_class_name": recipe.table["pipeline"], **recipe.table.get("pipeline_config", {})}
+    for name, entry in recipe.table["components"].items():
+        index[name] = list(entry["class"].split("."))
+        recipe.component(name).save_pretrained(folder / name)
+    for name in (n for n in recipe.table if n.startswith("tokenizer")):
+        index[name] = ["transformers", "CLIPTokenizer"]
+        tokenizer.write(folder / name, recipe.table[name]["words"])
+    for absent in recipe.table.get("absent", ["feature_extractor", "safety_checker"]):
+        index[absent] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def build(name: str) -> Path:
+    """Return the diffusers folder of a shipped recipe, building it on first use.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+
+    Returns
+    -------
+    pathlib.Path
+        Folder in the cache (see :mod:`parity.cache`); treat it as read-only.
+    """
+    recipe = load(name)
+    target = cache.folder("recipes", recipe.key)
+    if not (target / "model_index.json").is_file():
+        with replacing(target) as folder:
+            write(recipe, folder)
+    return target

@@ -1,0 +1,76 @@
+"""The page ``index.html``: for each cell the two pictures, where they differ, and every check, worst first.
+
+One self-contained file (pictures, style and script inside), so it can be attached to a ticket or kept as a CI artefact;
+``report.json`` beside it holds the same records for machines.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.files import replacing
+from parity.report.table import notes, worst_first
+from parity.suite.provenance import environment
+
+# A difference of this many 8-bit steps is drawn at full brightness; most float16 differences are 1 to 4.
+FULL_SCALE = 16
+
+
+def write(records: Sequence[dict[str, Any]], folder: Path) -> Path:
+    """Write ``index.html`` and ``report.json`` and return the page's path.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        From :meth:`parity.suite.outcome.Outcome.record`.
+    folder : path
+        Created if needed; files of those two names are replaced.
+    """
+    ordered = worst_first(records)
+    machine = environment()
+    with replacing(folder / "report.json") as path:
+        document = {"environment": machine, "records": ordered}
+        path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with replacing(folder / "index.html") as path:
+        path.write_text(_page(ordered, machine), encoding="utf-8")
+    return folder / "index.html"
+
+
+def _page(records: list[dict[str, Any]], machine: dict[str, str]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = Environment(loader=PackageLoader("parity.report"), autoescape=True, undefined=StrictUndefined)
+    cells = [{**record, "difference": _difference(record["pictures"])} for record in records]
+    return loader.get_template("index.html.j2").render(
+        cells=cells,
+        counts=Counter(record["verdict"] for record in records),
+        notes=[line for line in notes(records)[2:] if line],
+        machine=machine,
+        full_scale=FULL_SCALE,
+    )
+
+
+def _difference(pictures: dict[str, str]) -> str:
+    """Return the amplified absolute difference of the two pictures as PNG in base64, empty without two of one size."""
+    if set(pictures) != {"reference", "candidate"}:
+        return ""
+    from PIL import Image
+
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[role]))), dtype=np.int16)
+        for role in ("reference", "candidate")
+    )
+    if first.shape != second.shape:
+        return ""
+    amplified = np.minimum(np.abs(first - second) * (255 // FULL_SCALE), 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(amplified).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

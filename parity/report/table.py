@@ -1,0 +1,86 @@
+"""The table at the end of a run: worst first, every skipped cell with its reason, and what a verdict speaks about."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
+_RANK = {"fail": 0, "unknown": 1, "pass": 2}
+
+
+def worst_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records ordered by verdict (fail, unknown, pass), then by the margin of the check that decides."""
+
+    def key(record: dict[str, Any]) -> tuple[int, float]:
+        margin = float(record["checks"][record["decisive"]]["margin"])
+        return _RANK[record["verdict"]], margin if margin == margin else float("-inf")
+
+    return sorted(records, key=key)
+
+
+def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool = False) -> str:
+    """Return the table as text.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        From :meth:`parity.suite.outcome.Outcome.record`.
+    width : int
+        Columns of the terminal.
+    color : bool
+        Whether to use ANSI colours.
+    """
+    buffer = io.StringIO()
+    system: Any = "standard" if color else None
+    console = Console(file=buffer, width=max(width, 80), force_terminal=color, color_system=system)
+    console.print(_table(records))
+    for line in notes(records):
+        console.print(Text(line))
+    return buffer.getvalue().rstrip("\n")
+
+
+def _table(records: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("case", "rng, seed", "compared", "at", "metric"):
+        table.add_column(title, overflow="fold")
+    for title in ("value", "bound", "margin"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for record in worst_first(records):
+        check = record["checks"][record["decisive"]]
+        shown = check["shown"]
+        compared = f"{record['backend']} / golden" if record["kind"] == "golden" else record["backend"]
+        table.add_row(
+            record["case"],
+            f"{record['settings']['rng']}, {record['settings']['seed']}",
+            compared,
+            check["where"],
+            check["metric"] or "-",
+            shown["value"],
+            shown["bound"],
+            shown["margin"],
+            Text(record["verdict"], style=_STYLES[record["verdict"]]),
+        )
+    return table
+
+
+def notes(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what must be said below the table: counts, reasons of unknown cells, and what stands for which units."""
+    counts = Counter(record["verdict"] for record in records)
+    lines = ["", ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("pass", "fail", "unknown"))]
+    reasons = Counter(r["checks"][r["decisive"]]["message"] for r in records if r["verdict"] == "unknown")
+    lines += [f"unknown ({count}): {reason}" for reason, count in reasons.items()]
+    stands_for = {r["backend"]: r["units"] for r in records if r["backend"].startswith("reference runtime")}
+    for backend, units in stands_for.items():
+        lines.append(
+            f"{backend}: computed once for {', '.join(units)}; says what the converted program computes, "
+            "nothing about Apple hardware"
+        )
+    return lines

@@ -1,0 +1,149 @@
+"""The suite's options, declared once for the command line and for pytest.
+
+Every option is ``--name`` in ``parity run`` and in pytest, and ``parity_name`` in pytest's ini section
+(``[tool.pytest.ini_options]`` of pyproject.toml, pytest.ini). The command line wins over ini, ini over the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity import assets, coreml
+from parity.errors import MissingError, UsageError
+
+DEFAULT_MODEL = "tiny-sd"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name, help, how the text of a value is read, and whether it can be given several times."""
+
+    name: str
+    help: str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    kind: str = "text"  # text | integer | path | switch | several
+
+    @property
+    def key(self) -> str:
+        """Attribute name of the parsed value."""
+        return self.name.replace("-", "_")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return keyword arguments for ``add_argument`` (argparse) and ``addoption`` (pytest)."""
+        if self.kind == "switch":
+            return {"action": "store_true", "default": None, "help": self.help}
+        arguments: dict[str, Any] = {"default": None, "help": self.help, "metavar": self.metavar or self.key.upper()}
+        if self.kind == "several":
+            arguments["action"] = "append"
+        return arguments
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("model-version", "the PyTorch original: diffusers folder, hub id or shipped recipe", "ID_OR_PATH"),
+    Option("models", "folder of converted models; without it the original is converted here", "DIR", kind="path"),
+    Option(
+        "compute-unit",
+        "Core ML compute unit, repeatable; default all four",
+        "UNIT",
+        choices=coreml.COMPUTE_UNITS,
+        kind="several",
+    ),
+    Option(
+        "coreml-runtime",
+        "auto: Core ML on macOS, the reference runtime elsewhere",
+        "RUNTIME",
+        choices=("auto", "native", "reference"),
+    ),
+    Option("device", "where PyTorch runs: cpu, mps or cuda", "DEVICE", choices=("cpu", "mps", "cuda")),
+    Option("cases", "TOML file of cases instead of the shipped ones", "FILE", kind="path"),
+    Option("seed", "use this seed in every case", "N", kind="integer"),
+    Option("rng", "use this random stream in every case, e.g. torch-cpu, numpy-legacy", "NAME"),
+    Option("tolerances", "TOML file of tolerances that go before the shipped ones", "FILE", kind="path"),
+    Option(
+        "golden-dir", "folder of accepted traces; default: the shipped ones, for the default model", "DIR", kind="path"
+    ),
+    Option("update-golden", "accept what the reference draws now as golden", kind="switch"),
+    Option("parity-report", "write index.html and report.json into this folder", "DIR", kind="path"),
+    Option("parity-strict", "unknown verdicts fail the run", kind="switch"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parsed options of a run, see :data:`OPTIONS`."""
+
+    model_version: str = DEFAULT_MODEL
+    models: Path | None = None
+    compute_unit: tuple[str, ...] = coreml.COMPUTE_UNITS
+    coreml_runtime: str = "auto"
+    device: str = "cpu"
+    cases: Path | None = None
+    seed: int | None = None
+    rng: str | None = None
+    tolerances: Path | None = None
+    golden_dir: Path | None = None
+    update_golden: bool = False
+    parity_report: Path | None = None
+    parity_strict: bool = False
+
+    @property
+    def goldens(self) -> Path | None:
+        """Folder of goldens: the one named, else the shipped one for the default model with its default cases."""
+        if self.golden_dir is not None:
+            return self.golden_dir
+        plain = self.model_version == DEFAULT_MODEL and self.cases is None and self.seed is None and self.rng is None
+        return assets.golden() if plain else None
+
+
+def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda option: None) -> Options:
+    """Build options from parsed arguments.
+
+    Parameters
+    ----------
+    given : mapping
+        Values by :attr:`Option.key`; None where the command line says nothing.
+    fallback : callable
+        Gives the ini value of an option, or None.
+
+    Raises
+    ------
+    UsageError, MissingError
+        A value that is not allowed (the message lists what is), a file or folder that does not exist.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = given.get(option.key)
+        if value is None:
+            value = fallback(option)
+        if value is None or value == [] or value == "":
+            continue
+        values[option.key] = _convert(option, value)
+    options = Options(**values)
+    for key in ("models", "cases", "tolerances"):
+        path = getattr(options, key)
+        if path is not None and not path.exists():
+            raise MissingError(f"--{key} {path}: no such file or folder")
+    if options.update_golden and options.goldens is None:
+        raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
+    return options
+
+
+def _convert(option: Option, value: Any) -> Any:
+    entries = value if isinstance(value, list | tuple) else [value]
+    for entry in entries:
+        if option.choices and entry not in option.choices:
+            raise UsageError(f"--{option.name} {entry}: not known; there are {', '.join(option.choices)}")
+    if option.kind == "integer":
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"--{option.name} {value}: a whole number is needed") from None
+    if option.kind == "path":
+        return Path(value).expanduser()
+    if option.kind == "several":
+        return tuple(dict.fromkeys(entries))
+    return bool(value) if option.kind == "switch" else str(value)

@@ -1,0 +1,127 @@
+"""The result of one cell: checks, verdict, pictures, and the command that reproduces it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.metrics import registry
+from parity.suite import comparison
+from parity.suite.comparison import Check
+from parity.suite.options import OPTIONS, Options
+from parity.suite.plan import Cell
+from parity.suite.verdict import Verdict, combine
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found for a cell.
+
+    Attributes
+    ----------
+    cell : Cell
+        The question.
+    checks : tuple of Check
+        One per point compared; never empty.
+    seconds : dict
+        Wall time of the runs, by role.
+    pictures : dict
+        uint8 (images, height, width, 3) by role: ``reference``, ``candidate``.
+    reproduce : str
+        One command that repeats this cell alone.
+    """
+
+    cell: Cell
+    checks: tuple[Check, ...]
+    seconds: dict[str, float]
+    reproduce: str
+    pictures: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Combination of the checks' verdicts."""
+        return combine(check.verdict for check in self.checks)
+
+    @property
+    def decisive(self) -> Check:
+        """The check that a table shows: the first failure, else the first unknown, else the image, else the closest."""
+        for verdict in (Verdict.FAIL, Verdict.UNKNOWN):
+            if found := [check for check in self.checks if check.verdict is verdict]:
+                return found[0]
+        return next(
+            (c for c in self.checks if c.point.endswith("image") and not c.point.startswith("vae")), self.checks[0]
+        )
+
+    def explain(self) -> str:
+        """Return everything a reader needs about what did not pass, ending with the command that repeats it."""
+        return f"{self.cell.sentence}\n{comparison.messages(self.checks)}\n  reproduce: {self.reproduce}"
+
+    def record(self) -> dict[str, Any]:
+        """Return the outcome as JSON-serialisable data; pictures become PNG in base64, NaN and infinity text."""
+        return {
+            "case": self.cell.case.name,
+            "sentence": self.cell.sentence,
+            "model": self.cell.model,
+            "kind": self.cell.kind,
+            "backend": self.cell.numerics,
+            "units": list(self.cell.units),
+            "settings": self.cell.case.settings(),
+            "verdict": str(self.verdict),
+            "decisive": self.checks.index(self.decisive),
+            "checks": [_check(check) for check in self.checks],
+            "seconds": {role: round(value, 3) for role, value in self.seconds.items()},
+            "reproduce": self.reproduce,
+            "explanation": self.explain() if self.verdict is not Verdict.PASS else "",
+            "pictures": {role: _png(pixels) for role, pixels in self.pictures.items()},
+        }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    metric = registry.METRICS.get(check.metric)
+    return {
+        "point": check.point,
+        "where": check.where,
+        "metric": check.metric,
+        "value": _number(check.value),
+        "bound": _number(check.bound),
+        "margin": _number(check.margin),
+        "shown": {
+            "value": metric.format(check.value) if metric else "-",
+            "bound": metric.format(check.bound) if metric else "-",
+            "margin": metric.format(check.margin) if metric else "-",
+        },
+        "verdict": str(check.verdict),
+        "message": check.message,
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _png(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(pixels), axis=1)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def reproduce(options: Options, cell: Cell) -> str:
+    """Return the ``parity run`` command that repeats one cell."""
+    words = ["parity", "run"]
+    for option in OPTIONS:
+        value = getattr(options, option.key)
+        if option.key in {"parity_report", "update_golden", "parity_strict", "compute_unit"} or value is None:
+            continue
+        if value != getattr(Options(), option.key):
+            words += [f"--{option.name}", str(value)]
+    for unit in cell.units[:1]:
+        words += ["--compute-unit", unit]
+    return shlex.join([*words, "--only", cell.case.name])

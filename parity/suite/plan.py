@@ -1,0 +1,68 @@
+"""Which comparisons does a run consist of?
+
+Every case is compared once with its golden (does the reference still draw what was accepted?) and once per candidate.
+Compute units that resolve to the same numerics are one candidate: away from macOS all four are the reference runtime,
+which is computed once and never reported as a statement about hardware.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parity import coreml
+from parity.errors import UnsupportedError
+from parity.suite import case as cases
+from parity.suite.case import Case
+from parity.suite.options import Options
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison of the matrix.
+
+    Attributes
+    ----------
+    model : str
+        The original, as the user named it.
+    case : Case
+        The question.
+    kind : str
+        ``candidate``: converted model against the original; ``golden``: the original against its accepted trace.
+    units : tuple of str
+        Compute units that this candidate stands for; empty for goldens.
+    numerics : str
+        What runs the candidate's networks.
+    unavailable : str
+        Why it cannot run here; empty if it can.
+    """
+
+    model: str
+    case: Case
+    kind: str
+    units: tuple[str, ...] = ()
+    numerics: str = ""
+    unavailable: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The cell as a sentence, used as test id."""
+        subject = f"{self.model} draws {self.case.sentence}"
+        return f"{subject}, as accepted" if self.kind == "golden" else f"{subject}, on {self.numerics}"
+
+
+def cells(options: Options) -> list[Cell]:
+    """Return the comparisons of a run in a fixed order, without loading any model."""
+    candidates: dict[tuple[str, str], list[str]] = {}
+    for unit in options.compute_unit:
+        try:
+            resolved = (coreml.resolve(options.coreml_runtime, unit), "")
+        except UnsupportedError as error:
+            resolved = (f"Core ML {unit}", str(error))
+        candidates.setdefault(resolved, []).append(unit)
+    planned: list[Cell] = []
+    for case in cases.load(options.cases, seed=options.seed, rng=options.rng):
+        if options.goldens is not None:
+            planned.append(Cell(options.model_version, case, "golden", numerics=f"PyTorch {options.device}"))
+        for (numerics, unavailable), units in candidates.items():
+            planned.append(Cell(options.model_version, case, "candidate", tuple(units), numerics, unavailable))
+    return planned
