@@ -48,7 +48,7 @@ def gelu(context: Context, x: torch.Tensor, mode: str = "EXACT") -> torch.Tensor
     )
 
 
-@operator("softmax", static=("axis",))
+@operator("softmax", accumulates=True, static=("axis",))
 def softmax(context: Context, x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     """exp(x) / sum(exp(x)) along the axis."""
     if context.half_accumulate:

@@ -19,7 +19,7 @@ _TRANSPOSED = {3: conv_transpose1d, 4: conv_transpose2d, 5: conv_transpose3d}
 _STATIC = ("strides", "pad_type", "pad", "dilations", "groups")
 
 
-@operator("conv", static=_STATIC)
+@operator("conv", accumulates=True, static=_STATIC)
 def conv(
     context: Context,
     x: torch.Tensor,
@@ -49,7 +49,7 @@ def conv(
     return _FORWARD[rank](x, weight, bias, strides, padding, dilations, groups)
 
 
-@operator("conv_quantized", static=(*_STATIC, "quantization_type", "nbits"))
+@operator("conv_quantized", accumulates=True, static=(*_STATIC, "quantization_type", "nbits"))
 def conv_quantized(
     context: Context,
     x: torch.Tensor,
@@ -98,7 +98,7 @@ def _half_transposed(
     return accumulate.convolution(spread, kernel, None, strides=ones, dilations=dilations, groups=groups)
 
 
-@operator("conv_transpose", static=(*_STATIC, "output_shape"))
+@operator("conv_transpose", accumulates=True, static=(*_STATIC, "output_shape"))
 def conv_transpose(
     context: Context,
     x: torch.Tensor,

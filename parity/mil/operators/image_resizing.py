@@ -33,7 +33,7 @@ def _interpolated(x: torch.Tensor, height: int, width: int, mode: str) -> torch.
     return sampling.linear(sampling.linear(x, -2, rows), -1, columns)
 
 
-@operator("upsample_nearest_neighbor", exact=True, static=_SCALES)
+@operator("upsample_nearest_neighbor", exact=True, aliases=True, static=_SCALES)
 def upsample_nearest_neighbor(
     context: Context, x: torch.Tensor, scale_factor_height: int | float = 1, scale_factor_width: int | float = 1
 ) -> torch.Tensor:
@@ -42,7 +42,7 @@ def upsample_nearest_neighbor(
     return _picked(x, height, width)
 
 
-@operator("resize_nearest_neighbor", exact=True, static=_SIZES)
+@operator("resize_nearest_neighbor", exact=True, aliases=True, static=_SIZES)
 def resize_nearest_neighbor(
     context: Context, x: torch.Tensor, target_size_height: int, target_size_width: int
 ) -> torch.Tensor:
@@ -77,7 +77,9 @@ def resize_bilinear(
     return _interpolated(x, target_size_height, target_size_width, sampling_mode)
 
 
-@operator("resize", since="iOS17", static=("shape", "resized_dims", "interpolation_mode", "sampling_mode"))
+@operator(
+    "resize", aliases=True, since="iOS17", static=("shape", "resized_dims", "interpolation_mode", "sampling_mode")
+)
 def resize(
     context: Context,
     x: torch.Tensor,

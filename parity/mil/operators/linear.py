@@ -12,7 +12,7 @@ from parity.mil.operators import accumulate
 from parity.mil.operators.registry import Context, operator
 
 
-@operator("linear")
+@operator("linear", accumulates=True)
 def linear(context: Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x @ weight.T + bias``."""
     if context.half_accumulate:
@@ -22,7 +22,7 @@ def linear(context: Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.
     return torch_linear(x, weight, bias)
 
 
-@operator("matmul", static=("transpose_x", "transpose_y"))
+@operator("matmul", accumulates=True, static=("transpose_x", "transpose_y"))
 def matmul(
     context: Context, x: torch.Tensor, y: torch.Tensor, transpose_x: bool = False, transpose_y: bool = False
 ) -> torch.Tensor:
@@ -38,7 +38,7 @@ def matmul(
     return torch.matmul(x, y)
 
 
-@operator("einsum", static=("equation",), variadic=("values",))
+@operator("einsum", accumulates=True, static=("equation",), variadic=("values",))
 def einsum(context: Context, values: tuple[torch.Tensor, ...], equation: str) -> torch.Tensor:
     """Einstein summation; MIL allows ``nchw,nwhu->nchu`` and ``chw,whr->chr`` up to renaming."""
     if context.half_accumulate:
@@ -47,7 +47,7 @@ def einsum(context: Context, values: tuple[torch.Tensor, ...], equation: str) ->
     return torch.einsum(equation, *values)
 
 
-@operator("scaled_dot_product_attention", since="iOS18")
+@operator("scaled_dot_product_attention", accumulates=True, since="iOS18")
 def scaled_dot_product_attention(
     context: Context,
     query: torch.Tensor,

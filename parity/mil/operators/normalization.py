@@ -34,7 +34,7 @@ def batch_norm(
     return torch.batch_norm(x, gamma, beta, mean, variance, False, 0.0, epsilon, False)
 
 
-@operator("instance_norm", static=("epsilon",))
+@operator("instance_norm", accumulates=True, static=("epsilon",))
 def instance_norm(
     context: Context,
     x: torch.Tensor,
@@ -50,7 +50,7 @@ def instance_norm(
     return torch.instance_norm(x, gamma, beta, None, None, True, 0.0, epsilon, False)
 
 
-@operator("layer_norm", static=("axes", "epsilon"))
+@operator("layer_norm", accumulates=True, static=("axes", "epsilon"))
 def layer_norm(
     context: Context,
     x: torch.Tensor,
@@ -75,7 +75,7 @@ def layer_norm(
     return torch.layer_norm(x.permute(order), sizes, gamma, beta, epsilon).permute(inverse)
 
 
-@operator("l2_norm", static=("epsilon",))
+@operator("l2_norm", accumulates=True, static=("epsilon",))
 def l2_norm(context: Context, x: torch.Tensor, epsilon: float = 1e-6) -> torch.Tensor:
     """x / sqrt(sum of squares over the last three axes + epsilon)."""
     axes = (-3, -2, -1)

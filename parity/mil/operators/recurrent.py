@@ -39,7 +39,7 @@ def _steps(x: torch.Tensor, direction: str) -> range:
 
 def _sequence(states: list[torch.Tensor], whole: bool) -> torch.Tensor:
     """Stack hidden states in the order of computation, or the last alone."""
-    return torch.stack(states) if whole else states[-1].unsqueeze(0)
+    return torch.stack(states if whole else states[-1:])
 
 
 @operator("rnn", static=("direction", "output_sequence", "activation"))

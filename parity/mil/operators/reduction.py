@@ -28,7 +28,7 @@ def _prod(x: torch.Tensor, axes: _Axes, keep: bool) -> torch.Tensor:
 def _register_sum(kind: str, before: Callable | None, after: Callable | None) -> None:
     """Register ``after(sum(before(x)))``."""
 
-    @operator(kind, static=("axes", "keep_dims"))
+    @operator(kind, accumulates=True, static=("axes", "keep_dims"))
     def reduce(context: Context, x: torch.Tensor, axes: _Axes | None = None, keep_dims: bool = False) -> torch.Tensor:
         axes = tuple(range(x.dim())) if axes is None else axes
         values = x if before is None else before(x)
@@ -48,7 +48,7 @@ _register_sum("reduce_l2_norm", torch.square, torch.sqrt)
 _register_sum("reduce_log_sum", None, torch.log)
 
 
-@operator("reduce_mean", static=("axes", "keep_dims"))
+@operator("reduce_mean", accumulates=True, static=("axes", "keep_dims"))
 def reduce_mean(context: Context, x: torch.Tensor, axes: _Axes | None = None, keep_dims: bool = False) -> torch.Tensor:
     """Mean over the axes (default all)."""
     axes = tuple(range(x.dim())) if axes is None else axes
@@ -59,7 +59,7 @@ def reduce_mean(context: Context, x: torch.Tensor, axes: _Axes | None = None, ke
     return x.mean(axes, keepdim=keep_dims)
 
 
-@operator("reduce_log_sum_exp", static=("axes", "keep_dims"))
+@operator("reduce_log_sum_exp", accumulates=True, static=("axes", "keep_dims"))
 def reduce_log_sum_exp(
     context: Context, x: torch.Tensor, axes: _Axes | None = None, keep_dims: bool = False
 ) -> torch.Tensor:

@@ -175,6 +175,8 @@ class Operator:
         All input names, in the order of the function's signature.
     required : frozenset of str
         Inputs without a default.
+    accumulates : bool
+        Has sums that the profile ``float16-accumulate`` rounds on the way.
     """
 
     type: str
@@ -186,6 +188,7 @@ class Operator:
     variadic: frozenset[str]
     parameters: tuple[str, ...]
     required: frozenset[str]
+    accumulates: bool = False
 
     def check(self, inputs: Iterable[str], *, value: str = "") -> None:
         """Refuse unknown and missing input names, naming the operation's `value`.
@@ -214,6 +217,7 @@ def operator(
     *types: str,
     exact: bool = False,
     aliases: bool = False,
+    accumulates: bool = False,
     since: str = "iOS15",
     static: Iterable[str] = (),
     variadic: Iterable[str] = (),
@@ -232,7 +236,9 @@ def operator(
             if any(version.since == since for version in versions):
                 raise ValueError(f"{kind} of {since} is registered twice")
             versions.append(
-                Operator(kind, since, function, exact, aliases, static_names, variadic_names, names, required)
+                Operator(
+                    kind, since, function, exact, aliases, static_names, variadic_names, names, required, accumulates
+                )
             )
             versions.sort(key=lambda version: OPSETS.index(version.since))
         return function

@@ -87,7 +87,7 @@ def flatten2d(context: Context, x: torch.Tensor, axis: int = 1) -> torch.Tensor:
     return x.reshape(x.shape[:axis].numel(), x.shape[axis:].numel())
 
 
-@operator("pad", exact=True, static=("pad", "mode", "constant_val"))
+@operator("pad", exact=True, aliases=True, static=("pad", "mode", "constant_val"))
 def pad(
     context: Context,
     x: torch.Tensor,
@@ -138,7 +138,7 @@ def non_zero(context: Context, x: torch.Tensor) -> torch.Tensor:
     return torch.nonzero(x).int()
 
 
-@operator("band_part", exact=True, static=("lower", "upper"))
+@operator("band_part", exact=True, aliases=True, static=("lower", "upper"))
 def band_part(context: Context, x: torch.Tensor, lower: int = -1, upper: int = -1) -> torch.Tensor:
     """Zero outside the band of `lower` and `upper` diagonals of the last two axes; negative keeps the whole side."""
     if lower >= 0:
