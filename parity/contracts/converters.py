@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.contracts.formula import Shape
-from parity.contracts.toml import Table, read
+from parity.contracts.table import Table, read
 from parity.errors import FormatError, UsageError
 
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner", "sd3")

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parity.errors import FormatError, MissingError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from parity import tables
+from parity.errors import FormatError
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
@@ -102,19 +97,5 @@ class Table:
 
 
 def read(path: Path) -> Table:
-    """Read a TOML file.
-
-    Raises
-    ------
-    MissingError
-        When there is no such file.
-    FormatError
-        When it is not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            return Table(path, path.name, tomllib.load(file))
-    except FileNotFoundError:
-        raise MissingError(f"no table '{path}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise FormatError(f"{path}: cannot be read as TOML: {error}") from None
+    """Read a TOML file; errors as :func:`parity.tables.read`."""
+    return Table(path, path.name, tables.read(path))

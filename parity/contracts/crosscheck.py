@@ -1,0 +1,308 @@
+"""Do the components of a folder fit together, and which facts do the capability rules need?
+
+:func:`check` compares sizes, widths, batches, chunk pairs, residuals, attention kinds and windows of the components in
+one folder and returns findings and the *facts*: short texts by name, which the rules of ``tables/consumers.toml`` ask
+for. A fact about a component that is not there is ``absent``, or ``assumed`` when a single model was inspected.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parity.contracts.inspection import Component, Finding
+
+_PARTS = (
+    "text_encoder",
+    "text_encoder_2",
+    "unet",
+    "control-unet",
+    "refiner",
+    "controlnet",
+    "vae_encoder",
+    "vae_decoder",
+    "safety_checker",
+    "mmdit",
+    "text_encoder_t5",
+    "multilingual_projection",
+)
+_CHUNKED = ("unet", "control-unet", "refiner")
+_V_MODELS = re.compile(r"stable-diffusion-2(-1)?$")  # the 768-pixel checkpoints; those ending in -base predict noise
+
+
+@dataclass
+class Checked:
+    """Findings and facts of one folder."""
+
+    family: str
+    prediction: str
+    facts: dict[str, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check(
+    components: Iterable[Component], *, tokenizer: bool, scheduler: Path | None, where: str, single: bool
+) -> Checked:
+    """Compare the components of one folder.
+
+    Parameters
+    ----------
+    components : iterable of Component
+    tokenizer : bool
+        Whether ``vocab.json`` and ``merges.txt`` are there.
+    scheduler : path, optional
+        ``scheduler_config.json`` of the checkpoint, which tells the kind of prediction.
+    where : str
+        Folder, for findings.
+    single : bool
+        Whether one model was named instead of a folder.
+    """
+    found = [c for c in components if c.kind != "foreign"]
+    family = _bundle_family(found)
+    checked = Checked(family, _prediction(found, family, scheduler))
+    facts = checked.facts
+    facts["family"] = family or "unread"
+    facts["prediction"] = checked.prediction
+    facts["tokenizer"] = "present" if tokenizer else ("assumed" if single else "absent")
+    forms = {c.form for c in found}
+    facts["layout"] = "packages" if forms == {"mlpackage"} else "compiled" if forms == {"mlmodelc"} else "mixed"
+    absent = "assumed" if single else "absent"
+    for part in _PARTS:
+        facts[part] = _state(part, found, absent, checked, where)
+    _denoiser(checked, found, where, absent)
+    _vae(checked, found, where, absent)
+    _text(checked, found, where, absent)
+    _control(checked, found, where, absent)
+    _safety(checked, found, absent)
+    _outputs(checked, found, absent)
+    _remarks(checked, found, where)
+    return checked
+
+
+def _of(found: list[Component], kind: str, *, chunk: int = 0) -> Component | None:
+    chosen = [c for c in found if c.kind == kind and c.chunk == chunk]
+    return min(chosen, key=lambda c: c.form != "mlmodelc", default=None)
+
+
+def _bundle_family(found: list[Component]) -> str:
+    votes = [c.family for kind in ("unet", "control-unet", "mmdit", "refiner") for c in found if c.kind == kind]
+    votes += [c.family for c in found if c.family]
+    if not votes:
+        return ""
+    if "sdxl-refiner" in votes and "sdxl" in votes:
+        return "sdxl"
+    return votes[0]
+
+
+def _prediction(found: list[Component], family: str, scheduler: Path | None) -> str:
+    if scheduler is not None:
+        try:
+            kind = json.loads(scheduler.read_text(encoding="utf-8")).get("prediction_type")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            kind = None
+        if kind in ("epsilon", "v_prediction"):
+            return "v" if kind == "v_prediction" else "epsilon"
+    if family != "sd2":
+        return "epsilon" if family else "unread"
+    versions = [c.version for c in found if c.kind in ("unet", "control-unet") and c.version]
+    if any(_V_MODELS.search(version) for version in versions):
+        return "v"
+    return "epsilon" if any(re.search(r"-base$|turbo", version) for version in versions) else "unread"
+
+
+def _state(part: str, found: list[Component], absent: str, checked: Checked, where: str) -> str:
+    if part in _CHUNKED:
+        whole = [c for c in found if c.kind == part and not c.chunk]
+        halves = {c.chunk for c in found if c.kind == part and c.chunk}
+        _duplicates(part, whole, checked, where)
+        if halves and halves != {1, 2}:
+            text = f"{part}: chunk {3 - halves.pop()} is missing"
+            checked.findings.append(Finding("warning" if whole else "error", where, text))
+            return "whole" if whole else "half"
+        if whole or halves:
+            return "both" if whole and halves else "whole" if whole else "chunks"
+    elif part == "controlnet":
+        nets = [c for c in found if c.kind == part]
+        if nets:
+            return str(len({Path(c.path).stem for c in nets}))
+    else:
+        present = [c for c in found if c.kind == part]
+        _duplicates(part, present, checked, where)
+        if present:
+            return "present"
+    return "broken" if any(c.kind == "broken" and c.named == part for c in found) else absent
+
+
+def _duplicates(part: str, present: list[Component], checked: Checked, where: str) -> None:
+    for form in ("mlpackage", "mlmodelc"):
+        same = [c.path for c in present if c.form == form]
+        if len(same) > 1:
+            text = f"{len(same)} models are {part}: {', '.join(same)}; a folder should hold one, the first is judged"
+            checked.findings.append(Finding("warning", where, text))
+
+
+def _compare(
+    checked: Checked,
+    fact: str,
+    where: str,
+    pairs: Iterable[tuple[Component | None, str, Component | None, str]],
+    text: str,
+    unknown: str,
+    *,
+    scale: Callable[[int], int] = lambda value: value,
+) -> None:
+    """Set a fact to ``agree`` or ``differ`` by pairs of sizes; ``unknown`` when no pair can be compared."""
+    state = unknown
+    for first, name, second, other in pairs:
+        if first is None or second is None or name not in first.sizes or other not in second.sizes:
+            continue
+        if scale(first.sizes[name]) == second.sizes[other]:
+            state = "agree" if state == unknown else state
+        else:
+            state = "differ"
+            detail = f"{first.path} has {name} = {first.sizes[name]}, {second.path} has {other} = {second.sizes[other]}"
+            checked.findings.append(Finding("error", where, f"{text}: {detail}"))
+    checked.facts[fact] = state
+
+
+def _denoiser(checked: Checked, found: list[Component], where: str, absent: str) -> None:
+    unet = _of(found, "unet") or _of(found, "unet", chunk=1)
+    second = _of(found, "unet", chunk=2)
+    first = _of(found, "unet", chunk=1)
+    facts = checked.facts
+    facts["batch"] = str(unet.sizes["B"]) if unet and "B" in unet.sizes else absent
+    facts["unet_channels"] = str(unet.sizes["Cin"]) if unet and "Cin" in unet.sizes else absent
+    facts["unet_tokens"] = str(unet.sizes["S"]) if unet and "S" in unet.sizes else absent
+    facts["time_ids"] = unet.contract if unet and unet.contract else ("none" if unet else absent)
+    facts["attention"] = unet.fingerprint.attention if unet else absent
+    facts["chunks"] = absent
+    if first and second:
+        facts["chunks"] = "agree"
+        given = {f.name: f for f in (*first.outputs, *first.inputs)}
+        for feature in second.inputs:
+            other = given.get(feature.name)
+            if other is None or other.shape != feature.shape:
+                facts["chunks"] = "differ"
+                have = f"the first gives {other}" if other else "the first does not give it"
+                text = f"the chunks do not fit: {second.path} takes {feature}, {have}"
+                checked.findings.append(Finding("error", where, text))
+    refiner = _of(found, "refiner") or _of(found, "refiner", chunk=1)
+    if unet and refiner:
+        _compare(
+            checked, "refiner_size", where, [(unet, "h", refiner, "h"), (unet, "w", refiner, "w")],
+            "UNet and refiner have different latent sizes", absent,
+        )  # fmt: skip
+
+
+def _vae(checked: Checked, found: list[Component], where: str, absent: str) -> None:
+    unet = _of(found, "unet") or _of(found, "unet", chunk=1) or _of(found, "control-unet") or _of(found, "mmdit")
+    encoder, decoder = _of(found, "vae_encoder"), _of(found, "vae_decoder")
+    facts = checked.facts
+    pairs = [(unet, "h", decoder, "h"), (unet, "w", decoder, "w")]
+    _compare(checked, "sizes", where, pairs, "denoiser and VAE decoder have different latent sizes", absent)
+    pairs = [(unet or decoder, "h", encoder, "h"), (unet or decoder, "w", encoder, "w"), (decoder, "L", encoder, "L")]
+    _compare(checked, "encoder_size", where, pairs, "VAE encoder does not fit", absent)
+    if encoder is not None:
+        facts["vae_encoder"] = encoder.contract or "other"
+    square = encoder is not None and encoder.sizes.get("h") == encoder.sizes.get("w")
+    facts["encoder_square"] = absent if encoder is None else ("yes" if square else "no")
+    image = encoder or decoder
+    if image is not None and "h" in image.sizes:
+        height, width = 8 * image.sizes["h"], 8 * image.sizes["w"]
+        facts["image_size"] = f"{height}x{width}"
+        facts["width_aligned"] = "yes" if width % 16 == 0 else "no"
+    else:
+        facts["image_size"] = facts["width_aligned"] = absent
+
+
+def _text(checked: Checked, found: list[Component], where: str, absent: str) -> None:
+    unet = _of(found, "unet") or _of(found, "unet", chunk=1) or _of(found, "control-unet")
+    first, second = _of(found, "text_encoder"), _of(found, "text_encoder_2")
+    projection = _of(found, "multilingual_projection")
+    tokens = [] if projection else [(unet, "S", first, "S"), (unet, "S", second, "S")]
+    if checked.family == "sdxl" and unet and first and second and "E1" in first.sizes and "E2" in second.sizes:
+        both = first.sizes["E1"] + second.sizes["E2"]
+        if unet.sizes.get("D") not in (None, both):
+            text = f"the UNet takes width {unet.sizes['D']}, the text encoders give {both} together"
+            checked.findings.append(Finding("error", where, text))
+    pairs = [*tokens, (unet, "D", first, "D"), (unet, "P", second, "P")]
+    _compare(checked, "tokens", where, pairs, "denoiser and text encoder do not fit", absent)
+    masks = [c for c in (first, second) if c is not None]
+    states = {c.fingerprint.mask for c in masks}
+    checked.facts["mask"] = next((s for s in ("unpatched", "unread") if s in states), "patched" if states else absent)
+    for component in masks:
+        if component.fingerprint.mask == "unpatched":
+            smallest = component.fingerprint.mask_minimum
+            text = f"the causal mask's smallest value is {smallest:g}, which float16 turns into minus infinity"
+            checked.findings.append(Finding("warning", component.path, text))
+
+
+def _control(checked: Checked, found: list[Component], where: str, absent: str) -> None:
+    unet = _of(found, "control-unet") or _of(found, "control-unet", chunk=1)
+    nets = [c for c in found if c.kind == "controlnet"]
+    facts = checked.facts
+    facts["control_batch"] = str(unet.sizes["B"]) if unet and "B" in unet.sizes else absent
+    facts["controlnet_output"] = _dtype(nets, absent)
+    facts["control_square"] = absent
+    if nets:
+        facts["control_square"] = "yes" if all(c.sizes.get("h") == c.sizes.get("w") for c in nets) else "no"
+    facts["residuals"] = absent
+    if unet is None or unet.chunk:
+        return
+    takes = {f.name: f.shape for f in unet.inputs if f.name.startswith("additional_residual_")}
+    for net in nets:
+        gives = {f.name: f.shape for f in net.outputs}
+        facts["residuals"] = "agree" if facts["residuals"] == absent else facts["residuals"]
+        wrong = sorted(name for name in takes.keys() | gives.keys() if takes.get(name) != gives.get(name))
+        if wrong:
+            facts["residuals"] = "differ"
+            text = f"{net.path} gives {wrong[0]} {gives.get(wrong[0])}, {unet.path} takes {takes.get(wrong[0])}"
+            checked.findings.append(Finding("error", where, f"ControlNet and controlled UNet do not fit: {text}"))
+        if net.fingerprint.attention != unet.fingerprint.attention:
+            kinds = f"{net.path} {net.fingerprint.attention}, {unet.path} {unet.fingerprint.attention}"
+            text = f"kinds of attention differ, Mochi lists only equal ones: {kinds}"
+            checked.findings.append(Finding("note", where, text))
+
+
+def _safety(checked: Checked, found: list[Component], absent: str) -> None:
+    safety, decoder = _of(found, "safety_checker"), _of(found, "vae_decoder")
+    facts = checked.facts
+    if safety is None or "Hs" not in safety.sizes:
+        facts["safety_size"] = facts["safety_fits"] = absent
+        return
+    size = (safety.sizes["Hs"], safety.sizes["Ws"])
+    facts["safety_size"] = "512" if size == (512, 512) else f"{size[0]}x{size[1]}"
+    image = None if decoder is None or "h" not in decoder.sizes else (8 * decoder.sizes["h"], 8 * decoder.sizes["w"])
+    facts["safety_fits"] = "unread" if image is None else "yes" if image == size else "no"
+
+
+def _dtype(components: list[Component], absent: str) -> str:
+    dtypes = {feature.dtype for component in components for feature in component.outputs}
+    if not dtypes:
+        return absent
+    return "FLOAT16" if "FLOAT16" in dtypes else "FLOAT32" if dtypes == {"FLOAT32"} else "other"
+
+
+def _outputs(checked: Checked, found: list[Component], absent: str) -> None:
+    def of(*kinds: str) -> list[Component]:
+        return [c for c in found if c.kind in kinds and c.outputs]
+
+    facts = checked.facts
+    facts["outputs"] = _dtype(of("text_encoder", "text_encoder_2", "unet", "vae_decoder"), absent)
+    facts["decoder_output"] = _dtype(of("vae_decoder"), absent)
+    facts["encoder_output"] = _dtype(of("vae_encoder"), absent)
+
+
+def _remarks(checked: Checked, found: list[Component], where: str) -> None:
+    known = [c for c in found if c.windows and c.kind != "broken"]
+    common = set.intersection(*(set(c.windows) for c in known)) if known else set()
+    if len(known) > 1 and not common:
+        text = "the components come from different converter releases; this is legal, each is judged by itself"
+        checked.findings.append(Finding("note", where, text))
+    whole, halves = _of(found, "unet"), _of(found, "unet", chunk=1)
+    if whole and halves and whole.fingerprint.compression and not halves.fingerprint.compression:
+        text = "the whole UNet is compressed and its chunks are not; Swift prefers the chunks"
+        checked.findings.append(Finding("note", where, text))

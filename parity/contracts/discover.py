@@ -1,0 +1,180 @@
+"""Which models lie under a path?
+
+Walks a folder (links that leave it are reported and not followed), groups models by the folder they lie in (models in
+``controlnet/`` belong to the folder above), and notes tokenizer files, unfinished downloads and archives. A zip archive
+is looked at through a temporary folder: names that leave it and links are refused, an entry never gives more than its
+stated size, and :data:`LIMIT` bounds the sum; weights are unpacked for text encoders only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from parity.contracts.component import pointer
+from parity.contracts.inspection import Finding
+from parity.errors import FormatError
+
+LIMIT = 4 << 30  # bytes that an archive may unpack to, weights that are not needed left out
+_RATIO = 200  # a zip entry may be at most this many times smaller than its content; text compresses about 30 times
+_DEPTH = 8
+_MODELS = {".mlpackage", ".mlmodelc", ".mlmodel"}
+_UNFINISHED = {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp"}
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass
+class Group:
+    """Models and tokenizer files of one folder."""
+
+    folder: Path
+    models: list[Path] = field(default_factory=list)
+    tokenizer: list[str] = field(default_factory=list)
+    scheduler: Path | None = None
+
+
+def discover(root: Path) -> tuple[list[Group], list[Finding]]:
+    """Find models.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        An existing folder.
+
+    Returns
+    -------
+    groups : list of Group
+        In order of path; those without models are left out.
+    findings : list of Finding
+    """
+    groups: dict[Path, Group] = {}
+    findings: list[Finding] = []
+    _walk(root, root, groups, findings, 0)
+    _adopt_controlnets(groups)
+    return [group for _, group in sorted(groups.items()) if group.models], findings
+
+
+def _walk(folder: Path, root: Path, groups: dict[Path, Group], findings: list[Finding], depth: int) -> None:
+    group = groups.setdefault(folder, Group(folder))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        findings.append(Finding("error", _name(folder, root), f"cannot be listed: {error.strerror}"))
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        where = _name(path, root)
+        if entry.is_symlink() and not _inside(path, root):
+            findings.append(Finding("warning", where, "a link that leaves the folder (or leads nowhere): not followed"))
+            continue
+        suffix = path.suffix.lower()
+        if suffix in _UNFINISHED:
+            findings.append(Finding("warning", where, "an unfinished download"))
+        elif suffix in _MODELS and (entry.is_dir() or suffix == ".mlmodel"):
+            group.models.append(path)
+        elif entry.name in TOKENIZER and entry.is_file():
+            group.tokenizer.append(entry.name)
+            if text := pointer(path):
+                group.tokenizer.remove(entry.name)
+                findings.append(Finding("error", where, text))
+        elif entry.name == "scheduler_config.json" and entry.is_file():
+            group.scheduler = path
+        elif suffix == ".zip" and entry.is_file():
+            findings.append(
+                Finding("note", where, f"an archive inside the folder; inspect it by itself: parity inspect {where}")
+            )
+        elif entry.is_dir():
+            if depth >= _DEPTH:
+                findings.append(Finding("note", where, f"deeper than {_DEPTH} folders: not searched"))
+            elif not entry.is_symlink():  # a link inside the folder leads to what is found anyway
+                _walk(path, root, groups, findings, depth + 1)
+
+
+def _adopt_controlnets(groups: dict[Path, Group]) -> None:
+    for folder, group in list(groups.items()):
+        if folder.name.lower() in ("controlnet", "controlnets", "tokenizer", "scheduler") and folder.parent in groups:
+            parent = groups[folder.parent]
+            parent.models += group.models
+            parent.tokenizer += group.tokenizer
+            parent.scheduler = parent.scheduler or group.scheduler
+            del groups[folder]
+
+
+def _inside(path: Path, root: Path) -> bool:
+    try:
+        target, top = path.resolve(strict=True), root.resolve()
+    except (OSError, RuntimeError):
+        return False
+    return target == top or top in target.parents
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else "."
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding]]]:
+    """Unpack what inspection needs of a zip archive into a temporary folder that vanishes afterwards.
+
+    Yields
+    ------
+    folder : pathlib.Path
+    findings : list of Finding
+        Entries that were refused.
+
+    Raises
+    ------
+    FormatError
+        When it is not a zip archive, is damaged, or unpacks to more than :data:`LIMIT`.
+    """
+    with tempfile.TemporaryDirectory(prefix="parity-inspect-") as name:
+        folder = Path(name) / "content"
+        folder.mkdir()
+        try:
+            with zipfile.ZipFile(archive) as file:
+                findings = _extract(file, folder, archive)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise FormatError(f"{archive}: not a readable zip archive (an unfinished download?): {error}") from None
+        except OSError as error:
+            raise FormatError(f"{archive}: cannot be unpacked: {error}") from None
+        yield folder, findings
+
+
+def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> list[Finding]:
+    findings = []
+    total = 0
+    for entry in file.infolist():
+        if entry.is_dir() or PurePosixPath(entry.filename).parts[:1] == ("__MACOSX",):
+            continue
+        parts = entry.filename.replace("\\", "/").split("/")
+        if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in entry.filename:
+            findings.append(
+                Finding("error", repr(entry.filename)[:200], "the archive names a path outside itself: refused")
+            )
+            continue
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            findings.append(Finding("warning", entry.filename, "a link in the archive: not followed"))
+            continue
+        path = folder.joinpath(*[part for part in parts if part not in ("", ".")])
+        weights = path.parent.name == "weights"
+        if weights and "text" not in entry.filename.lower():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as target:
+                target.truncate(entry.file_size)  # a hole of the right size stands for weights that nobody reads
+            continue
+        total += entry.file_size
+        if total > LIMIT or entry.file_size > _RATIO * max(entry.compress_size, 4096):
+            raise FormatError(
+                f"{archive}: '{entry.filename[:200]}' unpacks to {entry.file_size:,} bytes: refused as a zip bomb"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file.open(entry) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)  # zipfile stops at the stated size
+    return findings

@@ -1,0 +1,255 @@
+"""What do a program's operations tell about how it was made?
+
+One pass over the operations of an ML Program (protobuf) gives operator counts, bytes of weights by form, the kind of
+attention and the causal mask; :func:`from_text` reads the little that a compiled model's text gives without parsing it
+whole. Weights are not read, but for the mask (a few KiB) and the record of the last weight (is the file complete?).
+
+Rules for attention, from toy conversions of each kind: ORIGINAL has batched ``matmul`` and a softmax and no ``einsum``;
+SPLIT_EINSUM has ``einsum`` with as many queries as the layer has tokens; SPLIT_EINSUM_V2 the same in
+blocks of 512 queries, so it cannot be told from SPLIT_EINSUM where no layer has more than 512 tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.contracts.inspection import Fingerprint
+from parity.errors import ParityError
+from parity.mil import dtypes, values
+
+_QUERY_BLOCK = 512
+_CONTEXT = "bkhc,bchq->bkhq"  # scores of split attention: (batch, keys, head, queries)
+_OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
+_STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+
+
+def operations(program: Any) -> Iterator[Any]:
+    """Iterate over all operations of a program's functions, nested blocks included, in order."""
+    for name in sorted(program.functions):
+        function = program.functions[name]
+        block = function.block_specializations.get(function.opset)
+        if block is not None:
+            yield from _walk(block)
+
+
+def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerprint, str]:
+    """Read a program.
+
+    Parameters
+    ----------
+    program : parity.mil.proto.mil.Program
+    weights : parity.mil.Weights
+        Where the mask's value is read, and the file that is checked for being complete.
+    tokens : int
+        Token count of a text encoder, 0 for other components: constants of (…, tokens, tokens) are its causal mask.
+
+    Returns
+    -------
+    fingerprint : Fingerprint
+    problem : str
+        What is wrong with the weight file, empty if nothing is.
+    """
+    counts: Counter[str] = Counter()
+    storage: Counter[str] = Counter()
+    scores: list[tuple[int, int]] = []  # (keys, queries) of split attention
+    last_axis = False
+    masks: list[Any] = []
+    blobs: dict[str, int] = {}
+    for operation in operations(program):
+        kind = operation.type
+        if kind == "const":
+            value = operation.attributes["val"]
+            label, size = _stored(value)
+            if size:
+                storage[label] += size
+            if tokens and _square(value, tokens):
+                masks.append(value)
+            _note_blob(value, blobs)
+            continue
+        counts[kind] += 1
+        if kind.startswith("constexpr_"):
+            storage.update(_compressed(operation))
+            for value in _constants(operation):
+                _note_blob(value, blobs)
+        elif kind == "einsum" and _equation(operation) in (_CONTEXT, ""):
+            shape = _shape(operation.outputs[0].type)
+            if len(shape) == 4:
+                scores.append((shape[1], shape[3]))
+        elif kind == "softmax":
+            last_axis = True
+    storage = _without_inputs_of_compressed(storage)
+    minimum, mask = _mask(masks, weights) if tokens else (None, "none")
+    result = Fingerprint(
+        operators=dict(sorted(counts.items())),
+        storage=dict(sorted(storage.items())),
+        attention=_attention(counts, scores, softmax=last_axis),
+        mask=mask,
+        mask_minimum=minimum,
+    )
+    return result, _weight_problem(blobs, weights)
+
+
+def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
+    """Read the attention kind and the compression off a compiled model.
+
+    Parameters
+    ----------
+    text : str
+        ``model.mil``.
+    histogram : dict
+        Operator counts of ``metadata.json``, keys such as ``Ios16.einsum``.
+    """
+    counts = Counter({_snake(name): int(number) for name, number in histogram.items()})
+    scores = []
+    if counts["einsum"]:
+        for match in re.finditer(r"\[\s*\d+\s*,\s*(\d+)\s*,\s*\d+\s*,\s*(\d+)\s*\]>?\s+[\w.]+\s*=\s*einsum\(", text):
+            scores.append((int(match[1]), int(match[2])))
+    storage: Counter[str] = Counter()
+    for name, sizes in re.findall(r"tensor<(\w+), \[([\d, ]+)\]>\(BLOBFILE", text):
+        if name in dtypes.BY_NAME:
+            count = math.prod(int(size) for size in sizes.split(","))
+            storage[_STORED.get(name, name)] += count * dtypes.BY_NAME[name].bits // 8
+    for kind, label in (
+        ("lut_to_dense", "palette"),
+        ("affine_dequantize", "8-bit linear"),
+        ("sparse_to_dense", "sparse"),
+    ):
+        if counts[f"constexpr_{kind}"] and label not in storage:
+            storage[label] += storage.pop("uint8", 0) + storage.pop("int8", 0)
+    return Fingerprint(
+        operators=dict(sorted(counts.items())),
+        storage=dict(sorted(storage.items())),
+        attention=_attention(counts, scores, softmax=counts["softmax"] > 0),
+    )
+
+
+def judge_mask(minimum: float) -> str:
+    """Name a causal mask by its smallest value: ``patched`` when float16 can hold and add it, else ``unpatched``."""
+    return "unpatched" if minimum <= _OVERFLOW or not math.isfinite(minimum) else "patched"
+
+
+def _walk(block: Any) -> Iterator[Any]:
+    for operation in block.operations:
+        yield operation
+        for nested in operation.blocks:
+            yield from _walk(nested)
+
+
+def _shape(message: Any) -> tuple[int, ...]:
+    return tuple(int(d.constant.size) for d in message.tensorType.dimensions)
+
+
+def _stored(value: Any) -> tuple[str, int]:
+    """Form and bytes of a constant that counts as a weight (lies in the weight file, or is a large immediate)."""
+    dtype = dtypes.BY_CODE.get(value.type.tensorType.dataType)
+    if dtype is None or value.WhichOneof("value") != "blobFileValue":
+        return "", 0
+    return _STORED.get(dtype.name, dtype.name), math.prod(_shape(value.type)) * dtype.bits // 8
+
+
+def _constants(operation: Any) -> Iterator[Any]:
+    yield from operation.attributes.values()
+    for argument in operation.inputs.values():
+        for binding in argument.arguments:
+            if binding.WhichOneof("binding") == "value":
+                yield binding.value
+
+
+def _note_blob(value: Any, blobs: dict[str, int]) -> None:
+    if value.WhichOneof("value") == "blobFileValue":
+        blob = value.blobFileValue
+        blobs[blob.fileName] = max(blobs.get(blob.fileName, 0), int(blob.offset))
+
+
+def _compressed(operation: Any) -> dict[str, int]:
+    """Form and bytes of what a decompressing operation holds itself (iOS 16 form; in iOS 18 they are constants)."""
+    sizes = [(name, *_stored(value)) for name, value in _named_constants(operation)]
+    total = sum(size for _, _, size in sizes)
+    kind = operation.type
+    if kind == "constexpr_lut_to_dense":
+        return {f"{_palette_bits(operation)}-bit palette": total}
+    if kind == "constexpr_affine_dequantize":
+        return {"8-bit linear": total}
+    if kind == "constexpr_blockwise_shift_scale":
+        return {"linear": total}
+    return {"sparse": total}
+
+
+def _named_constants(operation: Any) -> Iterator[tuple[str, Any]]:
+    yield from operation.attributes.items()
+    for name, argument in operation.inputs.items():
+        for binding in argument.arguments:
+            if binding.WhichOneof("binding") == "value":
+                yield name, binding.value
+
+
+def _palette_bits(operation: Any) -> int:
+    for name, value in _named_constants(operation):
+        if name == "lut":
+            shape = _shape(value.type)
+            entries = shape[-2] if len(shape) > 2 else shape[-1]  # iOS 18 tables end in (entries, vector length)
+            return max(1, math.ceil(math.log2(max(entries, 2))))
+    return 0
+
+
+def _without_inputs_of_compressed(storage: Counter[str]) -> Counter[str]:
+    """Fold integer constants into the compressed form that reads them (iOS 18 keeps indices as constants)."""
+    compressed = [name for name in storage if "palette" in name or "linear" in name or name == "sparse"]
+    if compressed:
+        for name in [name for name in storage if name.startswith(("uint", "int"))]:
+            storage[compressed[0]] += storage.pop(name)
+    return storage
+
+
+def _equation(operation: Any) -> str:
+    for name, value in _named_constants(operation):
+        if name == "equation" and value.immediateValue.tensor.strings.values:
+            return str(value.immediateValue.tensor.strings.values[0])
+    return ""
+
+
+def _attention(counts: Counter[str], scores: list[tuple[int, int]], *, softmax: bool) -> str:
+    if counts["scaled_dot_product_attention"]:
+        return "fused"
+    if counts["einsum"]:
+        blocked = any(queries <= _QUERY_BLOCK < keys for keys, queries in scores)
+        return "SPLIT_EINSUM_V2" if blocked else "SPLIT_EINSUM"
+    return "ORIGINAL" if softmax and counts["matmul"] else "none"
+
+
+def _square(value: Any, tokens: int) -> bool:
+    shape = _shape(value.type)
+    return len(shape) >= 2 and shape[-2:] == (tokens, tokens) and math.prod(shape[:-2]) == 1
+
+
+def _mask(masks: list[Any], weights: Any) -> tuple[float | None, str]:
+    minimum = None
+    for value in masks:
+        try:
+            array = values.decode(value, "causal mask", weights)
+        except ParityError:
+            return None, "unread"
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+            smallest = float(array.min())
+            minimum = smallest if minimum is None else min(minimum, smallest)
+    return minimum, "none" if minimum is None else judge_mask(minimum)
+
+
+def _weight_problem(blobs: dict[str, int], weights: Any) -> str:
+    for name, offset in sorted(blobs.items()):
+        try:
+            weights.file(name).record(offset)
+        except ParityError as error:
+            return str(error)
+    return ""
+
+
+def _snake(name: str) -> str:
+    """``Ios16.layerNorm`` or ``LayerNorm`` to ``layer_norm``."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name.rpartition(".")[2]).lower()

@@ -1,0 +1,204 @@
+"""What is known about a folder of Core ML models: the records that every report, table and check is made from.
+
+Everything here is plain data (frozen dataclasses of texts, numbers and tuples), so ``--json`` is a dump of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output as declared; ``dtype`` is ``FLOAT16``, ``FLOAT32``, ``INT32``, … or the kind if no array."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader should know.
+
+    Attributes
+    ----------
+    severity : str
+        ``error`` (something cannot work), ``warning`` (it may not) or ``note``.
+    where : str
+        Path relative to the inspected folder.
+    text : str
+        What, and what to do.
+    """
+
+    severity: str
+    where: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a component is ascribed to some converter windows; ``windows`` are those that the observation leaves."""
+
+    text: str
+    windows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a program's operations tell.
+
+    Attributes
+    ----------
+    operators : mapping of str to int
+        Count of each operation type, constants left out.
+    storage : mapping of str to int
+        Bytes of weights by form: ``float16``, ``float32``, ``6-bit palette``, ``8-bit linear``, ``sparse``, …
+    attention : str
+        ``ORIGINAL``, ``SPLIT_EINSUM``, ``SPLIT_EINSUM_V2``, ``fused``, ``none`` or ``unread``.
+    mask : str
+        Causal mask of a text encoder: ``patched``, ``unpatched``, ``none`` (no constant mask) or ``unread``.
+    mask_minimum : float or None
+        Smallest value of that constant.
+    """
+
+    operators: Mapping[str, int] = field(default_factory=dict)
+    storage: Mapping[str, int] = field(default_factory=dict)
+    attention: str = "unread"
+    mask: str = "unread"
+    mask_minimum: float | None = None
+
+    @property
+    def compression(self) -> tuple[str, ...]:
+        """Compressed forms of storage, e.g. ``("6-bit palette",)``."""
+        return tuple(name for name in self.storage if "palette" in name or "linear" in name or "sparse" in name)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One model of a folder.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the inspected folder.
+    form : str
+        ``mlpackage``, ``mlmodelc`` or ``mlmodel``.
+    kind : str
+        Component name of the converter tables, ``foreign`` for other Core ML models, ``broken`` for unreadable ones.
+    named : str
+        Component that the file name claims, empty when it claims none.
+    chunk : int
+        1 or 2 for half a denoiser, else 0.
+    family : str
+        ``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``, ``sd3`` or empty.
+    contract : str
+        Form of a VAE encoder (``legacy``, ``z``, ``x``) or of SDXL time ids (``flat``, ``rows``), else empty.
+    sizes : mapping of str to int
+        Values of the formulas' names, see ``tables/converters.toml``.
+    windows : tuple of str
+        Converter windows that can have written it; empty when none fits.
+    evidence : tuple of Evidence
+    hints : tuple of str
+        Observations that suggest a window without excluding others.
+    """
+
+    path: str
+    form: str
+    kind: str
+    named: str = ""
+    chunk: int = 0
+    family: str = ""
+    contract: str = ""
+    inputs: tuple[Feature, ...] = ()
+    outputs: tuple[Feature, ...] = ()
+    specification: int = 0
+    author: str = ""
+    license: str = ""
+    version: str = ""
+    description: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    weight_bytes: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    windows: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    hints: tuple[str, ...] = ()
+
+    def input(self, name: str) -> Feature | None:
+        """Return the input of that name, or None."""
+        return next((feature for feature in self.inputs if feature.name == name), None)
+
+    def output(self, name: str) -> Feature | None:
+        """Return the output of that name, or None."""
+        return next((feature for feature in self.outputs if feature.name == name), None)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Models that lie in one folder and are used together.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the inspected folder, ``.`` for itself.
+    layout : str
+        ``packages``, ``compiled`` or ``mixed``.
+    family, prediction : str
+        ``prediction`` is ``epsilon``, ``v`` or ``unread``.
+    windows : tuple of str
+        Converter windows that can have written every component.
+    facts : mapping of str to str
+        What the rules of ``tables/consumers.toml`` ask for.
+    findings : tuple of Finding
+        Cross-checks between the components.
+    """
+
+    path: str
+    layout: str
+    components: tuple[Component, ...]
+    tokenizer: tuple[str, ...]
+    family: str
+    prediction: str
+    windows: tuple[str, ...]
+    facts: Mapping[str, str]
+    findings: tuple[Finding, ...]
+
+    def component(self, kind: str, *, chunk: int = 0) -> Component | None:
+        """Return the component of that kind (and chunk), or None; a compiled one is preferred to a package."""
+        found = [c for c in self.components if c.kind == kind and c.chunk == chunk]
+        return min(found, key=lambda c: c.form != "mlmodelc", default=None)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that was found under a path.
+
+    Attributes
+    ----------
+    path : str
+        What the user named.
+    single : bool
+        True when one model was named instead of a folder; other components are then taken to be present and fitting.
+    bundles : tuple of Bundle
+    findings : tuple of Finding
+        About the folder as a whole: unfinished downloads, links that leave it, foreign models.
+    seconds : float
+        Time that the inspection took.
+    """
+
+    path: str
+    single: bool
+    bundles: tuple[Bundle, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Components of all bundles."""
+        return tuple(component for bundle in self.bundles for component in bundle.components)

@@ -1,0 +1,82 @@
+"""Which component does a file name claim?
+
+Two spellings exist: packages (``Stable_Diffusion_version_<model id>_<component>[_chunk1].mlpackage`` and
+``ControlNet_<id>.mlpackage``) and compiled resources (``UnetChunk1.mlmodelc``, ``controlnet/<Name>.mlmodelc``). A name is
+only a claim; :mod:`parity.contracts.identify` decides by the features.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+_RESOURCES = {
+    "TextEncoder": "text_encoder",
+    "TextEncoder2": "text_encoder_2",
+    "VAEDecoder": "vae_decoder",
+    "VAEEncoder": "vae_encoder",
+    "Unet": "unet",
+    "UnetRefiner": "refiner",
+    "ControlledUnet": "control-unet",
+    "SafetyChecker": "safety_checker",
+    "MultiModalDiffusionTransformer": "mmdit",
+    "TextEncoderT5": "text_encoder_t5",
+    "MultilingualTextEncoderProjection": "multilingual_projection",
+}
+_PACKAGES = (  # longer endings first: text_encoder_2 ends neither in text_encoder nor the other way round
+    "text_encoder_2",
+    "text_encoder",
+    "control-unet",
+    "unet",
+    "refiner",
+    "vae_decoder",
+    "vae_encoder",
+    "safety_checker",
+    "mmdit",
+)
+_CHUNK_RESOURCE = re.compile(r"(.*?)Chunk([12])")
+_CHUNK_PACKAGE = re.compile(r"(.*?)_chunk([12])")
+
+
+def claimed(path: PurePosixPath) -> tuple[str, int]:
+    """Return component and chunk number (0 for whole ones) that a path claims; an empty component when none.
+
+    Examples
+    --------
+    >>> claimed(PurePosixPath("Stable_Diffusion_version_owner_model_unet_chunk2.mlpackage"))
+    ('unet', 2)
+    >>> claimed(PurePosixPath("Resources/ControlledUnet.mlmodelc"))
+    ('control-unet', 0)
+    """
+    stem = path.name[: -len(path.suffix)] if path.suffix else path.name
+    for pattern in (_CHUNK_RESOURCE, _CHUNK_PACKAGE):
+        if match := pattern.fullmatch(stem):
+            component, _ = claimed(PurePosixPath(match[1] + path.suffix))
+            if component:
+                return component, int(match[2])
+    if stem in _RESOURCES:
+        return _RESOURCES[stem], 0
+    if stem.startswith("ControlNet_") or path.parent.name == "controlnet":
+        return "controlnet", 0
+    for component in _PACKAGES:
+        if stem == component or stem.endswith("_" + component):
+            return component, 0
+    return "", 0
+
+
+def resource(component: str, chunk: int = 0) -> str:
+    """Return the compiled name's stem, e.g. ``UnetChunk1``; empty for ControlNets, which have names of their own."""
+    stem = next((name for name, known in _RESOURCES.items() if known == component), "")
+    return f"{stem}Chunk{chunk}" if stem and chunk else stem
+
+
+def controlnet_resource(identifier: str) -> str:
+    """Return the compiled name of a ControlNet's id.
+
+    Examples
+    --------
+    >>> controlnet_resource("lllyasviel/control_v11p_sd15_inpaint")
+    'LllyasvielControlV11PSd15Inpaint'
+    """
+    pieces = re.split(r"[_-]", identifier.replace("/", "_"))
+    return "".join(piece.title() for piece in pieces)
