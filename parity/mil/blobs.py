@@ -111,8 +111,8 @@ class BlobFile:
         offset : int
             Offset of the record in bytes, as programs give it.
         writable : bool
-            False gives a read-only array. True gives one that torch accepts; writes to it stay in this process, but
-            all readers of this object see them.
+            False gives a read-only array. True gives one that torch accepts; it must not be written to all the same
+            (the file would not change, but other readers of this object would see it).
 
         Returns
         -------
@@ -130,6 +130,16 @@ class BlobFile:
         if not writable:
             values.flags.writeable = False
         return values
+
+    def release(self, offset: int) -> None:
+        """Give the memory of a weight that was read back to the system; it is read from the file again when needed."""
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        record = self.record(offset)
+        start = -(-record.data_offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (record.data_offset + record.size - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            self._mapped.madvise(mmap.MADV_DONTNEED, start, length)
 
 
 class Weights:
