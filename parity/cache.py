@@ -1,7 +1,7 @@
 """Where made things are kept between runs: built recipes and converted packages, named by the hash of what made them.
 
-The folder is ``$PARITY_CACHE``, else ``~/Library/Caches/coreml-parity`` on macOS, else ``$XDG_CACHE_HOME/coreml-parity``
-or ``~/.cache/coreml-parity``. Everything in it can be deleted at any time.
+The folder is ``$PARITY_CACHE``, else ``~/Library/Caches/coreml-parity`` on macOS, else
+``$XDG_CACHE_HOME/coreml-parity`` or ``~/.cache/coreml-parity``. Everything in it can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,3 +34,20 @@ def key(**ingredients: object) -> str:
 def folder(kind: str, name: str) -> Path:
     """Return the cache's path for one made thing, e.g. ``folder("recipes", "tiny-sd-0123…")``; it may not exist."""
     return root() / kind / name
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock named after a path of the cache, so that processes do not make the same thing twice.
+
+    The lock file stays; it is empty. Where the system has no such locks, each process makes its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as stream:
+        try:
+            import fcntl
+        except ImportError:  # pragma: no cover (Windows)
+            yield
+            return
+        fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file is closed, also by a crash
+        yield

@@ -18,6 +18,7 @@ from parity.errors import ParityError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
 COMMANDS: dict[str, str] = {
+    "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
 }
 

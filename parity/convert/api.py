@@ -10,23 +10,29 @@ content.
 from __future__ import annotations
 
 import errno
-import importlib.metadata
-import json
+import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import cache as once
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
+from parity.contracts import converter
+from parity.convert import record as records
 from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
+from parity.convert.record import request_key
+from parity.convert.resources import Resources, compiled_name
+from parity.convert.resources import bundle as write_resources
 from parity.errors import ParityError, UsageError
 from parity.files import replacing
 
+if TYPE_CHECKING:
+    from parity.convert.check import Agreement
+
 Progress = Callable[[str, str, int, int], None]
 
-RECORD: Final = "conversion.json"
-_LIBRARIES: Final = ("torch", "coremltools", "diffusers", "transformers", "numpy")
+CHUNKABLE: Final = frozenset({"unet", "refiner", "control-unet"})
+_UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 def convert(
@@ -41,6 +47,8 @@ def convert(
     refiner: Any = None,
     progress: Progress | None = None,
     force: bool = False,
+    check: bool = True,
+    chunk: bool = False,
     **options: Any,
 ) -> dict[str, Path]:
     """Convert components of a diffusers model to ``.mlpackage`` as a converter release wrote them.
@@ -65,18 +73,24 @@ def convert(
         Called with (component, stage, done, total).
     force : bool
         Replace packages that another request made.
+    check : bool
+        Compare each package with its PyTorch original, see :mod:`parity.convert.check`.
+    chunk : bool
+        Also write each denoiser cut in two, see :mod:`parity.convert.chunk`.
     **options
         Further fields of :class:`parity.convert.plan.Settings`.
 
     Returns
     -------
     dict of str to pathlib.Path
-        Package of each component; ControlNets under ``controlnet:ID``.
+        Package of each component; ControlNets under ``controlnet:ID``, halves under ``unet_chunk1`` and so on.
 
     Raises
     ------
     ParityError
-        Bad input, or an existing package of another request; nothing is half-written.
+        Bad input, an existing package of another request, no room; nothing is half-written.
+    DriftError
+        A package differs from its original by more than the tolerance; it is removed.
     """
     jobs = plan(
         model,
@@ -90,21 +104,22 @@ def convert(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output {folder} is a file; name a folder")
     keys = {job.key: request_key(job) for job in jobs}
-    record = _read_record(folder)
+    record = records.read(folder)
     for job in jobs:
         target = folder / job.file_name
-        if target.exists() and not force and record.get(job.file_name) != keys[job.key]:
+        if target.exists() and not force and record.get(job.file_name, {}).get("request") != keys[job.key]:
             raise UsageError(f"{target} exists and was made by another request; remove it or use --force")
     packages = {}
     for job in jobs:
         target = folder / job.file_name
         packages[job.key] = target
-        if target.exists() and not force:
-            continue
-        _convert(job, target, progress)
-        record[job.file_name] = keys[job.key]
-        with replacing(folder / RECORD) as path:
-            path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if force or not target.exists():
+            agreement = _convert(job, target, progress, verify=check)
+            record[job.file_name] = records.entry(keys[job.key], target, agreement)
+            records.write(folder, record)
+        if chunk and job.component in CHUNKABLE:
+            packages |= _chunks(job, target, record, progress, verify=check, force=force)
+            records.write(folder, record)
     return packages
 
 
@@ -122,6 +137,8 @@ def cached(
 ) -> dict[str, Path]:
     """Return packages from the cache, converting what is missing; parameters as :func:`convert`.
 
+    Packages are not checked against their originals here: whoever asks compares them.
+
     The key covers weights and configurations of the component, the concrete contract, all settings, the converter's own
     source and the versions of torch, coremltools, diffusers, transformers and NumPy. When everything is there, torch is
     not imported.
@@ -138,33 +155,24 @@ def cached(
     for job in jobs:
         target = cache.folder("converted", request_key(job)) / job.file_name
         if not target.is_dir():
-            _convert(job, target, progress)
+            with cache.locked(target.parent):
+                if not target.is_dir():
+                    _convert(job, target, progress, verify=False)
         packages[job.key] = target
     return packages
 
 
-def request_key(job: Job) -> str:
-    """Return the name of everything that decides a package's content."""
-    from parity.convert.source import folder_hash
+def bundle(
+    model: Any, packages: Mapping[str, Path], folder: str | Path, *, contract: str = "main", force: bool = False
+) -> Resources:
+    """Write the Swift package's resources for packages that :func:`convert` returned.
 
-    return cache.key(
-        part=folder_hash(job.folder) if job.folder is not None else job.source.fingerprint(job.part),
-        component=job.component,
-        inputs=[asdict(f) for f in job.inputs],
-        outputs=[asdict(f) for f in job.outputs],
-        compute=job.contract.compute,
-        labels={**job.labels, "metadata": dict(job.labels["metadata"])},
-        file_name=job.file_name,
-        settings=asdict(job.settings),
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
-        converter=_own_source(),
-    )
-
-
-@once
-def _own_source() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return cache.key(files=[path.read_text(encoding="utf-8") for path in sources])
+    See :func:`parity.convert.resources.bundle`; the compiled names come from the contract.
+    """
+    window = converter(contract)
+    resources = {entry.component: entry.resource for entry in window.components}
+    names = {key: compiled_name(key, resources.get(re.sub(r"(_chunk[12]|:.*)$", "", key), "")) for key in packages}
+    return write_resources(model, packages, folder, names=names, force=force)
 
 
 def _settings(contract: str, attention: str, options: Mapping[str, Any]) -> Settings:
@@ -175,28 +183,66 @@ def _settings(contract: str, attention: str, options: Mapping[str, Any]) -> Sett
     return Settings(contract=contract, attention=attention, **options)
 
 
-def _read_record(folder: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # none, or damaged: then every package counts as another request's
-        return {}
+def _chunks(
+    job: Job, whole: Path, record: dict[str, dict[str, Any]], progress: Progress | None, *, verify: bool, force: bool
+) -> dict[str, Path]:
+    from parity.convert.chunk import chunk
+
+    paths = [whole.with_name(f"{whole.stem}_chunk{i}.mlpackage") for i in (1, 2)]
+    request = record[whole.name]["content"]
+    mine = [path.exists() and record.get(path.name, {}).get("request") == request for path in paths]
+    if force or not all(mine):
+        chunk(
+            whole,
+            chunker=converter(job.settings.contract).chunker,
+            check=verify,
+            force=force or all(path.exists() <= own for path, own in zip(paths, mine, strict=True)),
+            report=_reporter(job, progress),
+        )
+        for path in paths:
+            record[path.name] = records.entry(request, path)
+    return {f"{job.key}_chunk{i}": path for i, path in enumerate(paths, 1)}
 
 
-def _convert(job: Job, target: Path, progress: Progress | None) -> None:
-    from parity.convert import build
-
+def _reporter(job: Job, progress: Progress | None) -> Callable[[str, int, int], None]:
     def report(stage: str, done: int, total: int) -> None:
         if progress is not None:
             progress(job.key, stage, done, total)
 
+    return report
+
+
+def _convert(job: Job, target: Path, progress: Progress | None, *, verify: bool) -> Agreement | None:
+    from parity.convert import build, check
+
+    report = _reporter(job, progress)
+    _require_space(job, target)
+    agreement = None
     try:
         with replacing(target) as path:
             report("load", 0, 1)
-            module = build.load(job)
-            network = build.network(job, module)
+            network = build.network(job, build.load(job))
             build.write(job, network, path, report=report)
+            if verify:
+                report("check", 0, 1)
+                expected = check.references(job, network)
+                del network  # the original's memory, before the package is loaded
+                agreement = check.check(job, path, expected)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}:
+        if error.errno in _UNWRITABLE:
             raise ParityError(f"{target} cannot be written: {error.strerror}; nothing was left behind") from error
         raise
     report("done", 1, 1)
+    return agreement
+
+
+def _require_space(job: Job, target: Path) -> None:
+    """Refuse before hours of work what the disk cannot hold: two copies of the part's weights in 16 bits."""
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    folder = job.folder or (job.source.folder / job.part if job.source.folder else None)
+    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise ParityError(
+            f"{target} cannot be written: {needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free"
+        )

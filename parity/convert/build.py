@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity.convert import networks, source
+from parity.convert.compress import compress
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
 from parity.convert.plan import Job
@@ -46,10 +48,11 @@ def examples(job: Job, *, seed: int) -> list[np.ndarray]:
 
 
 def write(job: Job, net: Network, path: Path, *, report: Report | None = None) -> None:
-    """Write a job's package; ``path`` does not exist yet."""
+    """Write a job's package; ``path`` does not exist yet, and its folder is scratch space."""
+    plain = path if job.compression is None else path.with_name(f"plain-{path.name}")
     lower(
         net,
-        path,
+        plain,
         inputs=job.inputs,
         outputs=job.outputs,
         examples=examples(job, seed=0),
@@ -58,3 +61,6 @@ def write(job: Job, net: Network, path: Path, *, report: Report | None = None) -
         labels=Labels(**job.labels),
         report=report,
     )
+    if job.compression is not None:
+        compress(plain, path, job.compression, report=report)
+        shutil.rmtree(plain)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ def lower(
         traced = torch.jit.trace(network.module, tensors, check_trace=False)
     precision = ct.precision.FLOAT16 if compute == "FLOAT16" else ct.precision.FLOAT32
     with workarounds.converting(report):
-        ct.convert(
+        model = ct.convert(
             traced,
             convert_to="mlprogram",
             minimum_deployment_target=getattr(ct.target, target),
@@ -92,7 +92,9 @@ def lower(
             skip_model_load=True,
             package_dir=str(path),
         )
-    finish(path, inputs=inputs, outputs=outputs, labels=labels)
+    # coremltools' own keys (its version, the source framework) are in the object it returns, not yet in the package
+    metadata = {**dict(model.user_defined_metadata), **labels.metadata}
+    finish(path, inputs=inputs, outputs=outputs, labels=replace(labels, metadata=metadata))
 
 
 def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature], labels: Labels) -> None:

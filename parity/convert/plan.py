@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
+from parity.convert import compress
 from parity.convert.sizes import residuals, sizes
 from parity.convert.source import PARTS, Source, open_controlnet, open_model
 from parity.errors import UsageError
@@ -53,7 +54,7 @@ class Settings:
     outputs : str, optional
         ``FLOAT16`` or ``FLOAT32``; what the release wrote by default.
     compression : str, optional
-        See :mod:`parity.convert.compress`.
+        One of :data:`parity.convert.compress.NAMES`.
     """
 
     contract: str = "main"
@@ -106,6 +107,11 @@ class Job:
     def component(self) -> str:
         """Component without a ControlNet's identifier."""
         return self.contract.component
+
+    @property
+    def compression(self) -> str | None:
+        """The compression that this component gets."""
+        return compress.applies(self.settings.compression, self.component)
 
 
 def plan(
@@ -172,6 +178,11 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
         )
     if settings.outputs not in (None, "FLOAT16", "FLOAT32"):
         raise UsageError(f"outputs {settings.outputs!r}: FLOAT16 or FLOAT32")
+    if settings.compression is not None and settings.compression not in compress.NAMES:
+        raise UsageError(f"unknown compression {settings.compression!r}; there are {', '.join(compress.NAMES)}")
+    if settings.compression is not None and settings.compression not in window.compression:
+        own = ", ".join(name for name in window.compression if name in compress.NAMES)
+        raise UsageError(f"compression {settings.compression}: converter {window.name} has {own}")
     for name, size in (("height", settings.height), ("width", settings.width)):
         if size is not None and (size <= 0 or size % 8):
             raise UsageError(f"{name} {size}: the image size must be a positive multiple of 8 (the VAE's factor)")

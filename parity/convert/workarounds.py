@@ -146,7 +146,7 @@ def tracing() -> Iterator[None]:
         if TRACE_NOISE.needed:
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="(torch|transformers)")
         yield
 
 
@@ -167,6 +167,7 @@ def converting(report: Report | None = None) -> Iterator[None]:
             stack.enter_context(_bars(report))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="coremltools")  # overflow to inf, kept
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # constant tensors need no full table
         yield
 
 

@@ -1,0 +1,100 @@
+"""``parity convert MODEL -o DIR``: write Core ML packages as a converter release wrote them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from parity import convert
+from parity.convert.compress import NAMES
+from parity.convert.plan import ATTENTION, DEFAULT_COMPONENTS, TARGETS
+from parity.convert.source import PARTS
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="diffusers folder or hub id")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the packages")
+    parser.add_argument(
+        "--contract", default="main", metavar="RELEASE", help="converter release (0.1.0 … 1.1.1), window (C6) or main"
+    )
+    parser.add_argument(
+        "--components",
+        default=",".join(DEFAULT_COMPONENTS),
+        metavar="LIST",
+        help=f"any of {', '.join(PARTS)}; default %(default)s",
+    )
+    parser.add_argument("--attention", default="SPLIT_EINSUM", metavar="KIND", help=", ".join(ATTENTION))
+    parser.add_argument("--model-id", metavar="ID", help="model id for file names and metadata")
+    parser.add_argument("--controlnet", action="append", default=[], metavar="MODEL", help="ControlNet; repeatable")
+    parser.add_argument("--refiner", metavar="MODEL", help="SDXL refiner, for the component of that name")
+    parser.add_argument("--height", type=int, metavar="PIXELS", help="image height, a multiple of 8")
+    parser.add_argument("--width", type=int, metavar="PIXELS", help="image width, a multiple of 8")
+    parser.add_argument("--batch", type=int, default=2, help="batch of the denoiser, 2 or 1")
+    parser.add_argument("--tokens", type=int, metavar="N", help="token length of the denoiser")
+    parser.add_argument("--target", default="macOS13", metavar="OS", help=", ".join(TARGETS))
+    parser.add_argument("--outputs", metavar="DTYPE", help="FLOAT16 or FLOAT32; what the release wrote by default")
+    parser.add_argument("--compression", metavar="KIND", help=", ".join(NAMES))
+    parser.add_argument("--chunk", action="store_true", help="also write the denoisers cut in two")
+    parser.add_argument("--resources", metavar="DIR", type=Path, help="also write the Swift package's resources")
+    parser.add_argument("--no-check", action="store_true", help="do not compare the packages with PyTorch")
+    parser.add_argument("--force", action="store_true", help="replace what exists")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the command; see the module's docstring."""
+    bar = _Bar()
+    packages = convert.convert(
+        arguments.model,
+        arguments.output,
+        contract=arguments.contract,
+        components=[name for name in arguments.components.split(",") if name],
+        attention=arguments.attention,
+        identifier=arguments.model_id,
+        controlnets=arguments.controlnet,
+        refiner=arguments.refiner,
+        progress=bar,
+        force=arguments.force,
+        check=not arguments.no_check,
+        chunk=arguments.chunk,
+        height=arguments.height,
+        width=arguments.width,
+        batch=arguments.batch,
+        tokens=arguments.tokens,
+        target=arguments.target,
+        outputs=arguments.outputs,
+        compression=arguments.compression,
+    )
+    bar.end()
+    for key, (path, note) in convert.describe(arguments.output, packages).items():
+        print(f"{key:<16} {path}  {note}")
+    if arguments.resources:
+        resources = convert.bundle(
+            arguments.model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
+        )
+        print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}")
+        if resources.missing:
+            print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}")
+    return 0
+
+
+class _Bar:
+    """One line on a terminal's stderr, or one line for each component elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.component = ""
+
+    def __call__(self, component: str, stage: str, done: int, total: int) -> None:
+        if self.live:
+            sys.stderr.write(f"\r\x1b[K{component}: {stage} {done}/{total}")
+            sys.stderr.flush()
+        elif component != self.component:
+            print(f"converting {component}", file=sys.stderr)
+        self.component = component
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self.live:
+            sys.stderr.write("\r\x1b[K")

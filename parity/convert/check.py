@@ -1,0 +1,152 @@
+"""Does the converted package compute what the original PyTorch modules compute?
+
+Steps: draw inputs from several seeds, run the original modules in float32 and the package with the runtime at hand
+(Core ML on macOS, the reference runtime elsewhere), compare every output. The worst PSNR over seeds and outputs must
+reach the bound of ``tolerances.toml``; the distance is reported as margin. References are computed before the package
+is loaded, so that the two never share the memory.
+
+PSNR's peak is the largest magnitude of the *reference*, so it does not depend on how wrong the candidate is. A
+candidate with values that are not finite fails whatever its PSNR. Not proved: agreement on other inputs, or on other
+hardware.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from parity import tables
+from parity.convert.plan import Job
+from parity.errors import ParityError
+
+SEEDS: Final = (0, 1, 2)
+
+
+class DriftError(ParityError):
+    """A converted package differs from its original by more than the tolerance; it has been removed."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Result of a check.
+
+    Attributes
+    ----------
+    psnr : float
+        Worst over seeds and outputs, in dB; inf when all values are equal.
+    output, seed : str, int
+        Where the worst is.
+    bound : float
+        Least PSNR that passes.
+    numerics : str
+        What executed the package.
+    """
+
+    psnr: float
+    output: str
+    seed: int
+    bound: float
+    numerics: str
+
+    @property
+    def margin(self) -> float:
+        """PSNR above the bound, in dB; negative when it fails."""
+        return self.psnr - self.bound
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inputs and outputs of the original modules for one seed."""
+
+    seed: int
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+
+
+def references(job: Job, network: Any, *, seeds: Sequence[int] = SEEDS) -> list[Reference]:
+    """Run the original modules of a job on seeded inputs."""
+    import torch
+
+    from parity.convert import build
+
+    results = []
+    for seed in seeds:
+        arrays = build.examples(job, seed=seed)
+        outputs = network.reference(*(torch.from_numpy(array) for array in arrays))
+        results.append(
+            Reference(
+                seed,
+                {f.name: array for f, array in zip(job.inputs, arrays, strict=True)},
+                {f.name: value.numpy() for f, value in zip(job.outputs, outputs, strict=True)},
+            )
+        )
+    return results
+
+
+def check(job: Job, package: Path, expected: Sequence[Reference], *, runtime: str = "auto") -> Agreement:
+    """Compare a package with the references.
+
+    Raises
+    ------
+    DriftError
+        Below the bound; the message says which output and by how much.
+    """
+    from parity import coreml
+
+    model = coreml.load(package, runtime=runtime)
+    least = bound(job)
+    worst = Agreement(math.inf, job.outputs[0].name, expected[0].seed, least, model.numerics)
+    for reference in expected:
+        actual = model.predict(reference.inputs)
+        for name, value in reference.outputs.items():
+            result = psnr(np.asarray(actual[name]), value)
+            if not result >= worst.psnr:
+                worst = Agreement(result, name, reference.seed, least, model.numerics)
+    if not worst.psnr >= least:
+        raise DriftError(
+            f"{job.key}: output {worst.output} of the converted package agrees with PyTorch to only "
+            f"{worst.psnr:.1f} dB (seed {worst.seed}, {worst.numerics}); at least {least:g} dB are needed. "
+            "The package was removed. Try FLOAT32 precision or another attention, or less compression"
+        )
+    return worst
+
+
+def bound(job: Job) -> float:
+    """Return the least PSNR that a job's package must reach."""
+    table = _table()
+    if job.compression is not None:
+        name = "mixed" if job.compression.startswith("mixed") else job.compression
+        return float(table["compression"][name])
+    return float(table["component"].get(job.component, table["precision"][job.contract.compute]))
+
+
+def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return 20 log10(max |expected| / rms difference): inf when equal, nan when a value is not finite.
+
+    >>> psnr(np.array([1.1, 0.0]), np.array([1.0, 0.0])) == 20 * math.log10(1 / (0.1 / math.sqrt(2)))
+    False
+    >>> round(psnr(np.array([1.1, 0.0]), np.array([1.0, 0.0])), 6)
+    23.0103
+    """
+    if actual.shape != expected.shape:
+        raise ParityError(f"shapes differ: {actual.shape} and {expected.shape}")
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return math.nan
+    error = math.sqrt(float(np.mean(np.square(actual.astype(np.float64) - expected.astype(np.float64)))))
+    peak = float(np.abs(expected).max(initial=0.0))
+    if error == 0:
+        return math.inf
+    return 20 * math.log10(peak / error) if peak > 0 else -math.inf
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tables.read(Path(__file__).with_name("tolerances.toml"))
