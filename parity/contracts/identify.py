@@ -21,6 +21,7 @@ from parity.contracts.inspection import Component, Evidence, Feature
 
 _LEGACY_INPUTS = {"sample", "diagonal_noise", "noise", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"}
 _CHUNK_ORIGINALS = {"sample", "timestep", "encoder_hidden_states", "time_ids", "text_embeds"}
+_REPAIRED = "com.github.coreml-parity.repair"
 _WIDTHS = {768: "sd1", 1024: "sd2"}
 
 
@@ -218,6 +219,8 @@ def _narrow(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[
 
 def _hints(component: Component) -> tuple[str, ...]:
     hints = []
+    if _REPAIRED in component.metadata:
+        hints.append("repaired by this project; the windows are those of the form it has now")
     library = component.metadata.get("com.github.apple.coremltools.version", "")
     if library:
         hints.append(f"written with coremltools {library} (an old converter can run on a newer library)")

@@ -1,8 +1,8 @@
 """Which component does a file name claim?
 
 Two spellings exist: packages (``Stable_Diffusion_version_<model id>_<component>[_chunk1].mlpackage`` and
-``ControlNet_<id>.mlpackage``) and compiled resources (``UnetChunk1.mlmodelc``, ``controlnet/<Name>.mlmodelc``). A name is
-only a claim; :mod:`parity.contracts.identify` decides by the features.
+``ControlNet_<id>.mlpackage``) and compiled resources (``UnetChunk1.mlmodelc``, ``controlnet/<Name>.mlmodelc``). A name
+is only a claim; :mod:`parity.contracts.identify` decides by the features.
 """
 
 from __future__ import annotations
