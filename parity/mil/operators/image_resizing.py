@@ -94,9 +94,8 @@ def resize(
         raise UnsupportedError(f"operation {context.name!r}: resize by {interpolation_mode!r}; {', '.join(methods)}")
     result = x
     for axis in range(-resized_dims, 0):
-        size = shape[axis]
-        if size not in (0, x.shape[axis]):
-            result = methods[interpolation_mode](result, axis, sampling.grid(sampling_mode, x.shape[axis], size))
+        positions = sampling.grid(sampling_mode, x.shape[axis], shape[axis] or x.shape[axis])
+        result = methods[interpolation_mode](result, axis, positions)
     return result if x.is_floating_point() else result.to(x.dtype)
 
 

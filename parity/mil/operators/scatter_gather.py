@@ -71,7 +71,7 @@ def gather_along_axis(
     return torch.gather(x, axis, _readable(context, indices, x.shape[axis], validate_indices))
 
 
-@operator("gather_nd", exact=True, static=("batch_dims", "validate_indices"))
+@operator("gather_nd", exact=True, aliases=True, static=("batch_dims", "validate_indices"))
 def gather_nd(
     context: Context, x: torch.Tensor, indices: torch.Tensor, batch_dims: int = 0, validate_indices: bool = False
 ) -> torch.Tensor:
