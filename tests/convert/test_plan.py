@@ -1,0 +1,225 @@
+"""Requests are checked before anything is loaded: sizes, names, texts, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parity.convert import plan
+from parity.convert.sizes import residuals
+from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
+
+Model = Callable[[str], Path]
+
+
+def job(folder: Path, component: str, **settings: object) -> plan.Job:
+    chosen = plan.Settings(**settings)  # type: ignore[arg-type]
+    return plan.plan(folder, components=[component], settings=chosen)[0]
+
+
+def shapes(job: plan.Job) -> dict[str, tuple[int, ...]]:
+    return {feature.name: feature.shape for feature in job.inputs}
+
+
+@pytest.mark.parametrize(
+    ("family", "contract", "component", "inputs"),
+    [
+        ("sd1", "0.1.0", "unet", {"sample": (2, 4, 8, 8), "timestep": (2,), "encoder_hidden_states": (2, 32, 1, 77)}),
+        (
+            "inpaint",
+            "main",
+            "unet",
+            {"sample": (2, 9, 8, 8), "timestep": (2,), "encoder_hidden_states": (2, 32, 1, 77)},
+        ),
+        ("sd1", "1.1.0", "vae_encoder", {"x": (1, 3, 64, 64)}),
+        ("sd1", "0.4.0", "vae_encoder", {"z": (1, 3, 64, 64)}),
+        (
+            "sd1",
+            "0.2.0",
+            "vae_encoder",
+            {
+                "sample": (1, 3, 64, 64),
+                "diagonal_noise": (1, 4, 8, 8),
+                "noise": (1, 4, 8, 8),
+                "sqrt_alphas_cumprod": (1, 1),
+                "sqrt_one_minus_alphas_cumprod": (1, 1),
+            },
+        ),
+        (
+            "sd1",
+            "main",
+            "safety_checker",
+            {"clip_input": (1, 3, 224, 224), "images": (1, 64, 64, 3), "adjustment": (1,)},
+        ),
+    ],
+)
+def test_features_of_the_released_contracts(
+    model: Model, family: str, contract: str, component: str, inputs: dict[str, tuple[int, ...]]
+) -> None:
+    assert shapes(job(model(family), component, contract=contract)) == inputs
+
+
+@pytest.mark.parametrize(("contract", "expected"), [("C6", (12,)), ("1.1.0", (2, 6)), ("main", (2, 6))])
+def test_time_ids_are_flat_in_the_first_sdxl_window(model: Model, contract: str, expected: tuple[int, ...]) -> None:
+    assert shapes(job(model("sdxl"), "unet", contract=contract))["time_ids"] == expected
+
+
+def test_refiner_takes_five_time_ids_and_the_bases_file_name(model: Model) -> None:
+    (made,) = plan.plan(model("sdxl"), components=["refiner"], refiner=model("sdxl-refiner"), identifier="owner/base")
+    assert shapes(made)["time_ids"] == (2, 5)
+    assert made.file_name == "Stable_Diffusion_version_owner_base_refiner.mlpackage"
+    assert made.labels["version"] == "tiny-sdxl-refiner"
+    assert "owner/base" in made.labels["author"]
+
+
+def test_residuals_of_stable_diffusion_1() -> None:
+    """The list of contracts.md 5.6 for 512x512 images."""
+    expected = [(320, 64, 64)] * 3 + [(320, 32, 32)] + [(640, 32, 32)] * 2 + [(640, 16, 16)] + [(1280, 16, 16)] * 2
+    expected += [(1280, 8, 8)] * 4
+    assert residuals({"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}, 64, 64) == expected
+
+
+def test_residuals_of_odd_sizes_follow_the_convolutions() -> None:
+    assert residuals({"block_out_channels": (8, 8), "layers_per_block": 1}, 15, 22)[2] == (8, 8, 11)
+
+
+@pytest.mark.parametrize(
+    ("contract", "images"), [("0.2.0", (64, 64)), ("0.3.0", (16, 24)), ("C4b", (16, 24)), ("0.4.0", (128, 192))]
+)
+def test_safety_checkers_image_size_has_the_windows_history(
+    model: Model, contract: str, images: tuple[int, int]
+) -> None:
+    sizes = {} if contract == "0.2.0" else {"height": 128, "width": 192}
+    assert shapes(job(model("sd1"), "safety_checker", contract=contract, **sizes))["images"] == (1, *images, 3)
+
+
+def test_token_length_changes_the_denoiser_only(model: Model) -> None:
+    jobs = plan.plan(model("sd1"), components=["unet", "text_encoder"], settings=plan.Settings(tokens=154))
+    assert [j.inputs[-1].shape[-1] for j in jobs] == [154, 77]
+
+
+@pytest.mark.parametrize(
+    ("contract", "expected"),
+    [("0.4.0", {}), ("1.0.0", "1.0.0"), ("C6b", "1.0.0"), ("1.1.0", "1.1.0"), ("main", "1.1.0")],
+)
+def test_version_key_of_the_unet(model: Model, contract: str, expected: object) -> None:
+    metadata = job(model("sd1"), "unet", contract=contract).labels["metadata"]
+    assert metadata == (expected and {"com.github.apple.ml-stable-diffusion.version": expected})
+
+
+def test_compression_reaches_the_components_that_each_release_compressed(model: Model) -> None:
+    names = ["text_encoder", "unet", "vae_decoder"]
+    for contract, compression, expected in (
+        ("0.4.0", "affine8", ["affine8"] * 3),
+        ("1.0.0", "palette6", ["palette6", "palette6", None]),
+    ):
+        settings = plan.Settings(contract=contract, compression=compression)
+        assert [j.compression for j in plan.plan(model("sd1"), components=names, settings=settings)] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"contract": "0.9.0"}, "unknown converter release '0.9.0'"),
+        ({"attention": "FLASH"}, "unknown attention 'FLASH'"),
+        ({"attention": "SPLIT_EINSUM_V2", "contract": "0.4.0"}, "1.0.0 and later"),
+        ({"height": 100}, "height 100: .* multiple of 8"),
+        ({"width": -8}, "width -8"),
+        ({"height": 128, "contract": "0.2.0"}, "0.3.0 or later"),
+        ({"batch": 1, "contract": "1.1.0"}, "batch 1"),
+        ({"batch": 3}, "batch 3"),
+        ({"tokens": 154, "contract": "0.4.0"}, "1.0.0 or later"),
+        ({"target": "macOS15", "contract": "1.1.0"}, "macOS13 only"),
+        ({"target": "macOS12"}, "unknown deployment target"),
+        ({"outputs": "FLOAT16"}, "FLOAT32"),
+        ({"outputs": "INT8"}, "FLOAT16 or FLOAT32"),
+        ({"compression": "palette3"}, "unknown compression"),
+        ({"compression": "affine8"}, "palette1"),
+        ({"compression": "palette1", "contract": "1.0.0"}, "palette2"),
+    ],
+)
+def test_settings_that_no_release_could_write(model: Model, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        job(model("sd1"), "unet", **settings)
+
+
+def test_what_a_contract_cannot_express_names_the_release_that_could(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"C4c \(0.4.0\) writes no unet of family sdxl; written by C6 to C8f"):
+        job(model("sdxl"), "unet", contract="0.4.0")
+    with pytest.raises(UsageError, match=r"C1 \(0.1.0\) writes no vae_encoder"):
+        job(model("sd1"), "vae_encoder", contract="0.1.0")
+    with pytest.raises(UsageError, match="batch 1: unet of family sdxl"):
+        job(model("sdxl"), "unet", batch=1)
+
+
+def test_controlnet_for_another_base(model: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(model("controlnet"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "cross_attention_dim": 1024}))
+    with pytest.raises(UsageError, match="other was made for another base model: its cross_attention_dim is 1024"):
+        plan.plan(model("sd1"), components=["controlnet"], controlnets=[folder])
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: shutil.rmtree(f / "scheduler"), MissingError, "scheduler_config.json is missing"),
+        (lambda f: _edit(f, scheduler=[None, None]), MissingError, "no scheduler configuration"),
+        (lambda f: shutil.rmtree(f / "unet"), MissingError, "model_index.json lists unet"),
+        (lambda f: (f / "model_index.json").unlink(), MissingError, "model_index.json is missing"),
+        (lambda f: (f / "unet" / "config.json").write_text("{"), FormatError, "is not JSON"),
+        (lambda f: (f / "unet" / "config.json").write_text("[]"), FormatError, "JSON object"),
+        (lambda f: _edit(f, _class_name="StableDiffusion3Pipeline"), UnsupportedError, "C8a"),
+        (lambda f: _edit(f, _class_name="FluxPipeline"), UnsupportedError, "no converter release writes Flux"),
+        (lambda f: _edit(f, _class_name="Mystery"), UnsupportedError, "no contract expresses it"),
+    ],
+)
+def test_damaged_folders(
+    model: Model, tmp_path: Path, damage: Callable[[Path], object], error: type[ParityError], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model("sd1"), folder)
+    damage(folder)
+    with pytest.raises(error, match=message):
+        job(folder, "unet")
+
+
+def test_models_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no such folder"):
+        job(tmp_path / "nowhere", "unet")
+    with pytest.raises(UsageError, match="not dict"):
+        job({}, "unet")  # type: ignore[arg-type]
+
+
+def test_unknown_and_absent_components(model: Model) -> None:
+    with pytest.raises(UsageError, match="unknown component 'unett'"):
+        job(model("sd1"), "unett")
+    with pytest.raises(MissingError, match="has no safety_checker"):
+        job(model("sd2"), "safety_checker")
+    with pytest.raises(UsageError, match="name the refiner model"):
+        job(model("sdxl"), "refiner")
+    with pytest.raises(UsageError, match="at least one ControlNet"):
+        job(model("sd1"), "controlnet")
+    with pytest.raises(UsageError, match="at least one of"):
+        plan.plan(model("sd1"), components=[])
+
+
+def test_planning_imports_nothing_heavy(model: Model) -> None:
+    code = (
+        "import sys; from parity.convert import plan; plan.plan(sys.argv[1]);"
+        "print([m for m in ('torch', 'diffusers', 'coremltools', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(model("sd1"))]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
