@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import inspect
 import os
@@ -98,6 +99,7 @@ def pytest_collection_finish() -> None:
     """Take the stand-ins away again: other packages ask whether, for example, torchvision is there."""
     for name in _stand_ins:
         sys.modules.pop(name, None)
+    gc.freeze()  # coremltools' comparator collects garbage at each step; thousands of tests need not be searched
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
