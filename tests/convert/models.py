@@ -36,7 +36,7 @@ UNET_XL = {
     **UNET,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("UpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2),
+    "transformer_layers_per_block": 1,
     "attention_head_dim": (1, 2),
     "use_linear_projection": True,
     "addition_embed_type": "text_time",
