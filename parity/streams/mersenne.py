@@ -4,8 +4,9 @@ NumPy's ``RandomState``, torch's CPU generator and the Swift package's first two
 differ only in what they make of the words. Three steps:
 
 1. a seed becomes 624 key words, by ``init_genrand`` (one integer) or ``init_by_array`` (several);
-2. the recurrence ``w[k+624] = w[k+397] ^ f(w)[k]`` gives raw words, where ``f`` combines neighbours linearly over GF(2);
-   hence also ``w[k+624n] = w[k+397n] ^ f^n(w)[k]`` for n = 2, 4, 8, which makes 623n words with a dozen array operations;
+2. the recurrence ``w[k+624] = w[k+397] ^ f(w)[k]`` gives raw words, where ``f`` combines neighbours linearly over
+   GF(2); hence also ``w[k+624n] = w[k+397n] ^ f^n(w)[k]`` for n = 2, 4, 8, which makes 623n words with a dozen array
+   operations;
 3. raw words are tempered when they are read.
 
 The words lie in one sliding window. What was read stays in it for a while, for two reasons: rejection samplers hand
@@ -205,11 +206,16 @@ class MersenneTwister:
             count -= step
 
     @property
+    def given(self) -> int:
+        """How many words were used since the key was set, less those of the key that were left then."""
+        return self._base + self._next - _HISTORY
+
+    @property
     def state(self) -> tuple[np.ndarray, int]:
         """Copy of the 624 state words and the position in them, aligned as the producers' code aligns them."""
         if self._next + SIZE > _HISTORY + _FRESH:  # the end of the aligned block may lie beyond the window
             self._slide()
-        given = self._base + self._next - _HISTORY
+        given = self.given
         block = max((given - 1) // SIZE, -1)  # block -1 is the key; nothing before it is known
         start = block * SIZE - self._base + _HISTORY
         self._make(start + SIZE)

@@ -4,21 +4,29 @@ Box-Muller on groups of 16: the first eight uniforms give a radius, the last eig
 the first eight places, radius times sine the last eight. Two kernels of it ship:
 
 ``avx2``
-    Hand-vectorised: Cephes polynomials for log, sine and cosine, in float32 with fused multiply-adds where GCC
-    contracts the intrinsics. x86-64 Linux wheels use it on every CPU with AVX2 (there is no AVX-512 version).
+    Hand-vectorised: Cephes polynomials for log, sine and cosine in float32, with fused multiply-adds where GCC
+    contracts the intrinsics. x86-64 Linux wheels use it on every CPU with AVX2 (there is no AVX-512 version). The
+    Windows wheels, compiled by MSVC, do not contract; they are not re-created here.
 ``libm``
-    Scalar: the C library's ``logf``, ``sqrtf``, ``sinf``, ``cosf``. CPUs without AVX2, ``ATEN_CPU_CAPABILITY=default``,
-    and, with another C library, macOS and aarch64.
+    Scalar: the C library's ``logf``, ``sqrtf``, ``sinf`` and ``cosf``, here glibc's since 2.28. CPUs without AVX2 use
+    it, and ``ATEN_CPU_CAPABILITY=default``. macOS and aarch64 perform these operations with the functions of their own
+    C library; those bits are *not verified*.
 
-A fused multiply-add of float32 is done in float64: the product is exact there, so only the sum is rounded twice, and
-an exhaustive comparison over all 2**24 uniforms of either half shows that this never matters.
+A fused multiply-add of float32 numbers is done in float64: the product is exact there, so only the sum is rounded
+twice. Proved by exhaustion, over all 2**24 uniforms of either half, that this never matters: ``make slow``.
+
+The arrays of a block are made once and lie in the CPU's cache; constants are 0-d arrays, which ufuncs take fastest.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from parity.streams import glibc
+
 BLOCK = 8192
+"""Most values that one :meth:`Kernel.fill` makes; a multiple of 16."""
+
 _HALF = BLOCK // 2
 
 
@@ -27,11 +35,15 @@ def _f(value: float) -> np.ndarray:
 
 
 def _d(value: float) -> np.ndarray:
-    """A float32 constant, held as float64 for fused multiply-adds."""
+    """A float32 constant, widened."""
     return np.array(np.float32(value), np.float64)
 
 
-_LOG = [
+def _i(value: int) -> np.ndarray:
+    return np.array(value, np.int32)
+
+
+_LOG = tuple(
     _d(p)
     for p in (
         7.0376836292e-2,
@@ -44,70 +56,217 @@ _LOG = [
         -2.4999993993e-1,
         3.3333331174e-1,
     )
-]
-_Q1, _Q2 = _f(-2.12194440e-4), _f(0.693359375)
-_SQRT_HALF = np.array(np.float32(0.707106781186547524)).view(np.int32)
-_COS = [_d(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)]
-_SIN = [_d(s) for s in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)]
-_TWO_PI = np.array(np.float32(2 * np.pi) * np.float32(2**-24))
-_FOUR_OVER_PI = _f(1.27323954473516)
-_REDUCE = np.array(0.78515625 + 2.4187564849853515625e-4 + float(np.float32(3.77489497744594108e-8)))
-_24 = np.array(24, np.int32)
-_23 = np.array(23, np.int32)
+)
+_LN2_LOW, _LN2_HIGH = _f(-2.12194440e-4), _f(0.693359375)
+_SQRT_HALF = _i(0x3F3504F3)  # bits of float32(sqrt(1/2)), where the mantissa's range begins
+_SQRT_HALF_24 = _i(0x3F3504F3 + (24 << 23))  # of 2**24 times that
+_COS = tuple(_d(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
+_SIN = tuple(_d(s) for s in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
+_TURN = _f(float(np.float32(2 * np.pi)) * 2.0**-24)
+_OCTANTS = _f(1.27323954473516)
+# Cephes subtracts octants * pi/4 in three pieces; the first two steps are exact, so one float64 step does all three
+_OCTANT = np.array(0.78515625 + 2.4187564849853515625e-4 + float(np.float32(3.77489497744594108e-8)))
+_ONE, _ZERO, _HALF_F, _HALF_D, _MINUS_TWO = _f(1), _f(0), _f(0.5), np.array(0.5), _f(-2)
+_24BITS = np.array(0xFFFFFF, np.uint32)
+_2_24 = _i(1 << 24)
+_MANTISSA, _23 = _i(0x7FFFFF), _i(23)
+_I1, _I2, _I4, _EVEN, _29, _30, _31 = _i(1), _i(2), _i(4), _i(~1), _i(29), _i(30), _i(31)
 
 
-def _fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    return (a.astype(np.float64) * b + c).astype(np.float32)
+class Kernel:
+    """Box-Muller on groups of 16 words; subclasses know the radius and the angle.
 
+    Parameters
+    ----------
+    fused : bool
+        Whether standard deviation and mean are applied by a fused multiply-add: always in the ``avx2`` kernel, in the
+        scalar one since torch 2.13.
+    """
 
-class Avx2:
-    """The ``avx2`` kernel."""
+    name: str
 
-    def radius(self, words: np.ndarray) -> np.ndarray:
-        """sqrt(-2 log(1 - u)) for u = words * 2**-24."""
-        v = (np.uint32(1 << 24) - words).astype(np.float32).view(np.int32)
-        d = v - _SQRT_HALF
-        k = d >> _23
-        m = (v - (k << _23)).view(np.float32)
-        e = (k - _24).astype(np.float32)
-        x = m - np.float32(1)
-        z = x * x
-        y = _LOG[0]
-        for p in _LOG[1:]:
-            y = _fma(y, x, p)
-        y = y * x
-        y = _fma(y, z, e * _Q1)
-        y = y - z * np.float32(0.5)
-        y = x + y
-        y = y + e * _Q2
-        return np.sqrt(np.float32(-2) * y)
+    def __init__(self, *, fused: bool = True) -> None:
+        self._fused = fused
+        self._words = np.empty(BLOCK, np.uint32)
+        self._first = np.empty(_HALF, np.int32)
+        self._second = np.empty(_HALF, np.int32)
+        self._radius = np.empty(_HALF, np.float32)
+        self._cos = np.empty(_HALF, np.float32)
+        self._sin = np.empty(_HALF, np.float32)
 
-    def cos_sin(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cosine and sine of 2 pi u for u = words * 2**-24."""
-        t = words.astype(np.float32) * _TWO_PI
-        j = ((t * _FOUR_OVER_PI).astype(np.int32) + 1) & ~1
-        x = (t - j * _REDUCE).astype(np.float32)
-        z = x * x
-        c = _fma(_COS[0], z, _COS[1])
-        c = _fma(c, z, _COS[2])
-        c = z * c
-        c = _fma(z, c, z * np.float32(-0.5))
-        c = c + np.float32(1)
-        s = _fma(_SIN[0], z, _SIN[1])
-        s = _fma(s, z, _SIN[2])
-        s = z * s
-        s = _fma(x, s, x)
-        swap = (j & 2) != 0
-        cos = np.where(swap, s, c)
-        sin = np.where(swap, c, s)
-        cos = np.where((j + 2) & 4, -cos, cos)
-        sin = np.where(j & 4, -sin, sin)
-        return cos, sin
+    def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
+        """Write sqrt(-2 log(1 - u)), where u is ``uniforms`` (int32) times 2**-24, to ``out`` (float32)."""
+        raise NotImplementedError
+
+    def cos_sin(self, uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+        """Write cosine and sine of 2 pi u, where u is ``uniforms`` (int32) times 2**-24."""
+        raise NotImplementedError
 
     def fill(self, words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
-        w = (words & np.uint32(0xFFFFFF)).reshape(-1, 2, 8)
-        r = self.radius(w[:, 0])
-        c, s = self.cos_sin(w[:, 1])
-        o = out.reshape(-1, 2, 8)
-        o[:, 0] = _fma(r * c, np.float32(std), np.float32(mean))
-        o[:, 1] = _fma(r * s, np.float32(std), np.float32(mean))
+        """Turn words into normals.
+
+        Parameters
+        ----------
+        words : array of uint32
+            At most :data:`BLOCK`, a multiple of 16.
+        out : array of float32
+            As many, contiguous.
+        mean, std : float
+            0 and 1 for ``randn``.
+        """
+        half = len(words) // 2
+        low = np.bitwise_and(words, _24BITS, self._words[: 2 * half])
+        first, second = self._first[:half], self._second[:half]
+        rows = low.view("V32")  # eight words; a copy of such rows is several times faster than one of (n, 8)
+        np.copyto(first.view("V32"), rows[0::2])
+        np.copyto(second.view("V32"), rows[1::2])
+        radius, cos, sin = self._radius[:half], self._cos[:half], self._sin[:half]
+        self.radius(first, radius)
+        self.cos_sin(second, cos, sin)
+        rows = out.view("V32")
+        for start, factor in ((0, cos), (1, sin)):
+            np.multiply(radius, factor, factor)
+            self._scale(factor, mean, std)
+            np.copyto(rows[start::2], factor.view("V32"))
+
+    def _scale(self, values: np.ndarray, mean: float, std: float) -> None:
+        if (mean, std) == (0.0, 1.0):
+            np.add(values, _ZERO, values)  # makes -0 into +0
+            return
+        if not self._fused:
+            np.multiply(values, _f(std), values)
+            np.add(values, _f(mean), values)
+            return
+        wide = values.astype(np.float64)
+        np.multiply(wide, _d(std), wide)
+        np.add(wide, _d(mean), wide)
+        np.copyto(values, wide, "same_kind")
+
+
+class Avx2(Kernel):
+    """The ``avx2`` kernel."""
+
+    name = "avx2"
+
+    def __init__(self, *, fused: bool = True) -> None:
+        super().__init__(fused=fused)
+        self._i = [np.empty(_HALF, np.int32) for _ in range(2)]
+        self._f = [np.empty(_HALF, np.float32) for _ in range(2)]
+        self._d = [np.empty(_HALF, np.float64) for _ in range(3)]
+
+    def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
+        half = len(uniforms)
+        bits, exponent = (i[:half] for i in self._i)
+        x, square = (f[:half] for f in self._f)
+        wide_x, wide = self._d[0][:half], self._d[1][:half]
+        mantissa, scale = bits.view(np.float32), exponent.view(np.float32)
+        np.subtract(_2_24, uniforms, bits)
+        np.copyto(mantissa, bits)
+        np.subtract(bits, _SQRT_HALF_24, bits)
+        np.right_shift(bits, _23, exponent)
+        np.bitwise_and(bits, _MANTISSA, bits)
+        np.add(bits, _SQRT_HALF, bits)
+        np.copyto(scale, exponent)
+        np.subtract(mantissa, _ONE, x)
+        np.copyto(wide_x, x)
+        np.multiply(x, x, square)
+        np.multiply(wide_x, _LOG[0], wide)
+        np.add(wide, _LOG[1], wide)
+        for p in _LOG[2:]:
+            np.copyto(out, wide, "same_kind")
+            np.copyto(wide, out)
+            np.multiply(wide, wide_x, wide)
+            np.add(wide, p, wide)
+        np.copyto(out, wide, "same_kind")
+        np.multiply(out, x, out)
+        # fma(out, square, low), low = scale * _LN2_LOW rounded
+        wide_low = wide_x
+        np.copyto(wide, out)
+        np.copyto(wide_low, square)
+        np.multiply(wide, wide_low, wide)
+        np.multiply(scale, _LN2_LOW, mantissa)
+        np.copyto(wide_low, mantissa)
+        np.add(wide, wide_low, wide)
+        np.copyto(out, wide, "same_kind")
+        np.multiply(square, _HALF_F, square)
+        np.subtract(out, square, out)
+        np.add(x, out, out)
+        np.multiply(scale, _LN2_HIGH, scale)  # exact, so that adding it is a fused multiply-add
+        np.add(out, scale, out)
+        np.multiply(out, _MINUS_TWO, out)
+        np.sqrt(out, out)
+
+    def cos_sin(self, uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+        half = len(uniforms)
+        octant, swap = (i[:half] for i in self._i)
+        x, square = (f[:half] for f in self._f)
+        wide_x, wide_square, wide = (d[:half] for d in self._d)
+        np.copyto(x, uniforms)
+        np.multiply(x, _TURN, x)
+        np.multiply(x, _OCTANTS, square)
+        np.copyto(octant, square, "unsafe")
+        np.add(octant, _I1, octant)
+        np.bitwise_and(octant, _EVEN, octant)
+        np.copyto(wide_x, x)
+        np.multiply(octant, _OCTANT, wide)
+        np.subtract(wide_x, wide, wide_x)
+        np.copyto(x, wide_x, "same_kind")
+        np.copyto(wide_x, x)
+        np.multiply(x, x, square)
+        np.copyto(wide_square, square)
+        for out, (p0, p1, p2) in ((cos, _COS), (sin, _SIN)):
+            np.multiply(wide_square, p0, wide)
+            np.add(wide, p1, wide)
+            np.copyto(out, wide, "same_kind")
+            np.copyto(wide, out)
+            np.multiply(wide, wide_square, wide)
+            np.add(wide, p2, wide)
+            np.copyto(out, wide, "same_kind")
+            np.multiply(square, out, out)
+            np.copyto(wide, out)
+            if out is cos:  # fma(square, c, -square / 2) + 1; c - 1/2 is exact in float64
+                np.subtract(wide, _HALF_D, wide)
+                np.multiply(wide, wide_square, wide)
+                np.copyto(out, wide, "same_kind")
+                np.add(out, _ONE, out)
+            else:  # fma(x, s, x)
+                np.multiply(wide, wide_x, wide)
+                np.add(wide, wide_x, wide)
+                np.copyto(out, wide, "same_kind")
+        _rotate(octant, cos.view(np.int32), sin.view(np.int32), swap)
+
+
+def _rotate(octant: np.ndarray, cos: np.ndarray, sin: np.ndarray, scratch: np.ndarray) -> None:
+    """Turn the cosine and sine of the reduced angle, given as bits, into those of the angle ``octant`` further on."""
+    np.left_shift(octant, _30, scratch)
+    np.right_shift(scratch, _31, scratch)  # all ones where octant & 2
+    signs = np.bitwise_xor(cos, sin)
+    np.bitwise_and(signs, scratch, scratch)
+    np.bitwise_xor(cos, scratch, cos)
+    np.bitwise_xor(sin, scratch, sin)
+    np.bitwise_and(octant, _I4, scratch)
+    np.left_shift(scratch, _29, scratch)
+    np.bitwise_xor(sin, scratch, sin)
+    np.add(octant, _I2, octant)
+    np.bitwise_and(octant, _I4, scratch)
+    np.left_shift(scratch, _29, scratch)
+    np.bitwise_xor(cos, scratch, cos)
+
+
+class Libm(Kernel):
+    """The ``libm`` kernel, with glibc's functions."""
+
+    name = "libm"
+
+    def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
+        np.copyto(out, _2_24 - uniforms)
+        np.multiply(out, _f(2.0**-24), out)
+        np.multiply(glibc.logf(out), _MINUS_TWO, out)
+        np.sqrt(out, out)
+
+    def cos_sin(self, uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+        theta = (uniforms * (6.283185307179586 * 2.0**-24)).astype(np.float32)
+        cos[...], sin[...] = glibc.cosf_sinf(theta)
+
+
+KERNELS: dict[str, type[Kernel]] = {kind.name: kind for kind in (Avx2, Libm)}
