@@ -180,6 +180,10 @@ def load(path: Path | str) -> Model:
     if (path / "Manifest.json").exists():
         root = _root(path)
         return Model(path, _specification(root), Weights(root.parent))
+    if (path / "model.mil").exists():
+        from parity.mil import compiled
+
+        return compiled.load(path)
     raise FormatError(
         f"{path}: neither an .mlpackage (Manifest.json) nor a compiled ML Program (model.mil); compiled models of "
         "other kinds are not supported"
