@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 
 import torch
 
@@ -95,15 +95,16 @@ def reverse_sequence(
     return torch.gather(x, seq_axis, source.reshape(shape).expand(x.shape))
 
 
+@functools.lru_cache(maxsize=1024)
 def slices(
-    shape: Sequence[int],
-    begin: Sequence[int],
-    end: Sequence[int],
-    stride: Sequence[int] | None,
-    begin_mask: Sequence[bool] | None,
-    end_mask: Sequence[bool] | None,
-    squeeze_mask: Sequence[bool] | None,
-) -> tuple[tuple[slice | int, ...], list[int]]:
+    shape: tuple[int, ...],
+    begin: tuple[int, ...],
+    end: tuple[int, ...],
+    stride: tuple[int, ...] | None,
+    begin_mask: tuple[bool, ...] | None,
+    end_mask: tuple[bool, ...] | None,
+    squeeze_mask: tuple[bool, ...] | None,
+) -> tuple[tuple[slice | int, ...], tuple[int, ...]]:
     """Return the index that NumPy would be given, strides made positive, and the axes of the result to flip."""
     index: list[slice | int] = []
     flips: list[int] = []
@@ -130,7 +131,7 @@ def slices(
             else:
                 index.append(slice(0, 0))
         kept += 1
-    return tuple(index), flips
+    return tuple(index), tuple(flips)
 
 
 @operator("slice_by_index", exact=True, aliases=True, static=_SLICE)
