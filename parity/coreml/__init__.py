@@ -23,6 +23,7 @@ from pathlib import Path
 
 from parity import mil
 from parity.coreml.model import Feature, Model, through_coremltools, through_reference
+from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError, UsageError
 
 __all__ = ["COMPUTE_UNITS", "RUNTIMES", "Feature", "Model", "load", "resolve"]
@@ -97,7 +98,7 @@ def load(
     Parameters
     ----------
     path : path
-        An ``.mlpackage`` or a compiled ``.mlmodelc`` folder with an ML Program.
+        An ``.mlpackage`` or a compiled ``.mlmodelc`` folder with an ML Program, or a pipeline of ML Programs.
     compute_unit : str
         One of :data:`COMPUTE_UNITS`; makes no difference to the reference runtime.
     runtime : str
@@ -119,13 +120,14 @@ def load(
     MissingError, FormatError
         No such model; a damaged one.
     UnsupportedError
-        The native runtime away from macOS; a model that is no ML Program; an unknown operator.
+        The native runtime away from macOS; a model of another kind; an unknown operator.
     """
     path = Path(path)
     numerics = resolve(runtime, compute_unit, profile=profile)
     chosen = _runtime(runtime)
     model = mil.load(path)
-    model.program  # noqa: B018  (refuses models that are no ML Programs, by name and with what to do)
+    if model.kind not in KINDS:
+        raise UnsupportedError(other_kind(model))
     described = model.function(function)
     if chosen == "reference" and sys.platform == "darwin":
         predictor = through_reference(path, compute_unit, function, profile)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError
 from parity.mil import package
 
@@ -39,10 +40,10 @@ def compile_model(source: Path) -> Path:
     MissingError, FormatError
         There is no such model, or it is damaged.
     UnsupportedError
-        It is no ML Program.
+        It is neither an ML Program nor a pipeline.
     """
     model = package.load(source)  # refuses what is damaged or leaves its folder before anything is written
-    require_program(model)
+    require_runnable(model)
     if source.is_file():
         return compile_memory(model.specification, {}, stem=source.stem)
     target = _new_folder(source.stem)
@@ -89,19 +90,16 @@ def compile_memory(specification: Any, blobs: Mapping[str, bytes], *, stem: str 
     return target
 
 
-def require_program(model: package.Model) -> None:
-    """Refuse models of other kinds than ML Programs.
+def require_runnable(model: package.Model) -> None:
+    """Refuse models of other kinds than ML Programs and pipelines.
 
     Raises
     ------
     UnsupportedError
         Names the kind and what to do.
     """
-    if model.kind != "mlProgram":
-        raise UnsupportedError(
-            f"{model.path}: the reference runtime executes ML Programs; this model is of kind {model.kind}. Convert it "
-            'with convert_to="mlprogram" (minimum_deployment_target iOS 15 or later), or run it on macOS'
-        )
+    if model.kind not in KINDS:
+        raise UnsupportedError(other_kind(model))
 
 
 def _new_folder(stem: str) -> Path:

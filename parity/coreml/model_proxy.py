@@ -23,6 +23,7 @@ import numpy as np
 
 from parity import mil
 from parity.coreml import compiled, plan_proxy, values
+from parity.coreml.pipeline_runner import runner
 from parity.errors import ParityError, UsageError
 from parity.mil import proto
 
@@ -154,7 +155,7 @@ class ModelProxy:
         self._asset = asset  # keeps its folder
         with _framework_errors("loading model"):
             model = mil.load(source)
-            compiled.require_program(model)
+            compiled.require_runnable(model)
             self._source = source
             self._compiled: Path | None = source
             if source.suffix != compiled.SUFFIX:
@@ -164,7 +165,7 @@ class ModelProxy:
                     self._own(self._compiled)
                     model = mil.load(self._compiled)
             function = model.function(function_name or None)
-            self._session = mil.Session(model, profile=_profile.get() or _default_profile, function=function.name)
+            self._runner = runner(model, function.name, _profile.get() or _default_profile)
         self._inputs = [feature for feature in function.inputs if feature.kind != "state"]
         self._outputs = function.outputs
         self._states = function.states
@@ -191,7 +192,7 @@ class ModelProxy:
         ModelProxy.predictions += 1
         started = time.perf_counter_ns()
         with _framework_errors("predicting"):
-            results = self._session.predict(arrays, state=state.memory if state is not None else None)
+            results = self._runner.predict(arrays, state=state.memory if state is not None else None)
         self._predict_duration = time.perf_counter_ns() - started
         return values.give_back(results, self._outputs)
 
@@ -204,7 +205,9 @@ class ModelProxy:
 
     def newState(self) -> StateProxy:
         """Return fresh states, all zero."""
-        return StateProxy(self._session.new_state(), self._states)
+        if not isinstance(self._runner, mil.Session):
+            raise RuntimeError("This model is a pipeline and has no states.")
+        return StateProxy(self._runner.new_state(), self._states)
 
     def _own(self, folder: Path) -> None:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

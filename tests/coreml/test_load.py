@@ -10,7 +10,7 @@ import pytest
 
 from parity import coreml
 from parity.coreml import shim
-from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
+from parity.errors import MissingError, UnsupportedError, UsageError
 
 X = np.array([[-1.0, 0.5, 2.0], [3.0, -4.0, 0.25]], np.float32)
 Y = 2 * np.maximum(X, 0) + np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -83,6 +83,26 @@ class TestLoad:
         assert model.inputs == coreml.load(package, runtime="reference").inputs
         np.testing.assert_array_equal(model.predict({"x": X})["y"], Y)
 
+    def test_pipelines(self, ct, mb, tmp_path):
+        weights = np.full((2, 1, 64), 2, np.float32)  # large enough for a weight file each
+
+        @mb.program(input_specs=[mb.TensorSpec((64,))], opset_version=ct.target.iOS16)
+        def first(a):
+            return mb.mul(x=a, y=weights, name="b")
+
+        @mb.program(input_specs=[mb.TensorSpec((2, 1, 64)), mb.TensorSpec((1,))], opset_version=ct.target.iOS16)
+        def second(b, c):
+            return mb.add(x=mb.mul(x=b, y=weights + 1), y=c, name="d")
+
+        parts = [ct.convert(each, minimum_deployment_target=ct.target.iOS16) for each in (first, second)]
+        path = tmp_path / "row.mlpackage"
+        ct.utils.make_pipeline(*parts).save(str(path))
+        model = coreml.load(path, runtime="reference")
+        assert [f.name for f in model.inputs] == ["a", "c"]
+        assert [f.name for f in model.outputs] == ["d"]
+        a = np.arange(64)
+        np.testing.assert_array_equal(model.predict({"a": a, "c": [5]})["d"], np.tile(6 * a + 5, (2, 1, 1)))
+
     def test_states(self, ct, mb, tmp_path):
         @mb.program(
             input_specs=[mb.TensorSpec((2,)), mb.StateTensorSpec((2,), dtype=ct.converters.mil.mil.types.fp16)],
@@ -144,7 +164,7 @@ class TestRefusals:
 
         path = tmp_path / "old.mlmodel"
         ct.convert(program, convert_to="neuralnetwork", skip_model_load=True).save(str(path))
-        with pytest.raises(FormatError, match="not an ML Program"):
+        with pytest.raises(UnsupportedError, match="kind neuralNetwork"):
             coreml.load(path, runtime="reference")
 
     def test_unknown_operator(self, ct, package, tmp_path):

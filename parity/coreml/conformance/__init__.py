@@ -9,5 +9,5 @@ they run unmodified through `parity.coreml.shim`::
     python -m parity.coreml.conformance operators -n 2 -- -k conv
 
 ``groups.toml`` chooses the tests and ``expected.toml`` lists those that fail, each with its reason. A run succeeds when
-nothing else fails and, where a whole group ran, every entry still matches a failing test.
+nothing else fails and, where a whole group ran, every entry that speaks of it still matches a failing test.
 """

@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 
 def groups() -> dict[str, dict[str, list[str]]]:
-    """Return the groups of ``groups.toml``: name to ``tests`` (paths or node ids below ``coremltools/``)."""
+    """Return the groups of ``groups.toml``: name to ``tests`` and ``without``."""
     return tables.read(_HERE / "groups.toml")["groups"]
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--totals", type=Path, help="write the counts by file as JSON")
     options = parser.parse_args(argv[:cut])
     chosen = options.groups or [name for name in groups() if name != "quick"]
-    complete = not extra and set(chosen) >= {name for name in groups() if name != "quick"}
+    covered = [test for name in chosen if name != "quick" and not extra for test in groups()[name]["tests"]]
     import pytest
 
     return int(
@@ -73,8 +73,9 @@ def main(argv: Sequence[str]) -> int:
                 *("-p", "parity.coreml.conformance.plugin", "-p", "no:parity", "-p", "no:cacheprovider"),
                 *("-q", "--no-header", "--tb=short"),
                 *(("-n", str(options.workers)) if options.workers else ()),
-                *(("--complete",) if complete else ()),
+                *(f"--covered={each}" for each in covered),
                 *(("--totals", str(options.totals)) if options.totals else ()),
+                *(f"--deselect=coremltools/{each}" for name in chosen for each in groups()[name].get("without", ())),
                 *selection(chosen),
                 *extra,
             ]

@@ -39,7 +39,13 @@ _PREDICTIONS = "parity_predictions"  # user property that carries the count from
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the run."""
-    parser.addoption("--complete", action="store_true", help="report expected failures that no longer fail or exist")
+    parser.addoption(
+        "--covered",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="all tests below this path run: report expected failures there that no longer fail or exist",
+    )
     parser.addoption("--totals", metavar="PATH", help="write the counts by file as JSON")
 
 
@@ -55,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register what keeps the books."""
     config.addinivalue_line("markers", "asyncio: a coroutine, run to its end")
     if not hasattr(config, "workerinput"):  # the controller, or the only process
-        tally = Tally(load_expected(), complete=config.getoption("--complete"), totals=config.getoption("--totals"))
+        tally = Tally(load_expected(), covered=config.getoption("--covered"), totals=config.getoption("--totals"))
         config.pluginmanager.register(tally, "parity-tally")
 
 
