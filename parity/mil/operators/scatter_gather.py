@@ -1,7 +1,8 @@
 """Reading from and writing to places that other tensors name: gather and scatter families.
 
-Indices out of range: with `validate_indices` (iOS 17) they are an error. Without, the format calls the result undefined
-but safe; here negative ones count from the end (documented before iOS 17), gathers clamp the rest, scatters drop it.
+Before iOS 17 negative indices count from the end. Since then they are out of range, and `validate_indices` makes any
+index out of range an error; without it the format calls the result undefined but safe. Here gathers clamp such indices
+and scatters drop what they would write.
 """
 
 from __future__ import annotations
@@ -16,40 +17,34 @@ from parity.mil.operators.registry import Context, operator
 _REDUCE = {"mul": "prod", "max": "amax", "min": "amin"}
 
 
-def _inside(context: Context, indices: torch.Tensor, size: int, validate: bool) -> bool:
-    """Whether no index needs treatment; an error where validation is asked for."""
+def _located(
+    context: Context, indices: torch.Tensor, size: int, validate: bool | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return usable indices as int64, and which of them are in range (None: all).
+
+    With `validate` None (before iOS 17) negative indices count from the end.
+    """
+    indices = indices.long()
     if not indices.numel():
-        return True
+        return indices, None
     low, high = (int(bound) for bound in torch.aminmax(indices))
     if low >= 0 and high < size:
-        return True
+        return indices, None
     if validate:
         raise UsageError(
             f"operation {context.name!r} ({context.type}): index {low if low < 0 else high} is out of range for an "
             f"axis of size {size}, and the program asks for validation"
         )
-    return False
+    if validate is None:
+        indices = torch.where(indices < 0, indices + size, indices)
+    return indices.clamp(0, max(0, size - 1)), (indices >= 0) & (indices < size)
 
 
-def _readable(context: Context, indices: torch.Tensor, size: int, validate: bool) -> torch.Tensor:
-    indices = indices.long()
-    if not _inside(context, indices, size, validate):
-        indices = torch.where(indices < 0, indices + size, indices).clamp(0, size - 1)
-    return indices
-
-
-@operator("gather", exact=True, aliases=True, static=("axis", "batch_dims", "validate_indices"))
-def gather(
-    context: Context,
-    x: torch.Tensor,
-    indices: torch.Tensor,
-    axis: int = 0,
-    batch_dims: int = 0,
-    validate_indices: bool = False,
+def _gather(
+    context: Context, x: torch.Tensor, indices: torch.Tensor, axis: int, batch_dims: int, validate: bool | None
 ) -> torch.Tensor:
-    """Slices of x along the axis, in the shape of `indices`; the first `batch_dims` axes of both go together."""
     axis %= x.dim()
-    indices = _readable(context, indices, x.shape[axis], validate_indices)
+    indices, _ = _located(context, indices, x.shape[axis], validate)
     if batch_dims == 0:
         if indices.dim() == 0:
             return x.select(axis, int(indices))
@@ -63,26 +58,65 @@ def gather(
     return taken.reshape(*x.shape[:axis], *indices.shape[batch_dims:], *x.shape[axis + 1 :])
 
 
-@operator("gather_along_axis", exact=True, static=("axis", "validate_indices"))
-def gather_along_axis(
-    context: Context, x: torch.Tensor, indices: torch.Tensor, axis: int = 0, validate_indices: bool = False
+def _gather_nd(
+    context: Context, x: torch.Tensor, indices: torch.Tensor, batch_dims: int, validate: bool | None
 ) -> torch.Tensor:
-    """``x[…, indices[…, i, …], …]``: one index per element of the result."""
-    return torch.gather(x, axis, _readable(context, indices, x.shape[axis], validate_indices))
-
-
-@operator("gather_nd", exact=True, aliases=True, static=("batch_dims", "validate_indices"))
-def gather_nd(
-    context: Context, x: torch.Tensor, indices: torch.Tensor, batch_dims: int = 0, validate_indices: bool = False
-) -> torch.Tensor:
-    """``x[indices[…, :]]``: the last axis of `indices` is a position in the axes after the batch."""
     position: list[torch.Tensor] = []
     for axis in range(batch_dims):
         shape = [-1 if axis == other else 1 for other in range(indices.dim() - 1)]
         position.append(torch.arange(x.shape[axis]).reshape(shape))
     for depth, part in enumerate(indices.unbind(-1)):
-        position.append(_readable(context, part, x.shape[batch_dims + depth], validate_indices))
+        position.append(_located(context, part, x.shape[batch_dims + depth], validate)[0])
     return x[tuple(position)]
+
+
+@operator("gather", exact=True, aliases=True, static=("axis", "batch_dims"))
+def gather_ios15(
+    context: Context, x: torch.Tensor, indices: torch.Tensor, axis: int = 0, batch_dims: int = 0
+) -> torch.Tensor:
+    """Slices of x along the axis, in the shape of `indices`; the first `batch_dims` axes of both go together."""
+    return _gather(context, x, indices, axis, batch_dims, None)
+
+
+@operator("gather", exact=True, aliases=True, since="iOS17", static=("axis", "batch_dims", "validate_indices"))
+def gather(
+    context: Context,
+    x: torch.Tensor,
+    indices: torch.Tensor,
+    axis: int = 0,
+    batch_dims: int = 0,
+    validate_indices: bool = False,
+) -> torch.Tensor:
+    """The same without negative indices."""
+    return _gather(context, x, indices, axis, batch_dims, validate_indices)
+
+
+@operator("gather_along_axis", exact=True, static=("axis",))
+def gather_along_axis_ios15(context: Context, x: torch.Tensor, indices: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """``x[…, indices[…, i, …], …]``: one index per element of the result."""
+    return torch.gather(x, axis, _located(context, indices, x.shape[axis], None)[0])
+
+
+@operator("gather_along_axis", exact=True, since="iOS17", static=("axis", "validate_indices"))
+def gather_along_axis(
+    context: Context, x: torch.Tensor, indices: torch.Tensor, axis: int = 0, validate_indices: bool = False
+) -> torch.Tensor:
+    """The same without negative indices."""
+    return torch.gather(x, axis, _located(context, indices, x.shape[axis], validate_indices)[0])
+
+
+@operator("gather_nd", exact=True, aliases=True, static=("batch_dims",))
+def gather_nd_ios15(context: Context, x: torch.Tensor, indices: torch.Tensor, batch_dims: int = 0) -> torch.Tensor:
+    """``x[indices[…, :]]``: the last axis of `indices` is a position in the axes after the batch."""
+    return _gather_nd(context, x, indices, batch_dims, None)
+
+
+@operator("gather_nd", exact=True, aliases=True, since="iOS17", static=("batch_dims", "validate_indices"))
+def gather_nd(
+    context: Context, x: torch.Tensor, indices: torch.Tensor, batch_dims: int = 0, validate_indices: bool = False
+) -> torch.Tensor:
+    """The same without negative indices."""
+    return _gather_nd(context, x, indices, batch_dims, validate_indices)
 
 
 def _write(
@@ -114,19 +148,78 @@ def _write(
     raise UnsupportedError(f"scatter mode {mode!r}; known are update, add, sub, mul, div, max and min")
 
 
-def _writable(
-    context: Context, indices: torch.Tensor, size: int, validate: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return non-negative indices, and which of them are in range (None: all)."""
-    indices = indices.long()
-    if _inside(context, indices, size, validate):
-        return indices, None
-    indices = torch.where(indices < 0, indices + size, indices)
-    keep = (indices >= 0) & (indices < size)
-    return indices.clamp(0, size - 1), keep
+def _scatter(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    axis: int,
+    mode: str,
+    validate: bool | None,
+) -> torch.Tensor:
+    axis %= data.dim()
+    size, width = data.shape[axis], data.numel() // max(1, data.shape[axis])
+    targets, keep = _located(context, indices.flatten(), size, validate)
+    first = data.movedim(axis, 0)
+    taken = updates.reshape(*data.shape[:axis], targets.numel(), *data.shape[axis + 1 :]).movedim(axis, 0)
+    result = _write(first.reshape(size, width), targets, keep, taken.reshape(targets.numel(), width), mode)
+    return result.reshape(first.shape).movedim(0, axis)
 
 
-@operator("scatter", static=("axis", "mode", "validate_indices"))
+def _scatter_along_axis(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    axis: int,
+    mode: str,
+    validate: bool | None,
+) -> torch.Tensor:
+    size = data.shape[axis]
+    targets, keep = _located(context, indices.movedim(axis, -1), size, validate)
+    last = data.movedim(axis, -1)
+    start = torch.arange(last.shape[:-1].numel()).unsqueeze(1) * size
+    flat = (targets.reshape(-1, targets.shape[-1]) + start).flatten()
+    values = updates.movedim(axis, -1).reshape(-1, 1)
+    result = _write(last.reshape(-1, 1), flat, None if keep is None else keep.flatten(), values, mode)
+    return result.reshape(last.shape).movedim(-1, axis)
+
+
+def _scatter_nd(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    mode: str,
+    validate: bool | None,
+) -> torch.Tensor:
+    depth = indices.shape[-1]
+    count = math.prod(indices.shape[:-1])
+    targets = torch.zeros(count, dtype=torch.int64)
+    keep: torch.Tensor | None = None
+    for axis, part in enumerate(indices.reshape(count, depth).unbind(1)):
+        along, inside = _located(context, part, data.shape[axis], validate)
+        targets = targets * data.shape[axis] + along
+        if inside is not None:
+            keep = inside if keep is None else keep & inside
+    rows = data.reshape(data.shape[:depth].numel(), -1)
+    return _write(rows, targets, keep, updates.reshape(count, rows.shape[1]), mode).reshape(data.shape)
+
+
+@operator("scatter", static=("axis", "mode"))
+def scatter_ios15(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    axis: int = 0,
+    mode: str = "add",
+) -> torch.Tensor:
+    """Combine the slices of `data` that `indices` names along the axis with `updates`."""
+    return _scatter(context, data, indices, updates, axis, mode, None)
+
+
+@operator("scatter", since="iOS17", static=("axis", "mode", "validate_indices"))
 def scatter(
     context: Context,
     data: torch.Tensor,
@@ -136,17 +229,24 @@ def scatter(
     mode: str = "add",
     validate_indices: bool = False,
 ) -> torch.Tensor:
-    """Combine the slices of `data` that `indices` names along the axis with `updates`."""
-    axis %= data.dim()
-    size, width = data.shape[axis], data.numel() // max(1, data.shape[axis])
-    targets, keep = _writable(context, indices.flatten(), size, validate_indices)
-    first = data.movedim(axis, 0)
-    taken = updates.reshape(*data.shape[:axis], targets.numel(), *data.shape[axis + 1 :]).movedim(axis, 0)
-    result = _write(first.reshape(size, width), targets, keep, taken.reshape(targets.numel(), width), mode)
-    return result.reshape(first.shape).movedim(0, axis)
+    """The same without negative indices."""
+    return _scatter(context, data, indices, updates, axis, mode, validate_indices)
 
 
-@operator("scatter_along_axis", static=("axis", "mode", "validate_indices"))
+@operator("scatter_along_axis", static=("axis", "mode"))
+def scatter_along_axis_ios15(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    axis: int = 0,
+    mode: str = "add",
+) -> torch.Tensor:
+    """Combine ``data[…, indices[…, i, …], …]`` with ``updates[…, i, …]``."""
+    return _scatter_along_axis(context, data, indices, updates, axis, mode, None)
+
+
+@operator("scatter_along_axis", since="iOS17", static=("axis", "mode", "validate_indices"))
 def scatter_along_axis(
     context: Context,
     data: torch.Tensor,
@@ -156,18 +256,23 @@ def scatter_along_axis(
     mode: str = "add",
     validate_indices: bool = False,
 ) -> torch.Tensor:
-    """Combine ``data[…, indices[…, i, …], …]`` with ``updates[…, i, …]``."""
-    size = data.shape[axis]
-    targets, keep = _writable(context, indices.movedim(axis, -1), size, validate_indices)
-    last = data.movedim(axis, -1)
-    start = torch.arange(last.shape[:-1].numel()).unsqueeze(1) * size
-    flat = (targets.reshape(-1, targets.shape[-1]) + start).flatten()
-    values = updates.movedim(axis, -1).reshape(-1, 1)
-    result = _write(last.reshape(-1, 1), flat, None if keep is None else keep.flatten(), values, mode)
-    return result.reshape(last.shape).movedim(-1, axis)
+    """The same without negative indices."""
+    return _scatter_along_axis(context, data, indices, updates, axis, mode, validate_indices)
 
 
-@operator("scatter_nd", static=("mode", "validate_indices"))
+@operator("scatter_nd", static=("mode",))
+def scatter_nd_ios15(
+    context: Context,
+    data: torch.Tensor,
+    indices: torch.Tensor,
+    updates: torch.Tensor,
+    mode: str = "add",
+) -> torch.Tensor:
+    """Combine ``data[indices[…, :]]`` with `updates`."""
+    return _scatter_nd(context, data, indices, updates, mode, None)
+
+
+@operator("scatter_nd", since="iOS17", static=("mode", "validate_indices"))
 def scatter_nd(
     context: Context,
     data: torch.Tensor,
@@ -176,15 +281,5 @@ def scatter_nd(
     mode: str = "add",
     validate_indices: bool = False,
 ) -> torch.Tensor:
-    """Combine ``data[indices[…, :]]`` with `updates`."""
-    depth = indices.shape[-1]
-    count = math.prod(indices.shape[:-1])
-    targets = torch.zeros(count, dtype=torch.int64)
-    keep: torch.Tensor | None = None
-    for axis, part in enumerate(indices.reshape(count, depth).unbind(1)):
-        along, inside = _writable(context, part, data.shape[axis], validate_indices)
-        targets = targets * data.shape[axis] + along
-        if inside is not None:
-            keep = inside if keep is None else keep & inside
-    rows = data.reshape(data.shape[:depth].numel(), -1)
-    return _write(rows, targets, keep, updates.reshape(count, rows.shape[1]), mode).reshape(data.shape)
+    """The same without negative indices."""
+    return _scatter_nd(context, data, indices, updates, mode, validate_indices)

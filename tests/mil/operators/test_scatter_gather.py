@@ -67,10 +67,10 @@ def test_gather_in_batches(seed, batch, lead, tail, wanted):
 def test_indices_out_of_range_when_reading():
     x = np.arange(4, dtype=np.float32)
     indices = np.array([-1, -4, 4, 99, -99], np.int32)
-    np.testing.assert_array_equal(call("gather", x=x, indices=indices), [3, 0, 3, 3, 0])
-    np.testing.assert_array_equal(call("gather", opset="iOS15", x=x, indices=indices[:2]), [3, 0])
-    np.testing.assert_array_equal(call("gather_along_axis", x=x, indices=indices), [3, 0, 3, 3, 0])
-    np.testing.assert_array_equal(call("gather_nd", x=x, indices=indices[:, None]), [3, 0, 3, 3, 0])
+    for opset, expected in [("iOS16", [3, 0, 3, 3, 0]), ("iOS17", [0, 0, 3, 3, 0])]:  # negative ones counted once
+        np.testing.assert_array_equal(call("gather", opset=opset, x=x, indices=indices), expected)
+        np.testing.assert_array_equal(call("gather_along_axis", opset=opset, x=x, indices=indices), expected)
+        np.testing.assert_array_equal(call("gather_nd", opset=opset, x=x, indices=indices[:, None]), expected)
     for kind, shaped in [("gather", indices[1:]), ("gather_along_axis", indices[2:]), ("gather_nd", indices[:, None])]:
         with pytest.raises(UsageError, match=f"'{kind}'.*out of range for an axis of size 4"):
             call(kind, x=x, indices=shaped, validate_indices=True)
@@ -186,16 +186,26 @@ def test_integer_scatter():
         assert result.dtype == np.int32
 
 
-def test_indices_out_of_range_when_writing():
+@pytest.mark.parametrize("opset", ["iOS16", "iOS17"])
+def test_indices_out_of_range_when_writing(opset):
     data, updates = np.zeros((2, 3), np.float32), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+    last = np.float32(opset == "iOS16")  # negative indices count from the end, or no longer do
     indices = np.array([-1, 5, -9], np.int32)
-    np.testing.assert_array_equal(call("scatter", data=data, indices=indices, updates=updates), [[0, 0, 0], [1, 2, 3]])
+    result = call("scatter", opset=opset, data=data, indices=indices, updates=updates)
+    np.testing.assert_array_equal(result, [[0, 0, 0], updates[0] * last])
     along = np.array([[-1, 5, -9], [1, 0, 7]], np.int32)
-    result = call("scatter_along_axis", data=data, indices=along, updates=updates[:2], axis=0)
-    np.testing.assert_array_equal(result, _along(data, along, updates[:2]))
+    result = call("scatter_along_axis", opset=opset, data=data, indices=along, updates=updates[:2], axis=0)
+    np.testing.assert_array_equal(result, [[0, 5, 0], [4 + last, 0, 0]])
+    positions = np.array([[-1, -1], [0, 3], [2, 0], [0, 1]], np.int32)
+    values = np.array([1, 2, 3, 4], np.float32)
+    result = call("scatter_nd", opset=opset, data=data, indices=positions, updates=values)
+    np.testing.assert_array_equal(result, [[0, 4, 0], [0, 0, last]])
+
+
+def test_validated_writes_refuse_indices_out_of_range():
+    data, updates = np.zeros((2, 3), np.float32), np.ones((3, 3), np.float32)
+    indices, along = np.array([-1, 5, -9], np.int32), np.array([[-1, 5, -9], [1, 0, 7]], np.int32)
     positions = np.array([[-1, -1], [0, 3], [2, 0]], np.int32)
-    result = call("scatter_nd", data=data, indices=positions, updates=updates[0])
-    np.testing.assert_array_equal(result, [[0, 0, 0], [0, 0, 1]])
     for kind, shaped, values in [
         ("scatter", indices, updates),
         ("scatter_along_axis", along, updates[:2]),
@@ -203,15 +213,6 @@ def test_indices_out_of_range_when_writing():
     ]:
         with pytest.raises(UsageError, match=f"'{kind}'.*out of range"):
             call(kind, data=data, indices=shaped, updates=values, validate_indices=True)
-
-
-def _along(data, indices, updates):
-    expected = data.copy()
-    for (row, column), index in np.ndenumerate(indices):
-        index = index + len(data) if index < 0 else index
-        if 0 <= index < len(data):
-            expected[index, column] += updates[row, column]
-    return expected
 
 
 def test_an_unknown_mode_is_named():
