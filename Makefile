@@ -5,9 +5,10 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow bench clean
+.PHONY: help setup parity test lint slow coremltools-tests bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ test: lint  ## ruff, mypy and all tests
 
 slow: $(STAMP)  ## the exhaustive and full-size tests
 	$(PY) -m pytest -m slow
+
+coremltools-tests: $(STAMP)  ## coremltools' own tests through the reference runtime (long)
+	OMP_NUM_THREADS=1 $(PY) -m parity.coreml.conformance --workers $(JOBS)
 
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks

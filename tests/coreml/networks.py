@@ -228,9 +228,57 @@ def resnet() -> Network:
     return Network(module, {"image": torch.randn(1, 3, 64, 64)})
 
 
+def detector() -> Network:
+    """A small anchor-free head; its boxes and scores go through non-maximum suppression (see `test_networks`)."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.SiLU())
+            self.boxes = nn.Conv2d(16, 4, 1)
+            self.classes = nn.Conv2d(16, 3, 1)
+            steps = torch.arange(8.0) + 0.5
+            self.register_buffer("centres", torch.stack(torch.meshgrid(steps, steps, indexing="xy")).flatten(1))
+
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.body(image)
+            distances = self.boxes(features).flatten(2)
+            centres = self.centres + distances[:, :2].tanh()
+            boxes = torch.cat([centres, 2 + distances[:, 2:].exp()], dim=1).transpose(1, 2)
+            return boxes, self.classes(features).flatten(2).sigmoid().transpose(1, 2)
+
+    return Network(Detector(), {"image": torch.randn(1, 3, 32, 32)})
+
+
+class Decoder(nn.Module):
+    """One attention block with a cache of keys and values that each step extends: a transformer with state."""
+
+    def __init__(self, width: int = 32, heads: int = 4, length: int = 16) -> None:
+        super().__init__()
+        self.heads, self.length = heads, length
+        self.embedding = nn.Embedding(50, width)
+        self.projection = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, 50)
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("keys", torch.zeros(1, heads, length, width // heads))
+        self.register_buffer("values", torch.zeros(1, heads, length, width // heads))
+
+    def forward(self, token: Tensor, position: Tensor) -> Tensor:
+        hidden = self.embedding(token)
+        parts = self.projection(self.norm(hidden)).view(1, 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts[0], parts[1], parts[2]
+        here = (torch.arange(self.length) == position).view(1, 1, -1, 1).to(key.dtype)
+        self.keys.mul_(1 - here).add_(key * here)
+        self.values.mul_(1 - here).add_(value * here)
+        scores = query @ self.keys.transpose(-1, -2) / query.shape[-1] ** 0.5
+        scores = scores + (torch.arange(self.length) > position).to(scores.dtype) * -1e4
+        attended = (scores.softmax(-1) @ self.values).transpose(1, 2).reshape(1, 1, -1)
+        return self.output(hidden + attended)
+
+
 ALL: dict[str, Callable[[], Network]] = {
     each.__name__: each
-    for each in (text_encoder, unet, vae_decoder, vae_encoder, controlnet, safety_checker, lstm, resnet)
+    for each in (text_encoder, unet, vae_decoder, vae_encoder, controlnet, safety_checker, lstm, resnet, detector)
 }
 
 

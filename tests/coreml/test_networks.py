@@ -23,6 +23,7 @@ BOUNDS = {
     "safety_checker": (60, 110),
     "lstm": (60, 110),
     "resnet": (60, 110),
+    "detector": (50, 110),
 }
 
 
@@ -64,3 +65,76 @@ def test_network_equals_pytorch(ct, name, precision, tmp_path):
             np.testing.assert_array_equal(got, expected)
         else:
             assert psnr(got, expected) >= bound, (feature.name, psnr(got, expected))
+
+
+def test_transformer_with_state_equals_pytorch_at_every_step(ct, tmp_path):
+    import torch
+
+    torch.manual_seed(SEED)
+    module = networks.Decoder().eval().requires_grad_(False)
+    example = (torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32))
+    traced = torch.jit.trace(module, example, check_trace=False)
+    path = tmp_path / "decoder.mlpackage"
+    ct.convert(
+        traced,
+        inputs=[ct.TensorType("token", (1, 1), dtype=np.int32), ct.TensorType("position", (1,), dtype=np.int32)],
+        outputs=[ct.TensorType("logits")],
+        states=[
+            ct.StateType(ct.TensorType(shape=tuple(buffer.shape), dtype=np.float16), name=name)
+            for name, buffer in module.named_buffers()
+        ],
+        minimum_deployment_target=ct.target.iOS18,
+        skip_model_load=True,
+    ).save(str(path))
+    module.keys.zero_()
+    module.values.zero_()
+    model = coreml.load(path, runtime="reference")
+    state = model.make_state()
+    tokens = np.random.default_rng(SEED).integers(0, 50, 12)
+    for position, token in enumerate(tokens):
+        given = {"token": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
+        expected = module(*(torch.from_numpy(value) for value in given.values())).numpy()
+        assert psnr(model.predict(given, state=state)["logits"], expected) >= 60
+    forgetful = model.predict(given, state=model.make_state())["logits"]
+    assert psnr(forgetful, expected) < 40  # the state is what makes the difference
+
+
+def test_non_maximum_suppression_of_a_detector(ct, mb, tmp_path):
+    """The boxes that the program keeps are those of a plain greedy suppression in NumPy."""
+    boxes, scores = networks.reference(networks.build("detector", SEED))
+
+    @mb.program(input_specs=[mb.TensorSpec(boxes.shape), mb.TensorSpec(scores.shape)], opset_version=ct.target.iOS16)
+    def program(boxes, scores):
+        return mb.non_maximum_suppression(
+            boxes=boxes, scores=scores, iou_threshold=0.4, score_threshold=0.53, max_boxes=40
+        )
+
+    path = tmp_path / "suppression.mlpackage"
+    ct.convert(
+        program,
+        minimum_deployment_target=ct.target.iOS16,
+        compute_precision=ct.precision.FLOAT32,
+        skip_model_load=True,
+    ).save(str(path))
+    kept = coreml.load(path, runtime="reference").predict({"boxes": boxes, "scores": scores})
+    kept_boxes, kept_scores, kept_indices, count = kept.values()
+    expected = _greedy(boxes[0], scores[0].max(axis=1), overlap=0.4, threshold=0.53)
+    assert 5 < len(expected) < 40
+    assert int(count[0]) == len(expected)
+    np.testing.assert_array_equal(kept_indices[0, : len(expected)], expected)
+    np.testing.assert_allclose(kept_boxes[0, : len(expected)], boxes[0, expected], rtol=1e-6)
+    np.testing.assert_allclose(kept_scores[0, : len(expected)], scores[0, expected], rtol=1e-6)
+
+
+def _greedy(boxes: np.ndarray, scores: np.ndarray, *, overlap: float, threshold: float) -> list[int]:
+    """Return the indices of kept boxes (centre x, centre y, width, height), best first."""
+    low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        if scores[index] <= threshold:
+            break
+        sides = np.clip(np.minimum(high[index], high[kept]) - np.maximum(low[index], low[kept]), 0, None)
+        shared = sides.prod(axis=1)
+        if (shared / (boxes[index, 2:].prod() + boxes[kept, 2:].prod(axis=1) - shared) <= overlap).all():
+            kept.append(int(index))
+    return kept
