@@ -175,13 +175,17 @@ class _Builder:
             return None
         try:
             operator = operators.get(kind, self.opset, value=name)
-            operator.check(message.inputs, value=name)
+            # before iOS 18 the inputs of constexpr operators stand among the attributes
+            attributes = sorted(set(operator.parameters).intersection(message.attributes).difference(message.inputs))
+            operator.check([*message.inputs, *attributes], value=name)
         except UnsupportedError as error:
             raise UnsupportedError(f"{self.where}: {error}") from None
         inputs = {
             parameter: self.bindings(argument, scope, user, parameter)
             for parameter, argument in sorted(message.inputs.items())
         }
+        for parameter in attributes:
+            inputs[parameter] = (self.immediate(message.attributes[parameter], graph, user, parameter),)
         for parameter, names in inputs.items():
             if len(names) != 1 and parameter not in operator.variadic:
                 raise FormatError(f"{self.where}: {user}: input {parameter} has {len(names)} values, expected one")
@@ -191,20 +195,23 @@ class _Builder:
 
     def bindings(self, argument: Any, scope: tuple[Graph, ...], user: str, parameter: str) -> tuple[str, ...]:
         names = []
-        for index, binding in enumerate(argument.arguments):
+        for binding in argument.arguments:
             kind = binding.WhichOneof("binding")
             if kind == "name":
                 self.resolve(binding.name, scope, user)
                 names.append(binding.name)
             elif kind == "value":
-                graph = scope[-1]
-                name = f"%{len(graph.constants)}:{parameter}:{index}"
-                graph.types[name] = values.type_of(binding.value.type, f"{self.where}: {user}: input {parameter}")
-                graph.constants[name] = binding.value
-                names.append(name)
+                names.append(self.immediate(binding.value, scope[-1], user, parameter))
             else:
                 raise FormatError(f"{self.where}: {user}: input {parameter} has neither a name nor a value")
         return tuple(names)
+
+    def immediate(self, value: Any, graph: Graph, user: str, parameter: str) -> str:
+        """Make a value that stands in the operation itself a constant of the block, and return its name."""
+        name = f"%{len(graph.constants)}:{parameter}"
+        graph.types[name] = values.type_of(value.type, f"{self.where}: {user}: input {parameter}")
+        graph.constants[name] = value
+        return name
 
 
 def _name(message: Any) -> str:
