@@ -18,6 +18,9 @@ from parity.errors import ParityError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
 COMMANDS: dict[str, str] = {
+    "inspect": "tell what a folder of Core ML models is and what each app release can do with it",
+    "repair": "make models of old converter releases work again, without the PyTorch checkpoint",
+    "diff": "compare two Core ML models by features, operators and weights",
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
 }

@@ -1,0 +1,97 @@
+"""``parity inspect``: what a folder of Core ML models is, who made it, and what each app release can do with it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from parity.errors import UsageError
+from parity.files import replacing
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", metavar="PATH", help="folder, .mlpackage, .mlmodelc or .zip")
+    parser.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="DEMAND",
+        help="exit with 1 unless it holds, e.g. 'img2img on swift>=1.1'; may be given several times",
+    )
+    parser.add_argument("--accept-degraded", action="store_true", help="let a demand be met by 'with a flaw' too")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write all records as JSON (to the terminal)"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
+    parser.add_argument("--evidence", action="store_true", help="say why each component is ascribed to its releases")
+    parser.add_argument(
+        "--tables", action="append", default=[], metavar="FILE", help="TOML file with further releases or apps"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Inspect, print or write, check the demands; 0 when all hold."""
+    from parity.contracts import capability
+    from parity.contracts.consumers import consumers
+    from parity.contracts.converters import converters
+    from parity.contracts.inspect import inspect
+
+    extra = tuple(Path(name) for name in arguments.tables)
+    apps = consumers(extra)
+    for demand in arguments.require:  # a slip in the demand should not cost an inspection
+        task, _, rest = demand.partition(" on ")
+        if not rest:
+            raise UsageError(f"requirement '{demand}' must read 'TASK on CONSUMER', e.g. 'img2img on swift>=1.1'")
+        apps.task(task.strip()), apps.select(rest)
+    inspection = inspect(arguments.path, extra=extra)
+    matrices = [capability.capabilities(bundle, tables=apps) for bundle in inspection.bundles]
+    requirements = [
+        capability.require(demand, inspection, tables=apps, degraded=arguments.accept_degraded)
+        for demand in arguments.require
+    ]
+    if arguments.json is not None:
+        document = {
+            "inspection": _plain(inspection),
+            "capabilities": [
+                {"bundle": m.bundle, "cells": [_plain(cell) for cell in m.cells.values()]} for m in matrices
+            ],
+            "requirements": [_plain(requirement) for requirement in requirements],
+        }
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        if arguments.json == "-":
+            sys.stdout.write(text)
+        else:
+            with replacing(arguments.json) as path:
+                path.write_text(text, encoding="utf-8")
+    if arguments.html:
+        from parity.contracts.page import render
+
+        with replacing(arguments.html) as path:
+            path.write_text(render(inspection, matrices, requirements, converters(extra)), encoding="utf-8")
+    if arguments.json != "-":
+        from rich.console import Console
+
+        from parity.contracts.terminal import show, show_requirements
+
+        console = Console(highlight=False, soft_wrap=False)
+        show(inspection, matrices, converters(extra), console, evidence=arguments.evidence)
+        show_requirements(requirements, console)
+        if arguments.html:
+            console.print(f"page: {arguments.html}")
+    return 0 if all(requirement.met for requirement in requirements) else 1
+
+
+def _plain(record: Any) -> Any:
+    """Turn a frozen record into what JSON can hold."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: _plain(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): _plain(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple, frozenset)):
+        return [_plain(value) for value in record]
+    return record

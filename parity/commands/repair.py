@@ -1,0 +1,100 @@
+"""``parity repair``: make models of old converter releases work again, without the PyTorch checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import UsageError
+
+if TYPE_CHECKING:
+    from parity.contracts.inspection import Bundle
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", metavar="PATH", help="folder, .mlpackage or .mlmodelc")
+    parser.add_argument("-o", "--output", metavar="OUT", help="folder for the results (one model: also a .mlpackage)")
+    parser.add_argument("--in-place", action="store_true", help="replace the models themselves instead of -o")
+    parser.add_argument("--for", dest="consumer", metavar="CONSUMER", help="for whom, e.g. S3 or swift==0.3.0")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="REPAIR", help="do just this (several times: these)"
+    )
+    parser.add_argument("--packages", action="store_true", help="only rebuild compiled models as packages")
+    parser.add_argument("--complete", action="store_true", help="copy the models that need nothing to OUT as well")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    parser.add_argument("--no-proof", action="store_true", help="do not execute the repaired models")
+    parser.add_argument("--reference", metavar="DIR", help="diffusers checkpoint: compare encoders with PyTorch too")
+    parser.add_argument("--force", action="store_true", help="replace existing results")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Plan, and unless it is a dry run, write and prove; 0 when nothing was refused, else 1."""
+    from parity.contracts import repair
+    from parity.contracts.consumers import consumers
+    from parity.contracts.inspect import inspect
+
+    if bool(arguments.output) == arguments.in_place and not arguments.dry_run:
+        raise UsageError("say where to: either -o OUT or --in-place")
+    chosen = consumers().select(arguments.consumer) if arguments.consumer else (None,)
+    if len(chosen) > 1:
+        names = ", ".join(consumer.id for consumer in chosen if consumer)
+        raise UsageError(f"--for {arguments.consumer} names {len(chosen)} consumers ({names}); choose one")
+    only = ("package",) if arguments.packages else tuple(arguments.only)
+    inspection = inspect(arguments.path)
+    plan = repair.plan(inspection, only=only, consumer=chosen[0])
+    for job in plan.jobs:
+        print(f"{job.component.path}  ({job.component.kind})")
+        for name in job.repairs:
+            print(f"  {name}: {repair.REPAIRS[name]}")
+        if job.name != job.component.path:
+            print(f"  written as {job.name}")
+    for path, reason in plan.refused:
+        print(f"{path}: cannot be repaired: {reason}")
+    if not plan.jobs:
+        print("nothing to repair")
+    if arguments.dry_run:
+        return 1 if plan.refused else 0
+    output = _output(arguments, inspection.single)
+    results = repair.apply(
+        plan,
+        output,
+        force=arguments.force or arguments.in_place,
+        prove=not arguments.no_proof,
+        reference=Path(arguments.reference) if arguments.reference else None,
+    )
+    for result in results:
+        print(f"wrote {result.target}")
+        for text in (*result.changes, *map(str, result.proofs)):
+            print(f"  {text}")
+    if arguments.complete and not arguments.in_place and not inspection.single:
+        _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
+    return 1 if plan.refused else 0
+
+
+def _output(arguments: argparse.Namespace, single: bool) -> Path:
+    if not arguments.in_place:
+        return Path(arguments.output)
+    path = Path(arguments.path)
+    if single and path.suffix == ".mlmodelc":
+        raise UsageError(f"{path}: a compiled model becomes a package; name an output with -o")
+    return path if single else Path(arguments.path)
+
+
+def _tokenizers(bundles: tuple[Bundle, ...]) -> list[str]:
+    return [name if bundle.path == "." else f"{bundle.path}/{name}" for bundle in bundles for name in bundle.tokenizer]
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        destination = target / name
+        if destination.exists() or not (source / name).exists():
+            continue
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, destination, symlinks=True)
+        else:
+            shutil.copyfile(source / name, destination)
+        print(f"copied {destination}")

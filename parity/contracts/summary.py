@@ -1,0 +1,195 @@
+"""The texts that the terminal table and the page share: columns, short forms, and reasons numbered once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parity.contracts.capability import Matrix, Reason, shown
+from parity.contracts.consumers import Consumer, Task
+from parity.contracts.converters import Converters
+from parity.contracts.inspection import Bundle, Component
+
+MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
+LEGEND = "✓ works   ~ with a flaw or only on some systems   ✗ fails   ? cannot be told   · no such task in the release"
+APPS = {
+    "swift": "Swift package",
+    "python": "Python pipeline",
+    "mochi": "Mochi Diffusion",
+    "diffusers-app": "swift-coreml-diffusers",
+}
+_FAMILIES = {
+    "sd1": "Stable Diffusion 1",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "SDXL",
+    "sdxl-refiner": "SDXL refiner",
+    "sd3": "Stable Diffusion 3",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task's cells for one app: (consumer, verdict, number of its note or 0)."""
+
+    task: Task
+    cells: tuple[tuple[Consumer, str, int], ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A numbered reason, and the cells that it stands for as ``img2img: Swift package 0.4.0, 1.0.0``."""
+
+    number: int
+    reason: Reason
+    where: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """One app's part of the matrix."""
+
+    app: str
+    consumers: tuple[Consumer, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A matrix made ready for reading: blocks by app, notes in order of appearance."""
+
+    blocks: tuple[Block, ...]
+    notes: tuple[Note, ...]
+
+
+def overview(matrix: Matrix, bundle: Bundle) -> Overview:
+    """Arrange a matrix by app and number its reasons; equal reasons get one number.
+
+    A task that a release does not have gets no number: its column head says enough.
+    """
+    numbers: dict[Reason, int] = {}
+    places: dict[Reason, dict[str, list[Consumer]]] = {}
+    blocks = []
+    tasks = shown(matrix, bundle)
+    for app in dict.fromkeys(consumer.app for consumer in matrix.consumers):
+        columns = tuple(consumer for consumer in matrix.consumers if consumer.app == app)
+        rows = []
+        for task in tasks:
+            cells = []
+            for consumer in columns:
+                cell = matrix.cell(task.id, consumer.id)
+                number = 0
+                for position, reason in enumerate(r for r in cell.reasons if r.rule):
+                    known = numbers.setdefault(reason, len(numbers) + 1)
+                    places.setdefault(reason, {}).setdefault(task.id, []).append(consumer)
+                    number = known if position == 0 else number
+                cells.append((consumer, "absent" if _no_task(cell.reasons, consumer, task) else cell.verdict, number))
+            rows.append(Row(task, tuple(cells)))
+        if any(task.id in consumer.tasks for task in tasks for consumer in columns):
+            blocks.append(Block(app, columns, tuple(rows)))
+    notes = [Note(number, reason, _places(places[reason], matrix.consumers)) for reason, number in numbers.items()]
+    return Overview(tuple(blocks), tuple(notes))
+
+
+def headline(bundle: Bundle, tables: Converters) -> str:
+    """Say in one line what a folder is."""
+    family = _FAMILIES.get(bundle.family, "unknown family")
+    if bundle.family == "sd1" and not any(c.sizes.get("D") == 768 for c in bundle.components):
+        family = "Stable Diffusion 1 or 2"  # the width that tells them apart is that of neither
+    parts = [family]
+    if bundle.facts["unet_channels"] == "9":
+        parts.append("inpainting (9 channels)")
+    if bundle.facts["image_size"] not in ("absent", "assumed"):
+        parts.append(f"{bundle.facts['image_size']} pixels")
+    if bundle.prediction == "v":
+        parts.append("v-prediction")
+    size = sum(c.weight_bytes for c in bundle.components)
+    count = len(bundle.components)
+    parts.append(f"{count} model{'s' if count != 1 else ''}, {megabytes(size)} of weights")
+    parts.append({"packages": "packages", "compiled": "compiled", "mixed": "packages and compiled"}[bundle.layout])
+    if bundle.windows:
+        parts.append(f"made by {windows(bundle.windows, tables)}")
+    return " · ".join(parts)
+
+
+def windows(ids: tuple[str, ...], tables: Converters) -> str:
+    """Name windows for people: tags where there are, runs shortened, e.g. ``0.4.0 to C6b``."""
+    if not ids:
+        return "no known release"
+    names = {window.id: (window.releases[0] if window.releases else window.id) for window in tables.windows}
+    order = [window.id for window in tables.windows]
+    positions = sorted(order.index(name) for name in ids)
+    if len(positions) == len(order):
+        return "any release"
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    texts = []
+    for run in runs:
+        first, last = names[order[run[0]]], names[order[run[-1]]]
+        texts.append(first if len(run) == 1 else f"{first} to {last}")
+    return ", ".join(texts)
+
+
+def precision(component: Component) -> str:
+    """Say how weights are stored, the largest part first."""
+    total = sum(component.fingerprint.storage.values())
+    parts = sorted(component.fingerprint.storage.items(), key=lambda item: -item[1])
+    shown_parts = [name for name, size in parts if total and size / total >= 0.02]
+    return " + ".join(shown_parts) or "–"
+
+
+def sizes(component: Component) -> str:
+    """Say the sizes that matter for a component."""
+    known = component.sizes
+    parts = []
+    if "h" in known:
+        parts.append(f"latents {known['h']}×{known['w']}")
+    if "B" in known:
+        parts.append(f"batch {known['B']}")
+    width = known.get("D", known.get("E1", known.get("E2")))
+    if width:
+        parts.append(f"width {width}")
+    if "Hs" in known:
+        parts.append(f"images {known['Hs']}×{known['Ws']}")
+    return ", ".join(parts)
+
+
+def title(component: Component) -> str:
+    """Name a component for a table: kind, chunk and form."""
+    name = component.kind if component.kind != "broken" else f"{component.named or 'model'} (broken)"
+    if component.chunk:
+        name += f" chunk {component.chunk}"
+    return f"{name} ({component.contract})" if component.contract else name
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"
+
+
+def _no_task(reasons: tuple[Reason, ...], consumer: Consumer, task: Task) -> bool:
+    return task.id not in consumer.tasks and not any(reason.rule for reason in reasons)
+
+
+def _places(tasks: dict[str, list[Consumer]], order: tuple[Consumer, ...]) -> str:
+    """``img2img on Swift package 0.4.0 to 1.0.0; Mochi Diffusion 3.2``: runs of releases shortened."""
+    chosen = {consumer.id for consumers in tasks.values() for consumer in consumers}
+    texts = []
+    for app in dict.fromkeys(consumer.app for consumer in order):
+        columns = [consumer for consumer in order if consumer.app == app]
+        runs: list[list[Consumer]] = []
+        for position, consumer in enumerate(columns):
+            if consumer.id in chosen:
+                if runs and columns[position - 1] is runs[-1][-1]:
+                    runs[-1].append(consumer)
+                else:
+                    runs.append([consumer])
+        labels = [run[0].label if len(run) == 1 else f"{run[0].label} to {run[-1].label}" for run in runs]
+        if labels:
+            texts.append(f"{APPS.get(app, app)} {', '.join(labels)}")
+    return f"{', '.join(tasks)} on {'; '.join(texts)}"
