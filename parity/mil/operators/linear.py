@@ -14,7 +14,9 @@ from parity.mil.operators.registry import Context, operator
 
 @operator("linear", accumulates=True)
 def linear(context: Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``x @ weight.T + bias``."""
+    """``x @ weight.T + bias``; integers meet floating-point numbers as such (iOS 17)."""
+    if x.dtype != weight.dtype:
+        x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     if context.half_accumulate:
         rows = x.unsqueeze(0) if x.dim() == 1 else x
         result = accumulate.matmul(rows, weight.T).reshape(*x.shape[:-1], -1)
@@ -27,6 +29,8 @@ def matmul(
     context: Context, x: torch.Tensor, y: torch.Tensor, transpose_x: bool = False, transpose_y: bool = False
 ) -> torch.Tensor:
     """Batched matrix product with NumPy's broadcasting; a transposition leaves vectors alone."""
+    if x.dtype != y.dtype:  # one of them constant, iOS 17
+        x, y = x.float(), y.float()
     if transpose_x and x.dim() > 1:
         x = x.mT
     if transpose_y and y.dim() > 1:

@@ -54,6 +54,14 @@ def test_integer_products():
     np.testing.assert_array_equal(call("linear", x=x, weight=y.T.copy()), x @ y)
 
 
+def test_integers_and_floating_point_numbers_multiply():
+    x, y = rng(1).integers(-9, 9, (2, 3)).astype(np.int32), _normal(rng(2), (3, 4))
+    np.testing.assert_allclose(call("matmul", x=x, y=y), x @ y, rtol=1e-6)
+    np.testing.assert_allclose(call("matmul", x=y.T.copy(), y=x, transpose_y=True), y.T @ x.T, rtol=1e-6)
+    bias = np.arange(2, dtype=np.int32)
+    np.testing.assert_allclose(call("linear", x=y.T.copy(), weight=x, bias=bias), y.T @ x.T + bias, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("equation", "one", "other"),
     [
