@@ -95,8 +95,11 @@ class Constants:
         """Return a constant as operators take it."""
         return self.resolve(name)[0]
 
-    def resolve(self, name: str) -> tuple[Any, bool]:
-        """Return a constant and whether it is kept, so that the caller may keep a reference to it too."""
+    def resolve(self, name: str, *, keep: bool = True) -> tuple[Any, bool]:
+        """Return a constant and whether it is kept, so that the caller may keep a reference to it too.
+
+        ``keep=False`` is for values that only go into another constant.
+        """
         if name in self._kept:
             return self._kept[name], True
         if name in self._folded:
@@ -105,8 +108,8 @@ class Constants:
             value = self._decode(name)
         else:
             assert self.outer is not None
-            return self.outer.resolve(name)
-        kept = self.budget.take(_bytes(value))
+            return self.outer.resolve(name, keep=keep)
+        kept = keep and self.budget.take(_bytes(value))
         if kept:
             self._kept[name] = value
         return value, kept

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.mil.blobs import Weights
-from parity.mil.constants import Budget
+from parity.mil.constants import Budget, Constants
 from parity.mil.graph import Graph, Node
 
-Rewrite = Callable[[Graph, list[Node], frozenset[str], frozenset[str]], list[Node]]
-"""``rewrite(graph, nodes, wanted, constant) -> nodes``: faster operations for the same wanted values."""
+Rewrite = Callable[[Graph, list[Node], frozenset[str], frozenset[str], Constants], list[Node]]
+"""``rewrite(graph, nodes, wanted, constant, constants) -> nodes``: faster operations for the same wanted values."""
 
 
 @dataclass(frozen=True, slots=True)

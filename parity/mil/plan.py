@@ -89,7 +89,7 @@ class Plan:
         self._fixed = {name for name in (*graph.constants, *graph.captured) if name not in given}
         nodes = self._fold(needed(graph, wanted, frozenset(given), all_states=all_states))
         if options.rewrite is not None:
-            nodes = self._fold(options.rewrite(graph, nodes, frozenset(wanted), frozenset(self._fixed)))
+            nodes = self._fold(options.rewrite(graph, nodes, frozenset(wanted), frozenset(self._fixed), self.constants))
         self.given = tuple(self._slot(name) for name in given)
         self._check_complete(nodes, set(given), wanted)
         self.steps = [self._step(node) for node in nodes]
@@ -118,7 +118,7 @@ class Plan:
         step = self._step(node)
         kwargs = dict(step.fixed)
         for parameter, names in step.pending:
-            kwargs[parameter] = self._constant(node, parameter, names)[0]
+            kwargs[parameter] = self._constant(node, parameter, names, keep=False)[0]
         result = self._call(step, kwargs)
         parts = result if isinstance(result, tuple) else (result,)
         finish = step.finishes[index]
@@ -252,12 +252,12 @@ class Plan:
                 left.append((parameter, names))
         step.pending = left
 
-    def _constant(self, node: Node, parameter: str, names: tuple[str, ...]) -> tuple[Any, bool]:
+    def _constant(self, node: Node, parameter: str, names: tuple[str, ...], *, keep: bool = True) -> tuple[Any, bool]:
         variadic = parameter in node.operator.variadic
         if parameter in node.operator.static:
             plain = tuple(self.constants.python(name) for name in names)
             return (plain if variadic else plain[0]), True
-        resolved = [self.constants.resolve(name) for name in names]
+        resolved = [self.constants.resolve(name, keep=keep) for name in names]
         kept = all(k for _, k in resolved)
         return (tuple(v for v, _ in resolved) if variadic else resolved[0][0]), kept
 
