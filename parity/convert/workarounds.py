@@ -78,8 +78,29 @@ CONVERSION_DATE: Final = Workaround(
     ">=9.0",
     "coremltools writes today's date into the metadata, so equal input would not give equal files",
 )
+BOUNDARY_ORDER: Final = Workaround(
+    "boundary-order",
+    "coremltools",
+    ">=8.0",
+    "bisect_model collects the tensors that cross the cut in a set, so the halves' features come in a random order",
+)
+SAFETY_NOISE: Final = Workaround(
+    "safety-noise",
+    "diffusers",
+    ">=0.10",
+    "the safety checker logs a warning for users of pipelines when random inputs are found unsafe",
+)
 
-ALL: Final = (IMPORT_NOISE, TRACE_NOISE, CONVERT_NOISE, LOADING_BARS, PROGRESS, CONVERSION_DATE)
+ALL: Final = (
+    IMPORT_NOISE,
+    TRACE_NOISE,
+    CONVERT_NOISE,
+    LOADING_BARS,
+    PROGRESS,
+    CONVERSION_DATE,
+    BOUNDARY_ORDER,
+    SAFETY_NOISE,
+)
 
 _IMPORT_MESSAGES: Final = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
 _CONVERT_MESSAGES: Final = ("Saving value type of int64 into a builtin type of int32", "Tuple detected at graph output")
@@ -196,6 +217,33 @@ def _bars(report: Report | None) -> Iterator[None]:
     finally:
         for (module, name), original in zip(places, before, strict=True):
             setattr(module, name, original)
+
+
+@contextmanager
+def checking_safety() -> Iterator[None]:
+    """Surround a call of diffusers' safety checker."""
+    logger = logging.getLogger("diffusers.pipelines.stable_diffusion.safety_checker")
+    before = logger.disabled
+    logger.disabled = before or SAFETY_NOISE.needed
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
+def cutting() -> Iterator[None]:
+    """Surround ``coremltools.models.utils.bisect_model``."""
+    coremltools()
+    import coremltools.models.utils as utils
+
+    original = utils._get_first_chunk_outputs
+    if BOUNDARY_ORDER.needed:
+        utils._get_first_chunk_outputs = lambda *arguments: sorted(original(*arguments), key=lambda var: var.name)
+    try:
+        yield
+    finally:
+        utils._get_first_chunk_outputs = original
 
 
 def remove_conversion_date(metadata: Any) -> None:

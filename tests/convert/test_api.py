@@ -1,0 +1,229 @@
+"""Existing output, resuming, the cache, drift, full disks: nothing half-written, nothing overwritten unasked."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import convert
+from parity.cli import main
+from parity.convert import api, build, check, lower, plan
+from parity.errors import ParityError, UnsupportedError, UsageError
+
+Model = Callable[[str], Path]
+
+
+def text_encoder(folder: Path, output: Path, **options: object) -> Path:
+    made = convert.convert(folder, output, components=["text_encoder"], check=False, **options)  # type: ignore[arg-type]
+    return made["text_encoder"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_an_existing_package_is_kept_unless_the_request_is_the_same_or_forced(model: Model, tmp_path: Path) -> None:
+    package = text_encoder(model("sd1"), tmp_path, contract="0.4.0")
+    before = package.stat().st_mtime_ns
+    assert text_encoder(model("sd1"), tmp_path, contract="0.4.0") == package
+    assert package.stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="exists and was made by another request; remove it or use --force"):
+        text_encoder(model("sd1"), tmp_path, contract="1.0.0")
+    assert package.stat().st_mtime_ns == before
+    text_encoder(model("sd1"), tmp_path, contract="1.0.0", force=True)
+    assert package.stat().st_mtime_ns != before
+    (tmp_path / "conversion.json").unlink()
+    with pytest.raises(UsageError, match="another request"):
+        text_encoder(model("sd1"), tmp_path, contract="1.0.0")
+
+
+def test_an_interrupted_conversion_goes_on(model: Model, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def interrupt(component: str, stage: str, done: int, total: int) -> None:
+        if component == "vae_decoder" and stage == "trace":
+            raise KeyboardInterrupt
+
+    components = ["text_encoder", "vae_decoder"]
+    with pytest.raises(KeyboardInterrupt):
+        convert.convert(model("sd1"), tmp_path, components=components, progress=interrupt, check=False)
+    assert files(tmp_path) == ["Stable_Diffusion_version_tiny-sd1_text_encoder.mlpackage", "conversion.json"]
+    made = convert.convert(
+        model("sd1"), tmp_path, components=components, progress=lambda c, *_: seen.append(c), check=False
+    )
+    assert set(seen) == {"vae_decoder"}
+    assert all(path.is_dir() for path in made.values())
+
+
+def test_progress_names_component_stage_and_passes(model: Model, tmp_path: Path) -> None:
+    seen: list[tuple[str, str, int, int]] = []
+    convert.convert(
+        model("sd1"), tmp_path, components=["text_encoder"], progress=lambda *report: seen.append(report), check=False
+    )
+    assert {component for component, *_ in seen} == {"text_encoder"}
+    stages = list(dict.fromkeys(stage for _, stage, *_ in seen))
+    assert stages[:3] == ["load", "trace", "MIL Ops"]
+    assert stages[-2:] == ["backend_mlprogram", "done"]
+    assert max(total for *_, total in seen) > 50
+    assert all(0 <= done <= total for *_, done, total in seen)
+
+
+def test_cache_answers_without_torch_and_follows_the_content(model: Model, tmp_path: Path) -> None:
+    first = convert.cached(model("sd1"), components=["text_encoder"])["text_encoder"]
+    code = (
+        "import sys; from parity import convert;"
+        "print(convert.cached(sys.argv[1], components=['text_encoder'])['text_encoder']); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(model("sd1"))]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout.split()
+    assert out == [str(first), "False"]
+    other = tmp_path / model("sd1").name
+    shutil.copytree(model("sd1"), other)
+    assert convert.cached(other, components=["text_encoder"])["text_encoder"] == first, "the place does not matter"
+    weights = other / "text_encoder" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1  # one bit of one weight
+    weights.write_bytes(data)
+    assert convert.cached(other, components=["text_encoder"])["text_encoder"] != first
+
+
+def test_every_setting_and_library_is_part_of_the_key(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(**settings: object) -> str:
+        (job,) = plan.plan(model("sd1"), components=["unet"], settings=plan.Settings(**settings))  # type: ignore[arg-type]
+        return api.request_key(job)
+
+    keys = {key(), key(attention="ORIGINAL"), key(contract="0.4.0"), key(height=128), key(batch=1), key(tokens=154)}
+    keys |= {key(target="macOS15"), key(compression="palette4")}
+    assert len(keys) == 8
+    assert key() in keys
+    import importlib.metadata
+
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99")
+    assert key() not in keys
+
+
+def test_a_loaded_pipeline_converts_like_its_folder(model: Model, tmp_path: Path) -> None:
+    import diffusers
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        model("sd1"), tokenizer=None, feature_extractor=None, safety_checker=None
+    )
+    loaded = convert.cached(pipeline, components=["text_encoder"], identifier="tiny-sd1")["text_encoder"]
+    folder = convert.cached(model("sd1"), components=["text_encoder"])["text_encoder"]
+    assert loaded != folder
+    assert lower.content_hash(loaded) == lower.content_hash(folder)
+
+
+HASHES = (
+    "import sys; from parity import convert; from parity.convert.lower import content_hash;"
+    "made = convert.convert(sys.argv[1], sys.argv[2], components=sys.argv[3].split(','), check=False);"
+    "print(','.join(content_hash(path) for path in made.values()))"
+)
+
+
+def _hashes(folder: Path, output: Path, components: str, seed: str) -> str:
+    command = [sys.executable, "-c", HASHES, str(folder), str(output), components]
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+
+def test_equal_input_gives_equal_bytes_whatever_the_hash_seed(model: Model, tmp_path: Path) -> None:
+    here = lower.content_hash(text_encoder(model("sd1"), tmp_path / "here"))
+    assert _hashes(model("sd1"), tmp_path / "there", "text_encoder", "1") == here
+
+
+@pytest.mark.slow
+def test_every_component_has_equal_bytes_whatever_the_hash_seed(model: Model, tmp_path: Path) -> None:
+    components = "text_encoder,unet,control-unet,vae_decoder,vae_encoder,safety_checker"
+    assert len({_hashes(model("sd1"), tmp_path / seed, components, seed) for seed in ("1", "2", "3")}) == 1
+
+
+def test_drift_removes_the_package(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted defect: one weight of the last norm is changed after the reference was made."""
+    write = build.write
+
+    def tamper(job: plan.Job, net: object, path: Path, **keywords: object) -> None:
+        write(job, net, path, **keywords)  # type: ignore[arg-type]
+        blob = path / "Data/com.apple.CoreML/weights/weight.bin"
+        data = np.fromfile(blob, np.uint8)
+        half = data.size // 2
+        data[half : half + 64] = np.full(32, 9.0, np.float16).view(np.uint8)
+        data.tofile(blob)
+
+    monkeypatch.setattr(build, "write", tamper)
+    with pytest.raises(check.DriftError, match=r"text_encoder: output \w+ .* at least 40 dB are needed"):
+        convert.convert(model("sd1"), tmp_path, components=["text_encoder"])
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_nothing(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def full(path: Path, spec: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lower, "write_spec", full)
+    with pytest.raises(ParityError, match=r"cannot be written: .*nothing was left behind"):
+        text_encoder(model("sd1"), tmp_path / "out")
+    assert files(tmp_path / "out") == []
+
+
+def test_too_little_space_is_noticed_first(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 5))
+    with pytest.raises(ParityError, match=r"GiB are needed, 0\.0 GiB are free"):
+        text_encoder(model("sd1"), tmp_path / "out")
+
+
+def test_networks_without_contract_leave_nothing(model: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model("sd1"), folder)
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps({**config, "center_input_sample": True}))
+    with pytest.raises(UnsupportedError, match="center_input_sample = True"):
+        convert.convert(folder, tmp_path / "out", components=["unet"])
+    assert files(tmp_path / "out") == []
+
+
+def test_output_that_is_a_file(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UsageError, match="is a file; name a folder"):
+        text_encoder(model("sd1"), tmp_path / "out")
+
+
+def test_command_line(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "convert",
+        str(model("sd1")),
+        "-o",
+        str(tmp_path),
+        "--components",
+        "text_encoder",
+        "--contract",
+        "0.3.0",
+    ]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "Stable_Diffusion_version_tiny-sd1_text_encoder.mlpackage" in out
+    assert "dB (bound 40)" in out
+    assert err.strip() == "converting text_encoder"
+    assert main([*arguments[:-1], "9.9"]) == 2
+    assert "unknown converter release '9.9'" in capsys.readouterr().err
+
+
+def test_psnr_in_closed_form() -> None:
+    expected = np.array([2.0, -4.0, 0.0, 1.0])
+    assert check.psnr(expected + 0.04, expected) == pytest.approx(40)
+    assert check.psnr(expected, expected + 0.04) == pytest.approx(20 * np.log10(3.96 / 0.04))
+    assert check.psnr(expected, expected) == np.inf
+    assert np.isnan(check.psnr(np.array([np.nan]), np.array([1.0])))
+    assert check.psnr(np.ones(2), np.zeros(2)) == -np.inf

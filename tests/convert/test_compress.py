@@ -1,0 +1,82 @@
+"""Compressed weights: the operators of each release, agreement with PyTorch, equal bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from parity import convert
+from parity.convert import compress, lower
+from parity.errors import UsageError
+from tests.convert.test_conversion import operations
+
+Model = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def plain(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    return convert.convert(model("sd1"), folder, components=["text_encoder"], check=False)["text_encoder"]
+
+
+@pytest.mark.parametrize(
+    ("contract", "compression", "operator", "least"),
+    [
+        ("0.4.0", "affine8", "constexpr_affine_dequantize", 30),
+        ("1.0.0", "palette8", "constexpr_lut_to_dense", 35),
+        ("main", "palette4", "constexpr_lut_to_dense", 12),
+    ],
+)
+def test_compressed_text_encoder(
+    model: Model, tmp_path: Path, contract: str, compression: str, operator: str, least: float
+) -> None:
+    made = convert.convert(
+        model("sd1"), tmp_path, contract=contract, components=["text_encoder"], compression=compression
+    )
+    assert operations(made["text_encoder"])[operator] > 0
+    (entry,) = json.loads((tmp_path / "conversion.json").read_text()).values()
+    assert entry["agreement"]["psnr"] > least
+    metadata = lower.read_spec(made["text_encoder"]).description.metadata
+    assert metadata.license.startswith("OpenRAIL (")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 6])
+def test_table_sizes(plain: Path, tmp_path: Path, bits: int) -> None:
+    target = tmp_path / "p.mlpackage"
+    compress.compress(plain, target, f"palette{bits}")
+    weights = [(p / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size for p in (plain, target)]
+    assert weights[1] < weights[0]
+    main = lower.read_spec(target).mlProgram.functions["main"]
+    block = main.block_specializations[main.opset]
+    found = [op for op in block.operations if op.type == "constexpr_lut_to_dense"]
+    assert found
+    for op in found:
+        (size,) = op.attributes["lut"].type.tensorType.dimensions
+        assert size.constant.size == 2**bits
+    gathered = {op.inputs["x"].arguments[0].name for op in block.operations if op.type == "gather"}
+    assert not gathered & {op.outputs[0].name for op in found}, "embedding tables keep their 16 bits"
+
+
+@pytest.mark.parametrize("compression", ["affine8", "palette6"])
+def test_equal_input_gives_equal_bytes(plain: Path, tmp_path: Path, compression: str) -> None:
+    for name in ("a", "b"):
+        compress.compress(plain, tmp_path / f"{name}.mlpackage", compression)
+    assert lower.content_hash(tmp_path / "a.mlpackage") == lower.content_hash(tmp_path / "b.mlpackage")
+
+
+def test_unknown_compression(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown compression 'zip'; there are affine8"):
+        compress.compress(plain, tmp_path / "z.mlpackage", "zip")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+@pytest.mark.parametrize("compression", compress.NAMES)
+def test_every_compression(model: Model, tmp_path: Path, compression: str, component: str) -> None:
+    contract = "0.4.0" if compression == "affine8" else "main"
+    convert.convert(model("sd1"), tmp_path, contract=contract, components=[component], compression=compression)
+    (entry,) = json.loads((tmp_path / "conversion.json").read_text()).values()
+    assert entry["agreement"]["psnr"] >= entry["agreement"]["bound"]

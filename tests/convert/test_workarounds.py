@@ -1,0 +1,136 @@
+"""Each workaround is still needed: without it the library shows the peculiarity. When one fails, remove its entry."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from parity import convert
+from parity.convert import workarounds
+
+Model = Callable[[str], Path]
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def _converted() -> object:
+    ct = workarounds.coremltools()
+
+    class Twice(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + x, x[:, torch.arange(2)]
+
+    traced = torch.jit.trace(Twice().eval(), torch.zeros(1, 3))
+    return ct.convert(
+        traced,
+        inputs=[ct.TensorType(name="x", shape=(1, 3))],
+        minimum_deployment_target=ct.target.macOS13,
+        skip_model_load=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has the native classes")
+def test_import_noise() -> None:
+    assert "Failed to load _MLModelProxy" in _run("import coremltools").stderr
+    assert _run("from parity.convert import workarounds; workarounds.coremltools()").stderr == ""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_trace_noise() -> None:
+    from diffusers.models.downsampling import Downsample2D
+
+    module, example = Downsample2D(8, use_conv=True).eval(), torch.zeros(1, 8, 4, 4)
+    with pytest.warns(torch.jit.TracerWarning):
+        torch.jit.trace(module, example)
+    with warnings.catch_warnings(), workarounds.tracing():
+        torch.jit.trace(module, example)
+
+
+def test_convert_noise_and_progress(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    _converted()
+    noisy = capfd.readouterr().err
+    assert "Running MIL default pipeline" in noisy
+    assert "Tuple detected at graph output" in caplog.text
+    assert "Saving value type of int64" in caplog.text
+    caplog.clear()
+    with workarounds.converting(lambda stage, done, total: seen.append(stage)):
+        _converted()
+    assert capfd.readouterr().err == ""
+    assert "Tuple detected" not in caplog.text
+    assert list(dict.fromkeys(seen)) == ["MIL Ops", "frontend_pytorch", "default", "backend_mlprogram"]
+
+
+def test_loading_bars(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    import transformers
+
+    folder = model("sd1") / "text_encoder"
+    transformers.CLIPTextModel.from_pretrained(folder)
+    assert "Loading weights" in capfd.readouterr().err
+    with workarounds.loading():
+        transformers.CLIPTextModel.from_pretrained(folder)
+    assert capfd.readouterr().err == ""
+
+
+def test_conversion_date() -> None:
+    metadata = dict(_converted().user_defined_metadata)  # type: ignore[attr-defined]
+    assert "com.github.apple.coremltools.conversion_date" in metadata
+    workarounds.remove_conversion_date(metadata)
+    assert not [key for key in metadata if "date" in key]
+
+
+def test_safety_noise(caplog: pytest.LogCaptureFixture) -> None:
+    from tests.convert.models import safety_checker
+
+    checker, clip, images = safety_checker(), torch.zeros(1, 3, 224, 224), torch.ones(1, 8, 8, 3)
+    checker.concept_embeds_weights.data.fill_(-2.0)  # every concept is found
+    logging.getLogger("diffusers").propagate = True
+    try:
+        checker(clip, images.clone())
+        assert "Potential NSFW content" in caplog.text
+        caplog.clear()
+        with workarounds.checking_safety():
+            checker(clip, images.clone())
+        assert caplog.text == ""
+    finally:
+        logging.getLogger("diffusers").propagate = False
+
+
+def test_boundary_order() -> None:
+    """coremltools returns ``list(set)``; the names in the set come back sorted."""
+    import inspect
+
+    workarounds.coremltools()
+    import coremltools.models.utils as utils
+
+    assert "boundary_vars = set()" in inspect.getsource(utils._get_first_chunk_outputs)
+    original = utils._get_first_chunk_outputs
+    with workarounds.cutting():
+        assert utils._get_first_chunk_outputs is not original
+    assert utils._get_first_chunk_outputs is original
+
+
+def test_every_workaround_names_its_versions() -> None:
+    assert len({w.name for w in workarounds.ALL}) == len(workarounds.ALL)
+    assert all(w.needed for w in workarounds.ALL), "an entry whose range ended can go"
+    assert not workarounds.Workaround("x", "torch", "<1", "").needed
+
+
+def test_a_conversion_is_silent(model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = model("sd1")
+    capfd.readouterr()  # writing the model draws a bar
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        convert.convert(folder, tmp_path, components=["text_encoder"])
+    assert capfd.readouterr().err == ""
+    assert [str(w.message) for w in caught] == []
+    assert logging.getLogger("coremltools").level == logging.NOTSET
