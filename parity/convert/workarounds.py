@@ -84,6 +84,13 @@ BOUNDARY_ORDER: Final = Workaround(
     ">=8.0",
     "bisect_model collects the tensors that cross the cut in a set, so the halves' features come in a random order",
 )
+SCALAR_ARRAYS: Final = Workaround(
+    "scalar-arrays",
+    "numpy",
+    ">=1.25,<2.4",
+    "coremltools makes a number of an array with one element, which NumPy warns about (and refuses from 2.4 on, "
+    "which is why the project asks for an older one)",
+)
 SAFETY_NOISE: Final = Workaround(
     "safety-noise",
     "diffusers",
@@ -188,6 +195,8 @@ def converting(report: Report | None = None) -> Iterator[None]:
             stack.enter_context(_bars(report))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="coremltools")  # overflow to inf, kept
+        if SCALAR_ARRAYS.needed:
+            warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # constant tensors need no full table
         yield
 

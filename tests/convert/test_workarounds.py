@@ -88,6 +88,28 @@ def test_conversion_date() -> None:
     assert not [key for key in metadata if "date" in key]
 
 
+def test_scalar_arrays() -> None:
+    ct = workarounds.coremltools()
+
+    class Cast(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(x.shape[0], int(x.shape[1] * 2) // 2)
+
+    with workarounds.tracing():
+        traced = torch.jit.trace(Cast().eval(), torch.zeros(1, 4), check_trace=False)
+
+    def converted() -> None:
+        features = {"inputs": [ct.TensorType(name="x", shape=(1, 4))], "outputs": [ct.TensorType(name="y")]}
+        ct.convert(traced, **features, skip_model_load=True)
+
+    with pytest.warns(DeprecationWarning, match="Conversion of an array with ndim > 0"):
+        converted()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        with workarounds.converting():
+            converted()
+
+
 def test_safety_noise(caplog: pytest.LogCaptureFixture) -> None:
     from tests.convert.models import safety_checker
 
@@ -132,5 +154,5 @@ def test_a_conversion_is_silent(model: Model, tmp_path: Path, capfd: pytest.Capt
         warnings.simplefilter("always")
         convert.convert(folder, tmp_path, components=["text_encoder"])
     assert capfd.readouterr().err == ""
-    assert [str(w.message) for w in caught] == []
+    assert [str(w.message) for w in caught if w.category is not ResourceWarning] == []
     assert logging.getLogger("coremltools").level == logging.NOTSET
