@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "diff": "compare two Core ML models by features, operators and weights",
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
+    "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
 }
 
 

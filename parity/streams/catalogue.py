@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from parity.errors import UsageError
+from parity.streams.numpy_generator import NumpyPCG64
 from parity.streams.numpy_legacy import NumpyLegacy
 from parity.streams.stream import Stream
+from parity.streams.swift import SwiftNumPy, SwiftNvidia, SwiftTorch
 from parity.streams.torch_cpu import TorchCPU
+from parity.streams.torch_cuda import TorchCUDA
 
-_STREAMS: dict[str, Callable[..., Stream]] = {kind.name: kind for kind in (NumpyLegacy, TorchCPU)}
+_STREAMS: dict[str, type[Stream]] = {
+    kind.name: kind for kind in (NumpyLegacy, NumpyPCG64, TorchCPU, TorchCUDA, SwiftNumPy, SwiftTorch, SwiftNvidia)
+}
 
 
 def names() -> list[str]:
@@ -18,7 +24,17 @@ def names() -> list[str]:
     return list(_STREAMS)
 
 
-def open(name: str, seed: int | Sequence[int], **options: Any) -> Stream:
+def dtypes(name: str) -> tuple[str, ...]:
+    """Return the dtypes whose normal values a stream draws, the default first."""
+    return _kind(name).dtypes
+
+
+def options(name: str) -> list[str]:
+    """Return the options that :func:`open` takes for a name."""
+    return [p.name for p in inspect.signature(_kind(name)).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def open(name: str, seed: int | Sequence[int], **chosen: Any) -> Stream:
     """Open a stream, seeded.
 
     Parameters
@@ -27,16 +43,30 @@ def open(name: str, seed: int | Sequence[int], **options: Any) -> Stream:
         One of :func:`names`.
     seed : int or sequence of int
         What the producer would be seeded with; refused where the producer refuses it, with its exception type.
-    **options
-        Named by the stream, for example ``kernel="avx2"`` for ``torch-cpu``.
+    **chosen
+        Options of the stream, for example ``kernel="libm"`` for ``torch-cpu``; :func:`options` lists them.
 
     Raises
     ------
     UsageError
         The name is unknown, or an option or the seed is not one that this stream takes.
+
+    Examples
+    --------
+    >>> from parity import streams
+    >>> streams.open("numpy-legacy", seed=93).normal(2).round(6).tolist()
+    [0.239094, 1.217645]
     """
+    kind = _kind(name)
+    known = options(name)
+    for option in chosen:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return kind(seed, **chosen)  # type: ignore[call-arg]
+
+
+def _kind(name: str) -> type[Stream]:
     try:
-        kind = _STREAMS[name]
+        return _STREAMS[name]
     except KeyError:
         raise UsageError(f"unknown stream {name!r}; there are {', '.join(_STREAMS)}") from None
-    return kind(seed, **options)

@@ -70,11 +70,11 @@ class Stream(abc.ABC):
 
     def uniform(self, shape: Shape, *, dtype: str | None = None) -> np.ndarray:
         """Draw values uniformly from [0, 1), where the producer has that."""
-        raise UnsupportedError(f"{self.name} draws no uniform values: its producer offers normal values alone")
+        raise UnsupportedError(f"{self.name} draws normal values only, not uniform ones")
 
     def integers(self, low: int, high: int, shape: Shape) -> np.ndarray:
         """Draw int64 values from [low, high), where the producer has that."""
-        raise UnsupportedError(f"{self.name} draws no integers: its producer offers normal values alone")
+        raise UnsupportedError(f"{self.name} draws normal values only, not integers")
 
     def _shape(self, shape: Shape) -> tuple[int, ...]:
         sizes: Sequence[SupportsIndex] = (shape,) if isinstance(shape, SupportsIndex) else shape
@@ -100,8 +100,3 @@ class Stream(abc.ABC):
 
     def _empty(self, shape: Shape, dtype: str) -> np.ndarray:
         return np.empty(self._shape(shape), _ARRAYS[dtype])
-
-    def _std(self, std: float) -> float:
-        if std < 0:
-            raise self._bad_shape(f"std {std}: must not be negative")
-        return float(std)

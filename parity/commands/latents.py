@@ -1,0 +1,155 @@
+"""``parity latents``: write the noise that a producer would draw, or tell where and why two arrays of it part.
+
+Exit codes: 0 written or equal, 1 different, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import streams
+from parity.errors import UsageError
+from parity.streams import catalogue, compare, files, semantics
+
+_PROGRAMS = ("diffusers", "python", "swift", "mochi")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``parity latents``."""
+    parser.add_argument("--rng", metavar="NAME", help=f"stream: {', '.join(streams.names())}")
+    parser.add_argument("--seed", type=_integer, action="append", metavar="N", help="seed; with --compare, one to try")
+    parser.add_argument("--shape", type=_shape, metavar="N,C,H,W", help="for example 1,4,64,64")
+    parser.add_argument("--dtype", help="one that the stream draws; default its first")
+    parser.add_argument("--mean", type=float, default=0.0)
+    parser.add_argument("--std", type=float, default=1.0)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .npy, .npz or .safetensors file")
+    parser.add_argument(
+        "--like",
+        choices=_PROGRAMS,
+        help="ask the stream as this program does: diffusers (a seed for each batch item: repeat --seed), "
+        "python (python_coreml_stable_diffusion), swift (image i: i-th tensor), mochi (image i: seed + i)",
+    )
+    parser.add_argument("--images", type=int, default=1, metavar="N", help="images of a swift or mochi run, stacked")
+    parser.add_argument("--kernel", help="of torch-cpu: avx2 or libm")
+    parser.add_argument("--torch-version", metavar="X.Y", help="of torch-cpu: whose rules for half types hold")
+    parser.add_argument("--gpu", metavar="MODEL", help="of torch-cuda: a model such as A100")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="compare two files, or names of streams to be drawn for --shape"
+    )
+    parser.add_argument(
+        "--detect", action="store_true", help="tell which kernel and rules this machine's torch follows"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``parity latents``."""
+    if arguments.detect:
+        return _detect()
+    if arguments.compare:
+        return _compare(arguments)
+    for needed in ("rng", "seed", "shape"):
+        if getattr(arguments, needed) is None:
+            raise UsageError(f"--{needed} is needed; for example --rng torch-cpu --seed 93 --shape 1,4,64,64")
+    values, dtype = _draw(arguments)
+    first = ", ".join(f"{value:.8g}" for value in values.reshape(-1)[:4].tolist())
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    print(f"{arguments.rng} seed {','.join(map(str, arguments.seed))}: {dtype} {list(values.shape)}")
+    print(f"first values {first}")
+    print(f"sha256 {digest}")
+    if arguments.output:
+        files.save(arguments.output, values, dtype)
+        print(f"wrote {arguments.output}")
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> tuple[np.ndarray, str]:
+    seeds, shape, options = arguments.seed, arguments.shape, _options(arguments, arguments.rng)
+    dtype = arguments.dtype or catalogue.dtypes(arguments.rng)[0]
+    scaled = (arguments.mean, arguments.std) != (0.0, 1.0)
+    if arguments.like and scaled:
+        raise UsageError("--mean and --std: programs draw standard normals and scale them afterwards; leave out --like")
+    if arguments.like == "diffusers":
+        device = {"torch-cpu": "cpu", "torch-cuda": "cuda"}.get(arguments.rng)
+        if device is None:
+            raise UsageError(f"--rng {arguments.rng}: diffusers draws from torch-cpu or torch-cuda")
+        return semantics.diffusers(seeds, shape, generator_device=device, dtype=dtype, **options), dtype
+    if len(seeds) != 1:
+        raise UsageError("several --seed: only --like diffusers has one generator for each item")
+    if arguments.like in ("swift", "mochi"):
+        if arguments.images < 1 or dtype != "float32":
+            raise UsageError(f"--like {arguments.like}: at least one image, and float32, which the package uses")
+        ask = semantics.swift if arguments.like == "swift" else semantics.mochi
+        return np.stack(ask(arguments.rng, seeds[0], shape, images=arguments.images)), "float32"
+    if arguments.like == "python":
+        if arguments.rng != "numpy-legacy" or arguments.dtype not in (None, "float16"):
+            raise UsageError("--like python: python_coreml_stable_diffusion draws numpy-legacy, rounded to float16")
+        return semantics.python_coreml_stable_diffusion(seeds[0], shape), "float16"
+    stream = streams.open(arguments.rng, seeds[0], **options)
+    return stream.normal(shape, dtype=dtype, mean=arguments.mean, std=arguments.std), dtype
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    seeds = arguments.seed or []
+    a, b = (_operand(name, arguments) for name in arguments.compare)
+    difference = compare.compare(a, b)
+    if difference is not None and difference.differing == 0 and a.dtype == b.dtype:
+        print(difference)
+        return 0
+    if difference is None:
+        print(f"nothing to compare value by value: shapes {list(a.shape)} and {list(b.shape)}")
+    else:
+        print(f"{difference}" + (f"; dtypes {a.dtype} and {b.dtype}" if a.dtype != b.dtype else ""))
+    causes = compare.explain(a, b, seeds=seeds or (93, 0, 42))
+    for cause in causes:
+        print(f"- {cause}")
+    if not causes:
+        print(
+            "- cause unknown: neither a known stream for the seeds tried (give yours: --seed N) nor a simple relation"
+        )
+    return 1
+
+
+def _operand(name: str, arguments: argparse.Namespace) -> np.ndarray:
+    if name not in streams.names():
+        return files.load(name)
+    if arguments.shape is None or not arguments.seed:
+        raise UsageError(f"--compare {name}: a stream needs --seed and --shape")
+    stream = streams.open(name, arguments.seed[0], **_options(arguments, name))
+    return stream.normal(arguments.shape, dtype=arguments.dtype, mean=arguments.mean, std=arguments.std)
+
+
+def _options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
+    given = {"kernel": arguments.kernel, "torch_version": arguments.torch_version, "device": arguments.gpu}
+    known = catalogue.options(name)
+    options = {option: value for option, value in given.items() if value is not None}
+    if not arguments.compare:
+        for option in options:
+            if option not in known:
+                raise UsageError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return {option: value for option, value in options.items() if option in known}
+
+
+def _detect() -> int:
+    from parity.streams.detect import torch_cpu
+
+    found = torch_cpu()
+    print(f"torch {found.version}")
+    print(f"float32 kernel: {found.kernel or 'none of those known (another C library or compiler)'}")
+    print(f"half types: {f'rules of torch {found.half_rule}' if found.half_rule else 'no known rule'}")
+    return 0
+
+
+def _integer(text: str) -> int:
+    return int(text, 0)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected sizes such as 1,4,64,64") from None

@@ -1,0 +1,206 @@
+"""``torch.Generator("cuda")``: which values does a GPU draw, and how does that depend on the GPU's size?
+
+Every thread has its own subsequence of Philox4x32-10, keyed by the 64-bit seed; a call advances all of them together.
+
+1. **Launch.** Blocks of 256 threads, as many as there are values or as the GPU holds at once: T threads in all.
+2. **Layout.** In step s, output i of thread t goes to element (4 s + i) T + t (2 s + i for float64). Up to T values
+   only the first output is used; beyond, the stream depends on T, that is on the GPU's model.
+3. **Offset.** Each call adds 4 per step to the generator's offset.
+4. **Transform.** Box-Muller on float32 (53-bit float64 for float64); half types are rounded from float32.
+
+What is proved: the integers, by Random123's vectors; layout and transform, by values that others published from GPUs,
+to all digits printed. What is not: the last bits of float32. The logarithm is CUDA's polynomial with its fused
+multiply-adds, as NVIDIA's compiler emits it; but sine and cosine are the hardware's ``sin.approx`` and ``cos.approx``,
+whose bits are not published (documented error 2**-21 absolute). They are taken as correctly rounded, so values are good
+to about 2e-6, and a GPU's half-precision values to one unit where that straddles a rounding boundary. No CUDA GPU was
+at hand when this was written: shapes beyond one grid, float64's last bits and half types are *not verified on
+hardware*.
+
+Source: ATen/native/cuda/DistributionTemplates.h of torch 2.0 to 2.14 and curand_kernel.h of CUDA 12.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.errors import FormatError, UnsupportedError, UsageError
+from parity.streams import exact
+from parity.streams.philox import philox
+from parity.streams.stream import RuntimeUsageError, Shape, Stream
+from parity.streams.torch_half import rounded
+
+_BLOCK = 256
+_CHUNK = 8192
+_MASK32 = 0xFFFFFFFF
+
+DEVICES: dict[str, tuple[int, int]] = {
+    "A10": (72, 1536),
+    "A100": (108, 2048),
+    "H100": (132, 2048),
+    "H100-PCIe": (114, 2048),
+    "H200": (132, 2048),
+    "L4": (58, 1536),
+    "L40S": (142, 1536),
+    "P100": (56, 2048),
+    "RTX-2080-Ti": (68, 1024),
+    "RTX-3060": (28, 1536),
+    "RTX-3080": (68, 1536),
+    "RTX-3090": (82, 1536),
+    "RTX-4080": (76, 1536),
+    "RTX-4090": (128, 1536),
+    "T4": (40, 1024),
+    "V100": (80, 2048),
+}
+"""Multiprocessors and most resident threads of each, by model; from NVIDIA's data sheets."""
+
+_TWO_PI = np.array(0x30C90FDB, np.uint32).view(np.float32)  # 2 pi * 2**-32, rounded
+_LOG = np.array(
+    [0xBE055027, 0x3E1039F6, 0xBDF8CDCC, 0x3E0F2955, 0xBE2AD8B9, 0x3E4CED0B, 0xBE7FFF22, 0x3EAAAA78, 0xBF000000],
+    np.uint32,
+).view(np.float32)
+_LN2 = np.array(0x3F317218, np.uint32).view(np.float32)
+
+
+def _fma(a: np.ndarray, b: np.ndarray | float, c: np.ndarray | float) -> np.ndarray:
+    """float32 fused multiply-add by way of float64."""
+    b, c = np.asarray(b, np.float32), np.asarray(c, np.float32)
+    return (a.astype(np.float64) * b + c).astype(np.float32)
+
+
+def _logf(x: np.ndarray) -> np.ndarray:
+    """CUDA's ``logf`` of positive, normal float32."""
+    bits = x.view(np.int32)
+    exponent = (bits - np.int32(0x3F2AAAAB)) & np.int32(-(1 << 23))
+    f = (bits - exponent).view(np.float32) - np.float32(1)
+    y = np.broadcast_to(_LOG[0], f.shape)
+    for p in _LOG[1:]:
+        y = _fma(y, f, p)
+    return _fma(exponent.astype(np.float32) * np.float32(2.0**-23), _LN2, _fma(f * y, f, f))
+
+
+class TorchCUDA(Stream):
+    """The stream of ``torch.Generator("cuda").manual_seed(seed)``.
+
+    Parameters
+    ----------
+    seed : int
+        -2**63 to 2**64 - 1; all 64 bits count, unlike on the CPU.
+    device : str, optional
+        One of :data:`DEVICES`, ``"A100"`` by default.
+    multiprocessors, threads : int, optional
+        The GPU's multiprocessors and the most threads that one holds, instead of a device:
+        ``torch.cuda.get_device_properties`` has both.
+    """
+
+    name = "torch-cuda"
+    dtypes = ("float32", "float64", "float16", "bfloat16")
+    _bad_shape = RuntimeUsageError
+    _bad_dtype = UnsupportedError
+
+    def __init__(
+        self, seed: int, *, device: str | None = None, multiprocessors: int | None = None, threads: int | None = None
+    ) -> None:
+        if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
+            raise RuntimeUsageError(f"seed {seed!r}: torch takes an integer")
+        seed = operator.index(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise UsageError(f"seed {seed}: torch takes -2**63 to 2**64 - 1")
+        if device is not None and (multiprocessors is not None or threads is not None):
+            raise UsageError("give either a device or its multiprocessors and threads, not both")
+        if device is not None and device not in DEVICES:
+            raise UsageError(f"device {device!r}: known are {', '.join(DEVICES)}; or give multiprocessors and threads")
+        default = DEVICES[device or "A100"]
+        multiprocessors, threads = multiprocessors or default[0], threads or default[1]
+        if multiprocessors < 1 or threads < _BLOCK:
+            raise UsageError(f"multiprocessors {multiprocessors}, threads {threads}: at least 1 and {_BLOCK}")
+        self._seed = seed % 2**64
+        self._offset = 0
+        self._most_blocks = multiprocessors * (threads // _BLOCK)
+
+    def normal(self, shape: Shape, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
+        """Draw as ``torch.randn`` does on the GPU; see the module for what is exact. See the protocol."""
+        kind = self._dtype(dtype)
+        if not std >= 0:
+            raise RuntimeUsageError(f"std {std}: must not be negative")
+        out = self._empty(shape, kind)
+        for words, places in self._steps(out.size, 2 if kind == "float64" else 4):
+            values = _normal64(words) if kind == "float64" else _normal32(words)
+            for value, (place, count) in zip(values, places, strict=True):
+                value = value[:count]
+                if (mean, std) != (0.0, 1.0):
+                    fused = _fma if kind != "float64" else exact.fma
+                    value = fused(value, std, mean)
+                out.reshape(-1)[place : place + count] = rounded(value, kind)
+        return out
+
+    def uniform(self, shape: Shape, *, dtype: str | None = None) -> np.ndarray:
+        """Draw as ``torch.rand`` does on the GPU: exact by construction, *not verified on hardware*."""
+        kind = self._dtype(dtype)
+        out = self._empty(shape, kind)
+        for words, places in self._steps(out.size, 2 if kind == "float64" else 4):
+            if kind == "float64":
+                values = [_uniform53(words[0], words[1]), _uniform53(words[2], words[3])]
+            else:
+                values = [rounded(_uniform32(word), kind) for word in words]
+            for value, (place, count) in zip(values, places, strict=True):
+                part = value[:count]
+                out.reshape(-1)[place : place + count] = np.where(part == 1.0, part.dtype.type(0), part)
+        return out
+
+    def _steps(self, size: int, outputs: int) -> Iterator[tuple[tuple[np.ndarray, ...], list[tuple[int, int]]]]:
+        """Words of chunks of threads, and for each output where its values go and how many count."""
+        if size == 0:
+            return
+        threads = _BLOCK * min(self._most_blocks, -(-size // _BLOCK))
+        key = (self._seed & _MASK32, self._seed >> 32)
+        steps = (size - 1) // (threads * outputs) + 1
+        for step in range(steps):
+            counter = self._offset // 4 + step
+            for first in range(0, threads, _CHUNK):
+                chunk = min(_CHUNK, threads - first)
+                starts = [(step * outputs + i) * threads + first for i in range(outputs)]
+                places = [(start, max(0, min(chunk, size - start))) for start in starts]
+                if places[0][1]:
+                    subsequence = np.arange(first, first + chunk, dtype=np.uint32)
+                    yield philox((counter & _MASK32, counter >> 32 & _MASK32, subsequence, 0), key), places
+        self._offset += 4 * steps
+
+    def export_state(self) -> np.ndarray:
+        """Return the 16 bytes (uint8) of ``torch.Generator("cuda").get_state()``: seed and offset."""
+        return np.array([self._seed, self._offset], "<u8").view(np.uint8)
+
+    def import_state(self, state: np.ndarray) -> None:
+        """Continue from such 16 bytes."""
+        data = np.ascontiguousarray(state)
+        if data.dtype != np.uint8 or data.shape != (16,):
+            raise FormatError(f"generator state: expected 16 uint8 values, got {data.dtype} of shape {data.shape}")
+        seed, offset = (int(word) for word in data.view("<u8"))
+        if offset % 4:
+            raise FormatError(f"generator state: offset {offset} is no multiple of 4")
+        self._seed, self._offset = seed, offset
+
+
+def _uniform32(word: np.ndarray) -> np.ndarray:
+    return _fma(word.astype(np.float32), np.float32(2.0**-32), np.float32(2.0**-33))
+
+
+def _uniform53(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return (low ^ (high.astype(np.uint64) << np.uint64(21))) * 2.0**-53 + 2.0**-54
+
+
+def _normal32(words: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    values = []
+    for x, y in (words[0:2], words[2:4]):
+        radius = np.sqrt(np.float32(-2) * _logf(_uniform32(x)))
+        angle = _fma(y.astype(np.float32), _TWO_PI, _TWO_PI / np.float32(2)).astype(np.float64)
+        values += [radius * np.sin(angle).astype(np.float32), radius * np.cos(angle).astype(np.float32)]
+    return values
+
+
+def _normal64(words: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    radius = np.sqrt(-2.0 * np.log(_uniform53(words[0], words[1])))
+    angle = np.pi * (2.0 * _uniform53(words[2], words[3]))
+    return [radius * np.sin(angle), radius * np.cos(angle)]
