@@ -191,7 +191,7 @@ class ModelProxy:
         arrays = values.accept(data, self._inputs)
         ModelProxy.predictions += 1
         started = time.perf_counter_ns()
-        with _framework_errors("predicting"):
+        with _framework_errors("predicting: Unable to compute the prediction using ML Program"):
             results = self._runner.predict(arrays, state=state.memory if state is not None else None)
         self._predict_duration = time.perf_counter_ns() - started
         return values.give_back(results, self._outputs)
