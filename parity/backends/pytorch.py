@@ -6,7 +6,8 @@ called exactly as diffusers' pipelines call them. On mps the code is the same as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -55,27 +56,45 @@ class TorchBackend(Backend):
     @cached_property
     def _pipeline(self) -> Any:
         import torch
-        from diffusers import DiffusionPipeline
 
         try:
-            pipeline = DiffusionPipeline.from_pretrained(
-                self.location,
-                torch_dtype=getattr(torch, self.precision),
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
+            with _quiet():
+                from diffusers import DiffusionPipeline
+
+                pipeline = DiffusionPipeline.from_pretrained(
+                    self.location, safety_checker=None, requires_safety_checker=False
+                )
         except (OSError, ValueError, TypeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise MissingError(f"{self.location}: diffusers cannot load this model: {reason}") from None
         for part in ("text_encoder", "unet", "vae"):
             if getattr(pipeline, part, None) is None:
                 raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
-            getattr(pipeline, part).to(self.device).eval()
+            getattr(pipeline, part).to(device=self.device, dtype=getattr(torch, self.precision)).eval()
         return pipeline
 
     def _load(self, name: str) -> Component:
         part = "vae" if name.startswith("vae_") else name
         return _TorchComponent(name, getattr(self._pipeline, part), device=self.device, precision=self.precision)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what the libraries print while they load: progress bars, and remarks on parts not used here."""
+    import diffusers
+    import transformers
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
 
 
 def available(device: str) -> bool:

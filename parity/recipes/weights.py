@@ -37,12 +37,16 @@ class Rule:
         Standard deviation times ``sqrt(fan_in)``; ``None`` if ``std`` is given.
     std : float or None
         Standard deviation, independent of the shape.
+    taps : tuple of (int, int, float)
+        ``(output channel, input channel, value)`` added at the centre of a convolution's kernel, where a network must
+        pass something through.
     """
 
     match: str
     mean: float = 0.0
     gain: float | None = None
     std: float | None = None
+    taps: tuple[tuple[int, int, float], ...] = ()
 
     def deviation(self, shape: Sequence[int]) -> float:
         """Return the standard deviation for a parameter of this shape; fan-in is all but the first axis."""
@@ -84,8 +88,11 @@ def draw(name: str, shape: Sequence[int], *, seed: int, rules: Sequence[Rule]) -
     if rule is None:
         raise FormatError(f"no [[weights]] rule of the recipe matches {name!r}; add one with match = ''")
     stream = streams.open("numpy-legacy", seed=zlib.crc32(f"{seed}/{name}".encode()))
-    uniform = 2.0 * stream.uniform(tuple(shape), dtype=np.float64) - 1.0
-    return np.asarray(rule.mean + rule.deviation(shape) / _UNIFORM_STD * uniform, dtype=np.float32)
+    uniform = 2.0 * stream.uniform(tuple(shape), dtype="float64") - 1.0
+    values = np.asarray(rule.mean + rule.deviation(shape) / _UNIFORM_STD * uniform, dtype=np.float32)
+    for output, source, value in rule.taps:
+        values[output, source, shape[2] // 2, shape[3] // 2] += np.float32(value)
+    return values
 
 
 def fill(component: str, module: Any, *, seed: int, rules: Sequence[Rule]) -> str:

@@ -48,7 +48,7 @@ def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool =
 
 def _table(records: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("case", "rng, seed", "compared", "at", "metric"):
+    for title in ("case", "stream, seed", "candidate", "compared"):
         table.add_column(title, overflow="fold")
     for title in ("value", "bound", "margin"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -56,13 +56,12 @@ def _table(records: Sequence[dict[str, Any]]) -> Table:
     for record in worst_first(records):
         check = record["checks"][record["decisive"]]
         shown = check["shown"]
-        compared = f"{record['backend']} / golden" if record["kind"] == "golden" else record["backend"]
+        candidate = f"{record['backend']} (golden)" if record["kind"] == "golden" else record["backend"]
         table.add_row(
             record["case"],
             f"{record['settings']['rng']}, {record['settings']['seed']}",
-            compared,
-            check["where"],
-            check["metric"] or "-",
+            candidate,
+            f"{check['where']} {check['metric']}",
             shown["value"],
             shown["bound"],
             shown["margin"],

@@ -105,7 +105,7 @@ def pairs(accepted: Trace, now: Trace) -> dict[str, dict[str, tuple[np.ndarray, 
     -------
     dict
         ``golden/start``, ``golden/text_encoder``, ``golden/unet`` (first step), ``golden/latents`` (after the last
-        step) and ``golden/image``; each maps recorded points to (accepted, present). Empty where the run has no such point.
+        step), ``golden/image``; each maps recorded points to (accepted, present), empty where the run has none.
     """
     grouped: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for point, value in accepted.items():

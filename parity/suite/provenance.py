@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import __version__
+from parity.errors import FormatError
 
 _PACKAGES = ("torch", "diffusers", "transformers", "coremltools", "numpy")
 
@@ -29,16 +31,33 @@ def environment() -> dict[str, str]:
     return {**versions, "system": system, "machine": platform.machine()}
 
 
-def digest(folder: Path, pattern: str = "*.safetensors") -> str:
-    """Return the SHA-256 (16 hex digits) over names and contents of a model's weight files; empty if there are none."""
-    sha = hashlib.sha256()
-    files = sorted(folder.rglob(pattern)) if folder.is_dir() else []
-    for file in files:
-        sha.update(file.relative_to(folder).as_posix().encode())
+def digest(folder: Path) -> str:
+    """Return the SHA-256 (16 hex digits) of the tensors in a folder's ``.safetensors`` files; empty if there are none.
+
+    Names, metadata and the order of tensors do not count: releases of diffusers and transformers differ in
+    them for the same weights.
+    """
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    tensors = sorted(found for file in files for found in _tensor_digests(file))
+    return hashlib.sha256(b"".join(tensors)).hexdigest()[:16] if tensors else ""
+
+
+def _tensor_digests(file: Path) -> list[bytes]:
+    """Digest each tensor of a safetensors file: an 8-byte header length, a JSON header with offsets, then data."""
+    try:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()[:16] if files else ""
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            start = stream.tell()
+            digests = []
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    first, last = entry["data_offsets"]
+                    stream.seek(start + first)
+                    shape = f"{entry['dtype']}{entry['shape']}".encode()
+                    digests.append(hashlib.sha256(shape + stream.read(last - first)).digest())
+            return digests
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise FormatError(f"{file}: not a readable safetensors file: {error!r}") from None
 
 
 def picture_digest(pixels: np.ndarray) -> str:

@@ -1,0 +1,154 @@
+"""``parity run`` from outside: exit codes, one clear error each, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parity import cli, convert, recipes
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.main(["run", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Converted models in one folder, as a user has them."""
+    folder = tmp_path_factory.mktemp("models")
+    for path in convert.cached(str(recipes.build("tiny-sd"))).values():
+        shutil.copytree(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    path = tmp_path / "cases.toml"
+    path.write_text('[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "ddim"\nsteps = 2\n')
+    return path
+
+
+def test_the_users_own_models_pass_and_are_reported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
+) -> None:
+    report = tmp_path / "out" / "report"
+    code, out, _ = run(
+        capsys, "--models", models, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report
+    )
+    assert code == 0
+    assert "1 pass, 0 fail, 0 unknown" in out
+    assert "nothing about Apple hardware" in " ".join(out.split())
+    assert sorted(path.name for path in report.iterdir()) == ["index.html", "report.json"]
+    (record,) = json.loads((report / "report.json").read_text())["records"]
+    assert record["units"] == ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"]
+    assert record["backend"].startswith("reference runtime")
+    page = (report / "index.html").read_text()
+    assert page.count("<img ") == 3
+    assert "http" not in page  # self-contained
+
+
+def test_a_failure_exits_with_one_and_says_how_to_repeat_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
+) -> None:
+    strict = tmp_path / "strict.toml"
+    strict.write_text('[[tolerance]]\npoint = "unet"\nmetric = "tensor_psnr"\nbound = 500\nmeasured = "impossible"\n')
+    code, out, err = run(
+        capsys, "--models", models, "--cases", cases, "--coreml-runtime", "reference", "--tolerances", strict
+    )
+    assert code == 1
+    assert "1 fail" in out
+    assert "is below the bound 500.00 dB" in err
+    assert f"reproduce: parity run --models {models}" in err
+    assert err.rstrip().endswith("--only quick")
+
+
+def test_a_model_folder_without_unet(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
+) -> None:
+    folder = tmp_path / "no unet"
+    shutil.copytree(models, folder)
+    shutil.rmtree(next(folder.glob("*_unet.mlpackage")))
+    code, _, err = run(capsys, "--models", folder, "--cases", cases, "--parity-report", tmp_path / "report")
+    assert code == 2
+    assert "no unet in it (*_unet.mlpackage or *Unet.mlmodelc)" in err
+    assert not (tmp_path / "report").exists()
+
+
+def test_models_without_an_encoder_leave_img2img_unknown_and_the_run_undecided(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path
+) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    shutil.rmtree(next(folder.glob("*_vae_encoder.mlpackage")))
+    code, out, _ = run(
+        capsys, "--models", folder, "--only", "img2img-ddim", "--seed", 1, "--coreml-runtime", "reference"
+    )
+    assert code == 1  # nothing was compared: not green
+    assert "the models have no vae_encoder" in " ".join(out.split())
+
+
+def test_a_package_of_another_model(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(models, folder)
+    unet, decoder = next(folder.glob("*_unet.mlpackage")), next(folder.glob("*_vae_decoder.mlpackage"))
+    shutil.rmtree(decoder)
+    shutil.copytree(unet, decoder)
+    code, _, err = run(capsys, "--models", folder, "--cases", cases, "--coreml-runtime", "reference")
+    assert code == 2
+    assert decoder.name in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--compute-unit", "NPU"], "CPU_ONLY, CPU_AND_GPU"),
+        (["--device", "tpu"], "cpu, mps, cuda"),
+        (["--models", "/nowhere"], "no such file or folder"),
+        (["--model-version", "./nowhere"], "no model_index.json"),
+        (["--only", "nothing-like-this"], "no case has that in its name"),
+        (["--rng", "dice", "--only", "txt2img"], "no stream named 'dice'"),
+        (["--golden-dir", "none", "--only", "txt2img-ddim"], "--update-golden"),
+    ],
+)
+def test_bad_input_exits_with_two_and_one_message(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert says in err
+    assert err.count("parity run:") == 1
+
+
+def test_an_unknown_scheduler_in_a_users_case(capsys: pytest.CaptureFixture[str], cases: Path) -> None:
+    cases.write_text(cases.read_text().replace("ddim", "plms"))
+    code, _, err = run(capsys, "--cases", cases)
+    assert (code, "no scheduler named 'plms'" in err) == (2, True)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="on macOS the native runtime is there")
+def test_the_native_runtime_here_is_unknown_not_green(capsys: pytest.CaptureFixture[str], cases: Path) -> None:
+    code, out, _ = run(capsys, "--cases", cases, "--coreml-runtime", "native", "--compute-unit", "CPU_AND_NE")
+    assert code == 1
+    assert "1 unknown" in out
+
+
+def test_help_imports_neither_torch_nor_coremltools() -> None:
+    script = (
+        "import sys; from parity import cli\n"
+        "try: cli.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', sorted({'torch', 'diffusers', 'coremltools', 'transformers'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "--compute-unit" in shown
+    assert shown.rstrip().endswith("LOADED []")

@@ -1,0 +1,68 @@
+"""Cases are data; mistakes in them are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parity.errors import FormatError, MissingError, UsageError
+from parity.suite import case
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_cases_cover_both_tasks_and_the_promised_schedulers() -> None:
+    cases = case.load()
+    assert {c.request.task for c in cases} == {"txt2img", "img2img"}
+    assert {c.request.scheduler for c in cases} >= {"pndm", "ddim", "euler", "dpm++"}
+    assert {c.rng for c in cases} >= {"torch-cpu", "numpy-legacy"}
+    assert len({c.slug for c in cases}) == len(cases)
+    assert all(c.request.image is None or c.request.image.is_file() for c in cases)
+
+
+def test_seed_and_stream_of_the_command_line_replace_those_of_every_case() -> None:
+    assert {(c.seed, c.rng) for c in case.load(seed=5, rng="numpy-legacy")} == {(5, "numpy-legacy")}
+
+
+def test_defaults_and_relative_pictures(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '[defaults]\nprompt = "x"\nsteps = 3\n[[case]]\nname = "a"\ntask = "img2img"\nimage = "p.png"\nsteps = 4\n',
+    )
+    (only,) = case.load(path)
+    assert only.request.image == tmp_path / "p.png"
+    assert (only.request.prompt, only.request.steps, only.seed, only.rng) == ("x", 4, 93, "torch-cpu")
+    assert only.sentence == "img2img with pndm, seed 93 of torch-cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("", FormatError, r"no \[\[case\]\]"),
+        ("[[case]\n", FormatError, "line 1"),
+        ('[[case]]\ntask = "txt2img"\nprompt = "x"\n', FormatError, "needs a name"),
+        ('[[case]]\nname = "../up"\ntask = "txt2img"\nprompt = "x"\n', FormatError, "needs a name"),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nstep = 3\n', FormatError, "unknown step; known are"),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\n', FormatError, "prompt"),
+        (
+            '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nscheduler = "plms"\n',
+            UsageError,
+            "case a: no scheduler",
+        ),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nrng = "dice"\n', UsageError, "no stream named 'dice'"),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\n' * 2, FormatError, "two cases are named a"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        case.load(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"none\.toml"):
+        case.load(tmp_path / "none.toml")

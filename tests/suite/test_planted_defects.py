@@ -1,0 +1,115 @@
+"""The checker is tested by planting a defect and asking for exactly that defect back."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity import convert, mil
+from parity.backends.coreml import CoreMLBackend
+from parity.pipelines.components import TASK_COMPONENTS
+from parity.suite import evaluate, plan, tolerance
+from parity.suite.evaluate import Evaluator
+from parity.suite.options import Options
+from parity.suite.verdict import Verdict
+
+OPTIONS = Options(coreml_runtime="reference", compute_unit=("CPU_ONLY",))
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    return Evaluator(OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def packages(evaluator: Evaluator) -> dict[str, Path]:
+    return dict(convert.cached(evaluator.model.location))
+
+
+@pytest.fixture(scope="module")
+def cell() -> plan.Cell:
+    cells = plan.cells(OPTIONS)
+    return next(c for c in cells if c.kind == "candidate" and c.case.name == "txt2img-ddim")
+
+
+def checks(evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], **changes: Any) -> dict[str, Any]:
+    """Compare a run on changed packages, or of a changed case, with the reference's run."""
+    backend = CoreMLBackend(packages, compute_unit="CPU_ONLY", runtime="reference")
+    reference, _ = evaluator.run(evaluator.reference, cell.case)
+    candidate, _ = evaluator.run(backend, dataclasses.replace(cell.case, **changes))
+    components = TASK_COMPONENTS[cell.case.request.task]
+    found = evaluate.compare(reference, candidate, evaluator.reference, backend, components, tolerance.load())
+    return {check.point: check for check in found}
+
+
+def edited(package: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
+    """Copy a package with an edited program."""
+    target = folder / package.name
+    shutil.copytree(package, target)
+    path = target / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    specification = mil.load(package).specification
+    changed = type(specification)()
+    changed.CopyFrom(specification)
+    edit(changed)
+    path.write_bytes(changed.SerializeToString())
+    return target
+
+
+def operations(specification: Any) -> list[Any]:
+    function = specification.mlProgram.functions["main"]
+    return list(function.block_specializations[function.opset].operations)
+
+
+def test_without_a_defect_everything_passes(evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]) -> None:
+    found = checks(evaluator, cell, packages)
+    assert {point: check.verdict for point, check in found.items()} == dict.fromkeys(found, Verdict.PASS)
+    assert set(found) == {"latents/initial", "text_encoder", "unet", "vae_decoder", "image"}
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder"])
+def test_one_changed_weight_names_its_component(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path, component: str
+) -> None:
+    broken = tmp_path / packages[component].name
+    shutil.copytree(packages[component], broken)
+    weights = broken / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    stored = np.memmap(weights, dtype=np.float16, mode="r+")
+    first = 128 // 2  # the file's header and the first blob's metadata take 64 bytes each
+    stored[first + 1 :: 4096][:1] = 60.0
+    stored.flush()
+    found = checks(evaluator, cell, {**packages, component: broken})
+    failed = [point for point, check in found.items() if check.verdict is Verdict.FAIL]
+    assert component in failed
+    assert set(failed) <= {component, "image"}  # teacher forcing keeps the others clean
+    assert found[component].message.startswith(f"{component}/")
+
+
+def test_one_swapped_sign_in_an_operator_names_the_component(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    def swap(specification: Any) -> None:
+        adds = [operation for operation in operations(specification) if operation.type == "add"]
+        adds[len(adds) // 2].type = "sub"
+
+    found = checks(evaluator, cell, {**packages, "unet": edited(packages["unet"], tmp_path, swap)})
+    assert found["unet"].verdict is Verdict.FAIL
+    assert found["unet"].where.startswith("unet/step")
+    assert "would pass with bound" in found["unet"].message
+    assert found["text_encoder"].verdict is Verdict.PASS
+    assert found["vae_decoder"].verdict is Verdict.PASS
+
+
+def test_another_seed_is_seen_where_the_run_starts(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]
+) -> None:
+    found = checks(evaluator, cell, packages, seed=94)
+    assert found["latents/initial"].verdict is Verdict.FAIL
+    assert "of 1024 elements differ" in found["latents/initial"].message
+    assert found["image"].verdict is Verdict.FAIL
+    assert all(found[name].verdict is Verdict.PASS for name in TASK_COMPONENTS["txt2img"])  # the networks are right

@@ -1,0 +1,93 @@
+"""The plugin in somebody else's project: ids that read like sentences, ini options, the table, the report, xdist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CASES = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "euler"\nsteps = 2\n'
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makefile(".toml", cases=CASES)
+    pytester.makeini("[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\n")
+    return pytester
+
+
+def test_the_suite_runs_from_another_folder(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "-m", "parity", "-v", "--parity-report", "out")
+    result.assert_outcomes(passed=1)
+    text = result.stdout.str()
+    assert "test_parity[tiny-sd draws txt2img with euler, seed 7 of torch-cpu, on reference runtime" in text
+    assert "1 pass, 0 fail, 0 unknown" in text
+    record = json.loads((project.path / "out" / "report.json").read_text())["records"][0]
+    assert record["settings"]["seed"] == 7
+    assert (project.path / "out" / "index.html").is_file()
+
+
+def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess(
+        "--pyargs", "parity.suite", "-n", "1", "--seed", "8", "--compute-unit", "CPU_AND_NE", "--parity-report", "out"
+    )
+    result.assert_outcomes(passed=1)
+    record = json.loads((project.path / "out" / "report.json").read_text())["records"][0]
+    assert (record["settings"]["seed"], record["units"]) == (8, ["CPU_AND_NE"])
+    assert "computed once for CPU_AND_NE" in result.stdout.str()
+
+
+def test_a_failure_is_explained_and_unknown_is_not_green(project: pytest.Pytester) -> None:
+    project.makefile(".toml", t='[[tolerance]]\npoint = "image"\nmetric = "image_psnr"\nbound = 400\nmeasured = "x"\n')
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "--tolerances", "t.toml")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*image: image_psnr * dB is below the bound 400.00 dB*", "*would pass with bound*", "*reproduce: parity run*"]
+    )
+
+
+@pytest.mark.parametrize(("extra", "outcome"), [([], {"skipped": 1}), (["--parity-strict"], {"failed": 1})])
+def test_what_is_not_available_is_unknown_with_its_reason(
+    project: pytest.Pytester, extra: list[str], outcome: dict[str, int]
+) -> None:
+    cell = (
+        "import dataclasses, parity.suite.plan as plan\n"
+        "original = plan.cells\n"
+        "plan.cells = lambda options: [dataclasses.replace(c, unavailable='no such machine') for c in original(options)]\n"
+    )
+    project.makeconftest(cell)
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", *extra)
+    result.assert_outcomes(**outcome)
+    assert "no such machine" in result.stdout.str()
+    assert result.ret == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--compute-unit", "NPU"], "*--compute-unit NPU: not known; there are CPU_ONLY*"),
+        (["--cases", "none.toml"], "*--cases none.toml: no such file or folder*"),
+    ],
+)
+def test_bad_options_stop_collection_with_one_message(
+    project: pytest.Pytester, arguments: list[str], says: str
+) -> None:
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", *arguments)
+    result.stderr.fnmatch_lines([says]) if result.stderr.str() else result.stdout.fnmatch_lines([says])
+    assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
+
+
+def test_a_missing_golden_fails_and_can_be_made(project: pytest.Pytester, tmp_path: Path) -> None:
+    arguments = ["--pyargs", "parity.suite", "--golden-dir", str(tmp_path), "-k", "accepted"]
+    result = project.runpytest_subprocess(*arguments)
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*no golden for case quick*--update-golden*"])
+    assert list(tmp_path.iterdir()) == []
+    made = project.runpytest_subprocess(*arguments, "--update-golden")
+    made.assert_outcomes(skipped=1, deselected=1)  # a golden never passes in the run that made it
+    assert made.ret == 0
+    project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, deselected=1)
