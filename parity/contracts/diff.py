@@ -234,7 +234,7 @@ def _constants(model: mil.Model) -> Iterator[_Weight]:
                 continue
             where = f"{model.path}: {operation.outputs[0].name}"
             array = values.decode(value, where, model.weights)
-            digest = hashlib.sha256(memoryview(np.ascontiguousarray(array))).digest()
+            digest = hashlib.sha256(array.tobytes()).digest()
             name = operation.outputs[0].name if operation.type == "const" else f"{operation.outputs[0].name}.{key}"
             yield _Weight(name, array.shape, str(array.dtype), digest, value)
 
