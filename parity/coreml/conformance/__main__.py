@@ -60,10 +60,17 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m parity.coreml.conformance", description=__doc__)
     parser.add_argument("groups", nargs="*", help="groups of groups.toml; all but 'quick' by default")
     parser.add_argument("-n", "--workers", type=int, default=0, help="processes (needs pytest-xdist); 0: this one")
+    parser.add_argument("--sample", type=int, default=1, metavar="N", help="run one test of N, chosen by its name")
     parser.add_argument("--totals", type=Path, help="write the counts by file as JSON")
     options = parser.parse_args(argv[:cut])
     chosen = options.groups or [name for name in groups() if name != "quick"]
-    covered = [test for name in chosen if name != "quick" and not extra for test in groups()[name]["tests"]]
+    tests = selection(chosen)
+    covered = [
+        test
+        for name in chosen
+        if name != "quick" and not extra and options.sample == 1
+        for test in groups()[name]["tests"]
+    ]
     import pytest
 
     return int(
@@ -74,9 +81,10 @@ def main(argv: Sequence[str]) -> int:
                 *("-q", "--no-header", "--tb=short"),
                 *(("-n", str(options.workers)) if options.workers else ()),
                 *(f"--covered={each}" for each in covered),
+                f"--sample={options.sample}",
                 *(("--totals", str(options.totals)) if options.totals else ()),
                 *(f"--deselect=coremltools/{each}" for name in chosen for each in groups()[name].get("without", ())),
-                *selection(chosen),
+                *tests,
                 *extra,
             ]
         )
