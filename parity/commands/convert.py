@@ -10,12 +10,13 @@ from parity import convert
 from parity.convert.compress import NAMES
 from parity.convert.plan import ATTENTION, DEFAULT_COMPONENTS, TARGETS
 from parity.convert.source import PARTS
+from parity.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="diffusers folder or hub id")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, type=Path, help="folder for the packages")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for the packages")
     parser.add_argument(
         "--contract", default="main", metavar="RELEASE", help="converter release (0.1.0 … 1.1.1), window (C6) or main"
     )
@@ -36,6 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="macOS13", metavar="OS", help=", ".join(TARGETS))
     parser.add_argument("--outputs", metavar="DTYPE", help="FLOAT16 or FLOAT32; what the release wrote by default")
     parser.add_argument("--compression", metavar="KIND", help=", ".join(NAMES))
+    parser.add_argument(
+        "--analyse-bits", metavar="FILE", type=Path, help="find mixed-bit recipes for the UNet and stop"
+    )
+    parser.add_argument("--recipe", metavar="FILE:NAME", help="palettize the UNet by a recipe of --analyse-bits")
     parser.add_argument("--chunk", action="store_true", help="also write the denoisers cut in two")
     parser.add_argument("--resources", metavar="DIR", type=Path, help="also write the Swift package's resources")
     parser.add_argument("--no-check", action="store_true", help="do not compare the packages with PyTorch")
@@ -45,6 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; see the module's docstring."""
     bar = _Bar()
+    if arguments.analyse_bits:
+        analysis = convert.analyse_bits(arguments.model, arguments.analyse_bits, progress=bar)
+        bar.end()
+        for name, recipe in analysis["recipes"].items():
+            print(f"{name}  {sum(recipe['psnr']) / len(recipe['psnr']):.1f} dB")
+        return 0
+    if arguments.output is None:
+        raise UsageError("name the folder for the packages: -o DIR")
     packages = convert.convert(
         arguments.model,
         arguments.output,
@@ -65,6 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         outputs=arguments.outputs,
         compression=arguments.compression,
+        recipe=_recipe(arguments.recipe) if arguments.recipe else None,
     )
     bar.end()
     for key, (path, note) in convert.describe(arguments.output, packages).items():
@@ -77,6 +91,15 @@ def main(arguments: argparse.Namespace) -> int:
         if resources.missing:
             print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}")
     return 0
+
+
+def _recipe(text: str) -> dict[str, int]:
+    from parity.convert.mixed import read_recipe
+
+    file, separator, name = text.rpartition(":")
+    if not separator:
+        raise UsageError(f"recipe {text!r}: FILE:NAME is needed")
+    return read_recipe(Path(file), name)
 
 
 class _Bar:

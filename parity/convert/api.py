@@ -162,6 +162,23 @@ def cached(
     return packages
 
 
+def analyse_bits(model: Any, file: str | Path, *, progress: Progress | None = None, **options: Any) -> dict[str, Any]:
+    """Find mixed-bit recipes for a model's UNet and write them to a JSON file; see :mod:`parity.convert.mixed`.
+
+    Parameters
+    ----------
+    model : path or hub id
+    file : path
+        Continued when it exists and is of the same model.
+    **options
+        ``prompts`` (number of probes), and ``bits``, ``count``, ``large`` of :func:`parity.convert.mixed.analyse`.
+    """
+    from parity.convert import build
+
+    (job,) = plan(model, components=["unet"])
+    return build.analyse_bits(job, Path(file), report=_reporter(job, progress), **options)
+
+
 def bundle(
     model: Any, packages: Mapping[str, Path], folder: str | Path, *, contract: str = "main", force: bool = False
 ) -> Resources:
@@ -180,6 +197,8 @@ def _settings(contract: str, attention: str, options: Mapping[str, Any]) -> Sett
     if unknown:
         known = ", ".join(Settings.__dataclass_fields__)
         raise UsageError(f"unknown option {', '.join(sorted(unknown))}; there are {known}")
+    if options.get("recipe") is not None:
+        options = {**options, "recipe": tuple(sorted(dict(options["recipe"]).items()))}
     return Settings(contract=contract, attention=attention, **options)
 
 
@@ -221,12 +240,13 @@ def _convert(job: Job, target: Path, progress: Progress | None, *, verify: bool)
     try:
         with replacing(target) as path:
             report("load", 0, 1)
-            network = build.network(job, build.load(job))
-            build.write(job, network, path, report=report)
+            module = build.load(job)
+            network = build.network(job, module)
+            build.write(job, network, path, module=module, report=report)
             if verify:
                 report("check", 0, 1)
                 expected = check.references(job, network)
-                del network  # the original's memory, before the package is loaded
+                del network, module  # the original's memory, before the package is loaded
                 agreement = check.check(job, path, expected)
     except OSError as error:
         if error.errno in _UNWRITABLE:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.convert import networks, source
+from parity.convert import mixed, networks, source
 from parity.convert.compress import compress
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
@@ -47,8 +47,11 @@ def examples(job: Job, *, seed: int) -> list[np.ndarray]:
     return [sample(f.name, f.shape, f.dtype, seed=seed, vocabulary=job.vocabulary) for f in job.inputs]
 
 
-def write(job: Job, net: Network, path: Path, *, report: Report | None = None) -> None:
-    """Write a job's package; ``path`` does not exist yet, and its folder is scratch space."""
+def write(job: Job, net: Network, path: Path, *, module: Any = None, report: Report | None = None) -> None:
+    """Write a job's package; ``path`` does not exist yet, and its folder is scratch space.
+
+    ``module`` is the original, which a recipe of mixed bits needs to find its layers.
+    """
     plain = path if job.compression is None else path.with_name(f"plain-{path.name}")
     lower(
         net,
@@ -61,6 +64,26 @@ def write(job: Job, net: Network, path: Path, *, report: Report | None = None) -
         labels=Labels(**job.labels),
         report=report,
     )
-    if job.compression is not None:
+    if job.compression is None:
+        return
+    if job.settings.recipe is not None:
+        mixed.apply(plain, path, dict(job.settings.recipe), module, report=report)
+    else:
         compress(plain, path, job.compression, report=report)
-        shutil.rmtree(plain)
+    shutil.rmtree(plain)
+
+
+def analyse_bits(
+    job: Job, file: Path, *, prompts: int = 8, report: Report | None = None, **options: Any
+) -> dict[str, Any]:
+    """Find mixed-bit recipes for a UNet job; see :func:`parity.convert.mixed.analyse`."""
+    import torch
+
+    unet = load(job)
+    names = [feature.name for feature in job.inputs]
+    inputs = []
+    for seed in range(prompts):
+        tensors = [torch.from_numpy(array) for array in examples(job, seed=seed)]
+        inputs.append(networks.keywords(dict(zip(names, tensors, strict=True))))
+    probe = mixed.network_probe(unet, inputs)
+    return mixed.analyse(unet, probe, file, model_version=job.labels["version"], report=report, **options)

@@ -83,13 +83,13 @@ def palettes(bits: int, by_operation: Mapping[str, int] | None = None) -> Any:
     except ImportError:
         raise MissingError("palettization needs scikit-learn: pip install 'coreml-parity[compress]'") from None
 
-    def one(count: int) -> Any:
-        return None if count == 16 else cto.OpPalettizerConfig(mode="kmeans", nbits=count)
+    def one(count: int, **options: int) -> Any:
+        return None if count == 16 else cto.OpPalettizerConfig(mode="kmeans", nbits=count, **options)
 
     return cto.OptimizationConfig(
         global_config=one(bits),
         op_type_configs={"gather": None},
-        op_name_configs={name: one(count) for name, count in (by_operation or {}).items()},
+        op_name_configs={name: one(count, weight_threshold=0) for name, count in (by_operation or {}).items()},
     )
 
 

@@ -86,26 +86,28 @@ def denoiser(unet: Any, *, names: Sequence[str], attention: str) -> Network:
     names = tuple(names)
 
     def compute(module: Any, *tensors: Tensor) -> tuple[Tensor]:
-        return _denoise(module, dict(zip(names, tensors, strict=True)))
+        return module(**_arguments(dict(zip(names, tensors, strict=True))), return_dict=False)
 
     def reference(*tensors: Tensor) -> tuple[Tensor]:
-        features = dict(zip(names, tensors, strict=True))
-        features["encoder_hidden_states"] = _tokens_first(features["encoder_hidden_states"])
-        return _denoise(unet, features)
+        return unet(**keywords(dict(zip(names, tensors, strict=True))), return_dict=False)
 
     return _network(rewrite(unet, attention), compute, reference)
 
 
-def _denoise(unet: Any, features: Mapping[str, Tensor]) -> tuple[Tensor]:
-    keywords: dict[str, Any] = {}
+def keywords(features: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of a diffusers UNet for the contract's features, the context's tokens first."""
+    return _arguments({**features, "encoder_hidden_states": _tokens_first(features["encoder_hidden_states"])})
+
+
+def _arguments(features: Mapping[str, Tensor]) -> dict[str, Any]:
+    result: dict[str, Any] = {name: features[name] for name in ("sample", "timestep", "encoder_hidden_states")}
     if "time_ids" in features:
-        keywords["added_cond_kwargs"] = {"time_ids": features["time_ids"], "text_embeds": features["text_embeds"]}
+        result["added_cond_kwargs"] = {"time_ids": features["time_ids"], "text_embeds": features["text_embeds"]}
     residuals = tuple(value for name, value in features.items() if name.startswith(_RESIDUAL))
     if residuals:
-        keywords["down_block_additional_residuals"] = residuals[:-1]
-        keywords["mid_block_additional_residual"] = residuals[-1]
-    inputs = (features["sample"], features["timestep"], features["encoder_hidden_states"])
-    return unet(*inputs, return_dict=False, **keywords)
+        result["down_block_additional_residuals"] = residuals[:-1]
+        result["mid_block_additional_residual"] = residuals[-1]
+    return result
 
 
 def _tokens_first(context: Tensor) -> Tensor:

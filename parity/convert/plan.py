@@ -55,6 +55,8 @@ class Settings:
         ``FLOAT16`` or ``FLOAT32``; what the release wrote by default.
     compression : str, optional
         One of :data:`parity.convert.compress.NAMES`.
+    recipe : tuple of (str, int), optional
+        Bits of each UNet layer, see :mod:`parity.convert.mixed`; instead of ``compression``.
     """
 
     contract: str = "main"
@@ -66,6 +68,7 @@ class Settings:
     target: str = "macOS13"
     outputs: str | None = None
     compression: str | None = None
+    recipe: tuple[tuple[str, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ class Job:
 
     @property
     def compression(self) -> str | None:
-        """The compression that this component gets."""
+        """The compression that this component gets; ``mixed`` with a recipe."""
+        if self.settings.recipe is not None:
+            return "mixed" if self.component in {"unet", "refiner"} else None
         return compress.applies(self.settings.compression, self.component)
 
 
@@ -183,6 +188,11 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
     if settings.compression is not None and settings.compression not in window.compression:
         own = ", ".join(name for name in window.compression if name in compress.NAMES)
         raise UsageError(f"compression {settings.compression}: converter {window.name} has {own}")
+    if settings.recipe is not None:
+        if settings.compression is not None:
+            raise UsageError("a recipe and a compression exclude each other; give one")
+        if window.order < converter("C6").order:
+            raise UsageError(f"mixed bits: converter {window.name} has none; C6 and later have")
     for name, size in (("height", settings.height), ("width", settings.width)):
         if size is not None and (size <= 0 or size % 8):
             raise UsageError(f"{name} {size}: the image size must be a positive multiple of 8 (the VAE's factor)")
