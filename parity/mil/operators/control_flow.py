@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from parity.errors import UsageError
+from parity.mil.operators.limits import affordable
 from parity.mil.operators.registry import CARRIERS, Context, operator
 
 _List = list[torch.Tensor | None]
+_ELEMENT = 1 << 8  # what an element of a list costs, in floating-point numbers
 
 
 @operator("select", exact=True)
@@ -50,7 +52,9 @@ def make_list(
     dtype: str = "fp32",
 ) -> _List:
     """List of `init_length` elements: zeros where the shape is known, else unwritten."""
-    if any(isinstance(size, str) for size in elem_shape):
+    known = [size for size in elem_shape if isinstance(size, int)]
+    affordable(context, [_ELEMENT, init_length, *known])
+    if len(known) < len(elem_shape):
         return [None] * init_length
     return [torch.zeros(elem_shape, dtype=getattr(torch, CARRIERS[dtype])) for _ in range(init_length)]
 
@@ -71,8 +75,9 @@ def list_read(context: Context, ls: _List, index: int) -> torch.Tensor:
     return element
 
 
-def _written(ls: _List, index: int, value: torch.Tensor) -> None:
+def _written(context: Context, ls: _List, index: int, value: torch.Tensor) -> None:
     if index >= len(ls):
+        affordable(context, [_ELEMENT, index])
         blank = torch.zeros_like(ls[0]) if ls and ls[0] is not None else None
         ls.extend([blank] * (index + 1 - len(ls)))
     ls[index] = value
@@ -82,7 +87,7 @@ def _written(ls: _List, index: int, value: torch.Tensor) -> None:
 def list_write(context: Context, ls: _List, index: int, value: torch.Tensor) -> _List:
     """The list with one element replaced; it grows where needed."""
     result = list(ls)
-    _written(result, index, value)
+    _written(context, result, index, value)
     return result
 
 
@@ -101,5 +106,5 @@ def list_scatter(context: Context, ls: _List, indices: tuple[int, ...], value: t
     """The list with the chosen elements replaced by the slices of `value`; it grows where needed."""
     result = list(ls)
     for index, element in zip(indices, value, strict=True):
-        _written(result, index, element)
+        _written(context, result, index, element)
     return result

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from parity.errors import UnsupportedError
 from parity.mil.operators import sampling
+from parity.mil.operators.limits import affordable
 from parity.mil.operators.registry import Context, operator
 
 _SCALES = ("scale_factor_height", "scale_factor_width")
@@ -23,12 +24,14 @@ def _images(x: torch.Tensor) -> torch.Tensor:
     return x if x.dim() == 4 else x.reshape(1, -1, *x.shape[-2:])
 
 
-def _picked(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _picked(context: Context, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Nearest neighbour, source floor(i * in / out)."""
+    affordable(context, [*x.shape[:-2], height, width])
     return functional.interpolate(_images(x), size=(height, width)).reshape(*x.shape[:-2], height, width)
 
 
-def _interpolated(x: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+def _interpolated(context: Context, x: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    affordable(context, [*x.shape[:-2], height, width])
     rows, columns = sampling.grid(mode, x.shape[-2], height), sampling.grid(mode, x.shape[-1], width)
     return sampling.linear(sampling.linear(x, -2, rows), -1, columns)
 
@@ -39,7 +42,7 @@ def upsample_nearest_neighbor(
 ) -> torch.Tensor:
     """Enlarge the last two axes by factors, whole or fractional."""
     height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
-    return _picked(x, height, width)
+    return _picked(context, x, height, width)
 
 
 @operator("resize_nearest_neighbor", exact=True, aliases=True, static=_SIZES)
@@ -47,7 +50,7 @@ def resize_nearest_neighbor(
     context: Context, x: torch.Tensor, target_size_height: int, target_size_width: int
 ) -> torch.Tensor:
     """Bring the last two axes to given sizes."""
-    return _picked(x, target_size_height, target_size_width)
+    return _picked(context, x, target_size_height, target_size_width)
 
 
 @operator("upsample_bilinear", static=(*_SCALES, "align_corners", "half_pixel_centers"))
@@ -62,7 +65,7 @@ def upsample_bilinear(
     """Enlarge the last two axes by factors; the spacing follows from the sizes, not from the factors."""
     height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
     unaligned = "DEFAULT" if half_pixel_centers is False else "UNALIGN_CORNERS"
-    return _interpolated(x, height, width, "STRICT_ALIGN_CORNERS" if align_corners else unaligned)
+    return _interpolated(context, x, height, width, "STRICT_ALIGN_CORNERS" if align_corners else unaligned)
 
 
 @operator("resize_bilinear", static=(*_SIZES, "sampling_mode"))
@@ -74,7 +77,7 @@ def resize_bilinear(
     sampling_mode: str = "DEFAULT",
 ) -> torch.Tensor:
     """Bring the last two axes to given sizes (modes: `sampling.grid`)."""
-    return _interpolated(x, target_size_height, target_size_width, sampling_mode)
+    return _interpolated(context, x, target_size_height, target_size_width, sampling_mode)
 
 
 @operator(
@@ -92,6 +95,7 @@ def resize(
     methods = {"LINEAR": sampling.linear, "NEAREST_NEIGHBOR": sampling.nearest}
     if interpolation_mode not in methods:
         raise UnsupportedError(f"operation {context.name!r}: resize by {interpolation_mode!r}; {', '.join(methods)}")
+    affordable(context, [*x.shape[:-resized_dims], *shape[-resized_dims:]])
     result = x
     for axis in range(-resized_dims, 0):
         positions = sampling.grid(sampling_mode, x.shape[axis], shape[axis] or x.shape[axis])
@@ -181,6 +185,7 @@ def crop_resize_ios15(
     sampling_mode: str = "DEFAULT",
 ) -> torch.Tensor:
     """Cut boxes out of images, to (N, B or 1, C, height, width); beyond an image its border goes on."""
+    affordable(context, [len(roi), *x.shape[:2], target_height, target_width])
     images, boxes, batch = _regions(x, roi)
     crops = _crops(
         images,
@@ -209,6 +214,7 @@ def crop_resize_ios16(
     pad_value: float = 0.0,
 ) -> torch.Tensor:
     """The same; positions beyond the image give `pad_value`."""
+    affordable(context, [len(roi), *x.shape[:2], target_height, target_width])
     images, boxes, batch = _regions(x, roi)
     crops = _crops(
         images,
@@ -238,6 +244,7 @@ def crop_resize(
     pad_value: float = 0.0,
 ) -> torch.Tensor:
     """Cut boxes (N, 4) out of the images that `box_indices` (N) names, to (N, C, height, width)."""
+    affordable(context, [len(boxes), x.shape[1], target_height, target_width])
     return _crops(
         x[: len(boxes)] if box_indices is None else x[box_indices.long()],
         boxes,
@@ -297,6 +304,7 @@ def affine(
     align_corners: bool,
 ) -> torch.Tensor:
     """Read x at ``(a0 u + a1 v + a2, b0 u + b1 v + b2)`` for normalized output positions (u, v)."""
+    affordable(context, [*x.shape[:2], output_height, output_width])
     theta = transform_matrix.double().reshape(-1, 2, 3).expand(len(x), -1, -1)
     shape = [len(x), 1, output_height, output_width]
     points = functional.affine_grid(theta, shape, align_corners=align_corners)

@@ -13,6 +13,7 @@ import hashlib
 import torch
 
 from parity.errors import UnsupportedError
+from parity.mil.operators.limits import affordable
 from parity.mil.operators.registry import Context, operator
 
 
@@ -31,6 +32,7 @@ def random_normal(
     context: Context, shape: tuple[int, ...], mean: float = 0.0, stddev: float = 1.0, seed: int = -1
 ) -> torch.Tensor:
     """Normally distributed values."""
+    affordable(context, shape)
     return torch.randn(shape, generator=_generator(context, seed)) * stddev + mean
 
 
@@ -39,12 +41,14 @@ def random_uniform(
     context: Context, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0, seed: int = -1
 ) -> torch.Tensor:
     """Values uniform in [low, high)."""
+    affordable(context, shape)
     return torch.rand(shape, generator=_generator(context, seed)) * (high - low) + low
 
 
 @operator("random_bernoulli", exact=True, static=("shape", "prob", "seed"))
 def random_bernoulli(context: Context, shape: tuple[int, ...], prob: float = 0.5, seed: int = -1) -> torch.Tensor:
     """1 with probability `prob`, else 0."""
+    affordable(context, shape)
     return (torch.rand(shape, generator=_generator(context, seed)) < prob).float()
 
 
@@ -55,6 +59,7 @@ def random_categorical(
     """`size` draws with replacement from each distribution over the last axis, as floating-point indices."""
     if mode not in ("logits", "probs"):
         raise UnsupportedError(f"operation {context.name!r}: random_categorical mode {mode!r}; logits or probs")
+    affordable(context, [*x.shape[:-1], size])
     weights = torch.softmax(x, -1) if mode == "logits" else x
     draws = torch.multinomial(
         weights.reshape(-1, x.shape[-1]), size, replacement=True, generator=_generator(context, seed)

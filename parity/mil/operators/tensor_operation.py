@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from parity.errors import UnsupportedError
+from parity.mil.operators.limits import affordable
 from parity.mil.operators.registry import Context, operator
 
 _Tensors = tuple[torch.Tensor, ...]
@@ -27,6 +28,7 @@ def shape(context: Context, x: torch.Tensor) -> torch.Tensor:
 @operator("fill", exact=True, static=("shape", "value"))
 def fill(context: Context, shape: tuple[int, ...], value: bool | int | float = 0.0) -> torch.Tensor:
     """Tensor of one value; the value's type gives the dtype."""
+    affordable(context, shape)
     return torch.full(shape, value, dtype=_DTYPES[type(value)])
 
 
@@ -39,6 +41,7 @@ def fill_like(context: Context, ref_tensor: torch.Tensor, value: bool | int | fl
 @operator("range_1d", static=("start", "end", "step"))
 def range_1d(context: Context, end: int | float, start: int | float, step: int | float) -> torch.Tensor:
     """start, start + step, … as long as below `end` (above, for negative steps)."""
+    affordable(context, [int((end - start) / step) if step else 0])
     return torch.arange(start, end, step, dtype=_DTYPES[type(start)])
 
 
@@ -78,6 +81,7 @@ def split(
 @operator("tile", exact=True, static=("reps",))
 def tile(context: Context, x: torch.Tensor, reps: tuple[int, ...]) -> torch.Tensor:
     """Repeat x ``reps[axis]`` times along each axis."""
+    affordable(context, [size * count for size, count in zip(x.shape, reps, strict=True)])
     return x.repeat(reps)
 
 
@@ -97,6 +101,8 @@ def pad(
 ) -> torch.Tensor:
     """Pad the last ``len(pad) / 2`` axes, each by (before, after)."""
     first = x.dim() - len(pad) // 2
+    sizes = zip(x.shape[first:], pad[::2], pad[1::2], strict=True)
+    affordable(context, [*x.shape[:first], *(size + before + after for size, before, after in sizes)])
     if mode == "constant":
         widths = [pad[i + side] for i in range(len(pad) - 2, -1, -2) for side in (0, 1)]
         return functional.pad(x, widths, value=constant_val)
@@ -126,6 +132,7 @@ def one_hot(
 ) -> torch.Tensor:
     """`on_value` at the index along a new axis, `off_value` elsewhere; indices out of range give a row of it."""
     axis %= indices.dim() + 1
+    affordable(context, [*indices.shape, one_hot_vector_size])
     positions = torch.arange(one_hot_vector_size).reshape(-1, *((1,) * (indices.dim() - axis)))
     hit = indices.unsqueeze(axis) == positions
     dtype = _DTYPES[type(on_value)]
@@ -153,7 +160,7 @@ def cumsum(
     """Running sum along the axis, from the end if `reverse`, without the element itself if `exclusive`."""
     values = x.flip(axis) if reverse else x
     sums = values.cumsum(axis, dtype=x.dtype)
-    if exclusive:
+    if exclusive and x.shape[axis]:
         zero = sums.narrow(axis, 0, 1).mul(0)
         sums = torch.cat((zero, sums.narrow(axis, 0, x.shape[axis] - 1)), axis)
     return sums.flip(axis) if reverse else sums
