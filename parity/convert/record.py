@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
+from parity.convert.fingerprint import folder_hash
 from parity.convert.plan import Job
-from parity.convert.source import folder_hash
 from parity.files import replacing
 
 if TYPE_CHECKING:

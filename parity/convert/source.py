@@ -3,13 +3,10 @@
 A source is a diffusers folder, a hub id (downloaded once by ``huggingface_hub`` and then read from its folder) or a
 loaded pipeline. Opening one reads only JSON: family, sizes and names are known, and bad input is refused, before
 torch is imported. Weights are loaded one component at a time, in float32, from safetensors files only.
-
-Also here: the content hash of a component (its configuration and weights), by which converted packages are cached.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import re
@@ -18,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from parity.convert.fingerprint import folder_hash, module_hash
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 
 # component of a contract -> folder of a diffusers pipeline
@@ -108,7 +106,7 @@ class Source:
     def fingerprint(self, part: str) -> str:
         """Return the SHA-256 of a part: configuration and weights, not names or dates."""
         if self.pipeline is not None:
-            return _module_hash(self.config(part), getattr(self.pipeline, part))
+            return module_hash(self.config(part), getattr(self.pipeline, part))
         assert self.folder is not None
         return folder_hash(self.folder / part)
 
@@ -238,31 +236,6 @@ def open_controlnet(model: str | Path) -> tuple[str, Path, Mapping[str, Any]]:
             f"ControlNet {name} is a {config.get('_class_name')}; the converter writes ControlNetModel"
         )
     return name, folder, config
-
-
-def folder_hash(folder: Path) -> str:
-    """Return the SHA-256 over names and contents of the JSON and safetensors files of a folder."""
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in {".json", ".safetensors"}:
-            total.update(f"{path.name}:{_file_hash(path)}\n".encode())
-    return total.hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _module_hash(config: Mapping[str, Any], module: Any) -> str:
-    total = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _identifier(folder: Path) -> str:

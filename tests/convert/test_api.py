@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from parity import convert
 from parity.cli import main
-from parity.convert import api, build, check, lower, plan
+from parity.convert import api, build, check, fingerprint, lower, plan
 from parity.errors import ParityError, UnsupportedError, UsageError
 
 Model = Callable[[str], Path]
@@ -95,6 +96,32 @@ def test_cache_answers_without_torch_and_follows_the_content(model: Model, tmp_p
     data[-2] ^= 1  # one bit of one weight
     weights.write_bytes(data)
     assert convert.cached(other, components=["text_encoder"])["text_encoder"] != first
+
+
+def test_hashes_of_large_files_are_remembered_until_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "_LARGE", 4)
+    weights = tmp_path / "part" / "model.safetensors"
+    weights.parent.mkdir()
+
+    def reads(data: bytes, age: float) -> int:
+        weights.write_bytes(data)
+        os.utime(weights, (time.time() - age, time.time() - age))
+        return count()
+
+    def count() -> int:
+        calls = []
+        original = fingerprint._read_hash
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprint, "_read_hash", lambda path: calls.append(path) or original(path))
+            assert fingerprint.folder_hash(weights.parent) == fingerprint.folder_hash(weights.parent)
+        return len(calls)
+
+    assert reads(b"12345678", age=60) == 1
+    assert count() == 0
+    assert reads(b"12345679", age=50) == 1, "another time"
+    assert reads(b"12345670", age=0) == 2, "too new to be trusted"
 
 
 def test_every_setting_and_library_is_part_of_the_key(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
