@@ -3,7 +3,8 @@
 The reference runtime executes packages as they are. A compiled model is therefore a folder named ``….mlmodelc`` with
 the content of the package, hard-linked where the file system allows it: no time, no disk space, and it outlives the
 package (coremltools deletes temporary packages while models still use them). ``parity.mil.load`` reads it like any
-package, and Apple's own compiled models as well. It is no input for macOS: there, compile the package itself.
+package, and Apple's own compiled models as well. ``model.mil`` lies beside it, the program as text, as tools expect.
+The folder is no input for macOS: there, compile the package itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parity.coreml import mil_text
 from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError
 from parity.mil import package
@@ -48,7 +50,15 @@ def compile_model(source: Path) -> Path:
         return compile_memory(model.specification, {}, stem=source.stem)
     target = _new_folder(source.stem)
     shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+    add_text(target, model)
     return target
+
+
+def add_text(folder: Path, model: package.Model) -> None:
+    """Write ``model.mil`` into a compiled folder, for tools and readers; the runtime does not need it."""
+    path = folder / "model.mil"
+    if model.kind == "mlProgram" and not path.exists():
+        path.write_text(mil_text.write_program(model.program), encoding="utf-8")
 
 
 def try_linking(source: Path) -> Path | None:
@@ -87,6 +97,7 @@ def compile_memory(specification: Any, blobs: Mapping[str, bytes], *, stem: str 
             files[name].write_bytes(content)
         written = package.save(specification, files, Path(scratch, "model.mlpackage"))
         shutil.copytree(written, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+    add_text(target, package.load(target))
     return target
 
 

@@ -218,6 +218,8 @@ class ModelProxy:
             with _framework_errors("compiling model"):
                 self._compiled = compiled.compile_model(self._source)
             self._own(self._compiled)
+        elif self._compiled != self._source:
+            compiled.add_text(self._compiled, mil.load(self._compiled))
         return str(self._compiled)
 
     def get_load_duration_in_nano_seconds(self) -> int:
