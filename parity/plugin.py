@@ -67,10 +67,13 @@ def parity_check(request: pytest.FixtureRequest, parity_evaluator: Evaluator) ->
     from parity.suite.verdict import Verdict
 
     def check(cell: Cell) -> None:
+        outcome, problem = None, ""
         try:
             outcome = parity_evaluator.evaluate(cell)
         except ParityError as error:
-            pytest.fail(f"{cell.sentence}\n{error}", pytrace=False)
+            problem = str(error)
+        if outcome is None:  # outside the handler, so that pytest shows the message alone
+            pytest.fail(f"{cell.sentence}\n{problem}", pytrace=False)
         request.node.stash[_RECORD] = outcome.record()
         if outcome.verdict is Verdict.FAIL:
             pytest.fail(outcome.explain(), pytrace=False)
@@ -115,14 +118,15 @@ class Summary:
         """Print the table and write the report."""
         if not self._records:
             return
-        from parity.report import html, table
+        from parity.report import html as page
+        from parity.report import table
 
         width = shutil.get_terminal_size((120, 24)).columns
         terminalreporter.section("parity")
         terminalreporter.write_line(table.render(self._records, width=width, color=terminalreporter.hasmarkup))
         folder = _options(self._config).parity_report
         if folder is not None:
-            terminalreporter.write_line(f"report: {html.write(self._records, folder)}")
+            terminalreporter.write_line(f"report: {page.write(self._records, folder)}")
 
 
 def _options(config: pytest.Config) -> Options:

@@ -57,20 +57,20 @@ class TorchBackend(Backend):
     def _pipeline(self) -> Any:
         import torch
 
-        try:
-            with _quiet():
-                from diffusers import DiffusionPipeline
+        with _quiet():
+            from diffusers import DiffusionPipeline
 
+            try:
                 pipeline = DiffusionPipeline.from_pretrained(
                     self.location, safety_checker=None, requires_safety_checker=False
                 )
-        except (OSError, ValueError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise MissingError(f"{self.location}: diffusers cannot load this model: {reason}") from None
-        for part in ("text_encoder", "unet", "vae"):
-            if getattr(pipeline, part, None) is None:
-                raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
-            getattr(pipeline, part).to(device=self.device, dtype=getattr(torch, self.precision)).eval()
+            except (OSError, ValueError, TypeError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise MissingError(f"{self.location}: diffusers cannot load this model: {reason}") from None
+            for part in ("text_encoder", "unet", "vae"):
+                if getattr(pipeline, part, None) is None:
+                    raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
+                getattr(pipeline, part).to(device=self.device, dtype=getattr(torch, self.precision)).eval()
         return pipeline
 
     def _load(self, name: str) -> Component:

@@ -72,16 +72,27 @@ def test_without_a_defect_everything_passes(evaluator: Evaluator, cell: plan.Cel
     assert set(found) == {"latents/initial", "text_encoder", "unet", "vae_decoder", "image"}
 
 
-@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder"])
+@pytest.mark.parametrize(
+    ("component", "weight"),
+    [
+        ("text_encoder", "layers_0_self_attn_q_proj_weight"),
+        ("unet", "time_embedding_linear_1_weight"),
+        ("vae_decoder", "post_quant_conv_weight"),
+    ],
+)
 def test_one_changed_weight_names_its_component(
-    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path, component: str
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path, component: str, weight: str
 ) -> None:
     broken = tmp_path / packages[component].name
     shutil.copytree(packages[component], broken)
     weights = broken / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     stored = np.memmap(weights, dtype=np.float16, mode="r+")
-    first = 128 // 2  # the file's header and the first blob's metadata take 64 bytes each
-    stored[first + 1 :: 4096][:1] = 60.0
+    (constant,) = (
+        operation.attributes["val"].blobFileValue
+        for operation in operations(mil.load(broken).specification)
+        if operation.type == "const" and weight in operation.outputs[0].name
+    )
+    stored[(constant.offset + 64) // 2] = 60.0  # the data follows 64 bytes of metadata
     stored.flush()
     found = checks(evaluator, cell, {**packages, component: broken})
     failed = [point for point, check in found.items() if check.verdict is Verdict.FAIL]

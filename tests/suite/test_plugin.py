@@ -57,7 +57,9 @@ def test_what_is_not_available_is_unknown_with_its_reason(
     cell = (
         "import dataclasses, parity.suite.plan as plan\n"
         "original = plan.cells\n"
-        "plan.cells = lambda options: [dataclasses.replace(c, unavailable='no such machine') for c in original(options)]\n"
+        "def cells(options):\n"
+        "    return [dataclasses.replace(cell, unavailable='no such machine') for cell in original(options)]\n"
+        "plan.cells = cells\n"
     )
     project.makeconftest(cell)
     result = project.runpytest_subprocess("--pyargs", "parity.suite", *extra)
@@ -82,7 +84,7 @@ def test_bad_options_stop_collection_with_one_message(
 
 
 def test_a_missing_golden_fails_and_can_be_made(project: pytest.Pytester, tmp_path: Path) -> None:
-    arguments = ["--pyargs", "parity.suite", "--golden-dir", str(tmp_path), "-k", "accepted"]
+    arguments = ["--pyargs", "parity.suite", f"--golden-dir={tmp_path}", "-k", "accepted"]
     result = project.runpytest_subprocess(*arguments)
     result.assert_outcomes(failed=1, deselected=1)
     result.stdout.fnmatch_lines(["*no golden for case quick*--update-golden*"])
