@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
     "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
+    "mil": "show an ML Program, time its operations, or list the operators that run",
 }
 
 

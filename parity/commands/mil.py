@@ -1,0 +1,129 @@
+"""``parity mil show | profile | operators``: look at ML Programs and at what running them costs."""
+
+from __future__ import annotations
+
+import argparse
+import statistics as stats
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from parity.errors import UsageError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="print a program readably")
+    show.add_argument("path", type=Path, help=".mlpackage, .mlmodelc or .mlmodel")
+    show.add_argument("--function", help="only this function")
+    show.add_argument("--op", metavar="NAME", help="everything about one operation or value")
+    show.add_argument(
+        "--stats", action="store_true", help="counts of operations, dtypes and weights instead of a listing"
+    )
+    profile = actions.add_parser("profile", help="time each operation on seeded random inputs")
+    profile.add_argument("path", type=Path, help=".mlpackage or .mlmodelc")
+    profile.add_argument("--function", help="which function; default the model's")
+    profile.add_argument("--numerics", default="declared", help="declared, float32 or float16-accumulate")
+    profile.add_argument("--no-fusion", action="store_true", help="run every operation by itself")
+    profile.add_argument("--repeats", type=int, default=3, metavar="N", help="predictions to time (default 3)")
+    profile.add_argument("--top", type=int, default=15, metavar="N", help="slowest operations to list (default 15)")
+    profile.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    actions.add_parser("operators", help="list the operators that run, with their opsets")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the chosen action."""
+    if arguments.action == "show":
+        return _show(arguments)
+    if arguments.action == "profile":
+        return _profile(arguments)
+    return _operators()
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from parity.mil import describe, load
+
+    model = load(arguments.path)
+    if arguments.op:
+        lines = describe.operation(model, arguments.op, arguments.function)
+    else:
+        for line in describe.header(model):
+            print(line)
+        chosen = describe.statistics if arguments.stats else describe.operations
+        lines = chosen(model, arguments.function)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _inputs(features: Any, seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    from parity.mil.dtypes import BY_NAME
+
+    random = np.random.default_rng(seed)
+    made: dict[str, Any] = {}
+    for feature in features:
+        if feature.kind == "image":
+            size = feature.shape if feature.channels == 1 else (*feature.shape, feature.channels)
+            made[feature.name] = random.integers(0, 256, size).astype(np.uint8)
+        elif feature.kind != "array":
+            raise UsageError(
+                f"input {feature.name!r} is of kind {feature.kind}; profiling makes arrays and images only"
+            )
+        elif feature.dtype.startswith("fp"):
+            made[feature.name] = random.standard_normal(feature.shape).astype(BY_NAME[feature.dtype].numpy)
+        else:
+            made[feature.name] = random.integers(0, 2, feature.shape).astype(BY_NAME[feature.dtype].numpy)
+    return made
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    import time
+
+    from parity.mil import Event, Session, load
+
+    if arguments.repeats < 1:
+        raise UsageError("--repeats must be at least 1")
+    session = Session(
+        load(arguments.path), arguments.numerics, function=arguments.function, fuse=not arguments.no_fusion
+    )
+    inputs = _inputs(session.function.inputs, arguments.seed)
+    state = session.new_state()
+    start = time.perf_counter()
+    session.predict(inputs, state=state)
+    first = time.perf_counter() - start
+    seconds: dict[str, list[float]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+
+    def record(event: Event) -> None:
+        seconds[event.name].append(event.seconds)
+        kinds[event.name] = event.type
+
+    totals = []
+    for _ in range(arguments.repeats):
+        start = time.perf_counter()
+        session.predict(inputs, state=state, callback=record)
+        totals.append(time.perf_counter() - start)
+    medians = {name: stats.median(times) for name, times in seconds.items()}
+    whole = sum(medians.values())
+    print(f"{arguments.path}: profile {session.profile}, first {first:.3f} s, then {stats.median(totals):.3f} s")
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for name, median in medians.items():
+        by_kind[kinds[name]].append(median)
+    print(f"\n{'seconds':>10}{'share':>8}{'count':>7}  operator")
+    for kind, times in sorted(by_kind.items(), key=lambda item: -sum(item[1])):
+        print(f"{sum(times):>10.4f}{sum(times) / whole:>8.1%}{len(times):>7}  {kind}")
+    print(f"\n{'seconds':>10}{'share':>8}  slowest operations")
+    for name, median in sorted(medians.items(), key=lambda item: -item[1])[: max(arguments.top, 0)]:
+        print(f"{median:>10.4f}{median / whole:>8.1%}  {kinds[name]} {name}")
+    return 0
+
+
+def _operators() -> int:
+    from parity.mil import operators
+
+    for kind, versions in operators.versions().items():
+        print(f"{kind:<42}{', '.join(version.since for version in versions)}")
+    return 0
