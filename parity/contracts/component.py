@@ -83,7 +83,7 @@ def read(path: Path, root: Path, tables: Converters, *, weights: bool = True) ->
         return broken(f"cannot be read: {_relative(str(error), root)}")
     problem = problem if weights else ""
     if problem:
-        findings.append(Finding("error", str(where), _relative(problem, root)))
+        findings.append(Finding("error", str(where), f"{_relative(problem, root)} (an unfinished download?)"))
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
     if problem:
@@ -159,7 +159,7 @@ def _compiled(path: Path, component: Component) -> tuple[Component, str]:
         if text.stat().st_size <= _TEXT_LIMIT:
             program = text.read_bytes()
     else:
-        problem = f"{path}: model.mil is missing; an unfinished download?"
+        problem = f"{path}: model.mil is missing"
     content = program.decode("utf-8", errors="replace")
     offsets = [int(offset) for offset in re.findall(r"offset = (?:tensor<uint64, \[\]>|uint64)\((\d+)\)", content)]
     if offsets and not problem:

@@ -156,6 +156,8 @@ def _family(kind: str, sizes: dict[str, int], component: Component, families: li
     version = component.version.lower()
     if kind == "refiner":
         return "sdxl-refiner"
+    if sizes.get("L") == 16 and "sd3" in found:
+        return "sd3"
     if "T" in sizes and "sdxl-refiner" in found:
         return "sdxl-refiner" if sizes["T"] == 5 else "sdxl"
     if "sdxl" in found and (_is_xl(component) or not {"sd1", "sd2"} & set(found)):
