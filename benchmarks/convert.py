@@ -43,16 +43,15 @@ def run(report: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory(prefix="parity-bench-") as scratch:
             folder = Path(scratch) / "model"
             _child("write", folder, config)
-            seconds, peak = _child("convert", folder, config)
-            report(
-                f"{name + ' UNet, float16, SPLIT_EINSUM':<58}{seconds:7.1f} s  {peak:6.2f} GiB peak  (limit {limit})"
-            )
+            seconds, cpu, peak = _child("convert", folder, config)
+            label = f"{name} UNet, float16, SPLIT_EINSUM"
+            report(f"{label:<40}{seconds:6.1f} s ({cpu:.0f} s of CPU) {peak:6.2f} GiB peak  (limit {limit})")
 
 
-def _child(task: str, folder: Path, config: dict[str, Any]) -> tuple[float, float]:
+def _child(task: str, folder: Path, config: dict[str, Any]) -> tuple[float, float, float]:
     command = [sys.executable, "-m", "benchmarks.convert", task, str(folder), json.dumps(config)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return float(out[-2]), float(out[-1])
+    return float(out[-3]), float(out[-2]), float(out[-1])
 
 
 def _write(folder: Path, config: dict[str, Any]) -> None:
@@ -61,7 +60,7 @@ def _write(folder: Path, config: dict[str, Any]) -> None:
 
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel(**config)
-    unet = unet.to(torch.float16).to_empty(device="cpu")  # weights in 16 bits, as they are published
+    unet = unet.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(93)
     for name, parameter in unet.named_parameters():
         fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 1
@@ -70,7 +69,7 @@ def _write(folder: Path, config: dict[str, Any]) -> None:
             values.uniform_(-((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5, generator=generator)
         else:
             values.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        parameter.data = values.half()
+        parameter.data = values.half()  # 16 bits, as weights are published
     unet.save_pretrained(folder / "unet")
     diffusers.PNDMScheduler().save_pretrained(folder / "scheduler")
     xl = "addition_embed_type" in config
@@ -96,8 +95,9 @@ def _main(task: str, folder: Path, config: dict[str, Any]) -> None:
         from parity import convert
 
         convert.convert(folder, folder.parent / "out", components=["unet"], check=bool(os.environ.get("PARITY_CHECK")))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(time.perf_counter() - start, peak / (2**30 if sys.platform == "darwin" else 2**20))
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    peak = used.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    print(seconds, used.ru_utime + used.ru_stime, peak)
 
 
 if __name__ == "__main__":
