@@ -1,4 +1,4 @@
-"""Draw from the installed torch and write the bytes; run in a process of its own, whose environment picks the kernel."""
+"""Draw from the installed torch and write the bytes; run as a process, whose environment picks the kernel."""
 
 from __future__ import annotations
 

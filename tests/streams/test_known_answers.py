@@ -57,7 +57,9 @@ def _values(name: str) -> list[dict[str, Any]]:
     return json.loads((FOLDER / name).read_text())["values"]
 
 
-@pytest.mark.parametrize("case", _values("swift.json"), ids=lambda c: f"{c['rng']}-{c['seed']}-{c['count']}-{c['index']}")
+@pytest.mark.parametrize(
+    "case", _values("swift.json"), ids=lambda c: f"{c['rng']}-{c['seed']}-{c['count']}-{c['index']}"
+)
 def test_swift(case: dict[str, Any]) -> None:
     stream = streams.open(case["rng"], case["seed"])
     if "before" in case:
