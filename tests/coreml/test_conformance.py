@@ -63,6 +63,7 @@ class TestTally:
         Expectation("a.py::one", "runtime", "…"),
         Expectation("a.py::two", "scope", "…"),
         Expectation("b.py::three", "runtime", "…"),
+        Expectation("a.py::four", "half", "…"),
     )
 
     def tally(self) -> Tally:
@@ -81,7 +82,7 @@ class TestTally:
 
     def test_counts_outcomes_by_file(self):
         counts = self.tally().by_file()["a.py"]
-        assert counts == Counter(passed=2, predicting=2, failed=2, runtime=1, skipped=1, upstream=1)
+        assert counts == Counter(passed=2, predicting=2, half=1, failed=2, runtime=1, skipped=1, upstream=1)
         assert share(counts) == pytest.approx(2 / 5)
         assert share(Counter()) == 0
 

@@ -308,11 +308,16 @@ class TestPlans:
         block = plan.model_structure.program.functions["main"].block
         operation = next(each for each in block.operations if each.operator_name == "relu")
         assert block.output_names == ["y"]
-        assert [binding.name for binding in operation.inputs["x"].bindings] == ["x_to_fp16"] or operation.inputs
+        (binding,) = operation.inputs["x"].bindings
+        assert binding.name in {value.name for each in block.operations for value in each.outputs}
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
         assert isinstance(usage.preferred_compute_device, MLCPUComputeDevice)
         assert usage.supported_compute_devices == [usage.preferred_compute_device]
-        assert plan.get_estimated_cost_for_mlprogram_operation(operation) is None
+        costs = [plan.get_estimated_cost_for_mlprogram_operation(each).weight for each in block.operations]
+        assert sum(costs) == pytest.approx(1)
+        assert all(
+            cost > 0 or each.operator_name == "const" for cost, each in zip(costs, block.operations, strict=True)
+        )
 
     def test_devices(self, ct):
         (device,) = ct.models.MLModel.get_available_compute_devices()

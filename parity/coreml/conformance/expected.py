@@ -1,4 +1,4 @@
-"""Which of coremltools' tests are expected to fail, and why? Read from ``expected.toml``.
+"""Which of coremltools' tests are expected to fail or judged otherwise, and why? Read from ``expected.toml``.
 
 An entry names tests by a pattern over their id below ``coremltools/``, for example
 ``converters/mil/mil/ops/tests/iOS14/test_random.py::TestRandomNormal::*``. ``*`` and ``?`` mean what they mean in file
@@ -20,8 +20,16 @@ KINDS = {
     "scope": "not an ML Program: neural networks, other model types, pipelines",
     "platform": "needs macOS, Xcode or a device; or asserts how Apple's compiler prints or refuses something",
     "stack": "fails before anything is predicted: this release of coremltools with this torch, NumPy or scikit-learn",
+    "half": "expects what was computed in half precision, within float32 tolerance; judged within HALF instead",
 }
-"""Kinds of expected failures. Only ``runtime`` ones count as failed ML Program cases."""
+"""Kinds of entries. Only ``runtime`` ones count as failed ML Program cases; ``half`` ones have to pass."""
+
+HALF = {"rtol": 4e-3, "atol": 2e-3}
+"""Tolerance of tests of kind ``half``: about four units in the last place of float16.
+
+Half precision on a CPU rounds where it pleases: PyTorch's transposed convolution, LSTM and GRU differ from the rounded
+float32 result in 40 to 60 % of elements. coremltools leaves these cases out unless INCLUDE_MIL_FP32_UNIT_TESTS is set.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def load_expected() -> Expected:
     """
     table = tables.read(Path(__file__).with_name("expected.toml"))
     entries = []
-    for number, row in enumerate(table.get("failure", []), 1):
+    for number, row in enumerate(table.get("case", []), 1):
         try:
             entry = Expectation(**row)
         except TypeError as error:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import inspect
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from parity.coreml.conformance.expected import Expectation, load_expected
+from parity.coreml.conformance.expected import HALF, Expectation, load_expected
 from parity.coreml.conformance.tally import Tally
 
 _ENVIRONMENT = {
@@ -47,14 +48,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="all tests below this path run: report expected failures there that no longer fail or exist",
     )
     parser.addoption("--sample", type=int, default=1, metavar="N", help="run one test of N, chosen by its name")
+    parser.addoption("--profile", default="declared", help="numerics of the reference runtime")
     parser.addoption("--totals", metavar="PATH", help="write the counts by file as JSON")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Install the stand-in, before coremltools' own conftest modules are imported."""
     os.environ.update(_ENVIRONMENT)
-    _pretend_to_be_a_mac()
+    _pretend_to_be_a_mac(early_config.known_args_namespace.profile)
     _stand_in_for_test_dependencies()
 
 
@@ -66,10 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(tally, "parity-tally")
 
 
-def _pretend_to_be_a_mac() -> None:
+def _pretend_to_be_a_mac(profile: str) -> None:
     from parity.coreml import shim
 
-    shim.install()
+    shim.install(profile=profile)
     deps: Any = __import__("coremltools._deps", fromlist=["_IS_MACOS"])
     deps._IS_MACOS = True  # read by value when the test helpers are imported
     import torch  # noqa: F401  (looks at the machine when imported; must see the real one)
@@ -117,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     expected = load_expected()
     for item in items:
         match: Expectation | None = expected.match(item.nodeid)
-        if match is not None:
+        if match is not None and match.kind != "half":
             item.add_marker(pytest.mark.xfail(reason=match.reason, run=not match.skip, strict=False))
 
 
@@ -144,10 +146,26 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     from parity.coreml.model_proxy import ModelProxy
 
     before = ModelProxy.predictions
+    entry = load_expected().match(item.nodeid)
     try:
-        return (yield)
+        with _half_tolerance() if entry is not None and entry.kind == "half" else contextlib.nullcontext():
+            return (yield)
     finally:
         item.user_properties.append((_PREDICTIONS, ModelProxy.predictions - before))
+
+
+@contextlib.contextmanager
+def _half_tolerance() -> Iterator[None]:
+    """Let coremltools' comparisons use the tolerance of float16."""
+    import numpy as np
+
+    original = np.testing.assert_allclose
+
+    def within_half(actual: Any, desired: Any, **options: Any) -> None:
+        original(actual, desired, **{**options, **HALF})
+
+    with unittest.mock.patch.object(np.testing, "assert_allclose", within_half):
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,7 +2,8 @@
 
 The books are kept where pytest's reports arrive: in the only process, or in pytest-xdist's controller. Of the tests
 that ran, three numbers matter: *passed*, *predicting* (those of the passed that executed a program; the others check
-conversion only) and the share of ML Program cases that pass::
+conversion only; those of kind "half" passed within the tolerance of float16) and the share of ML Program cases that
+pass::
 
     passed / (passed + failed + expected failures of kind "runtime")
 
@@ -50,7 +51,7 @@ class Tally:
         self.covered = tuple(covered)
         self.totals = totals
         self.outcomes: dict[str, tuple[str, int]] = {}  # test -> (outcome, predictions)
-        self.failing: set[Expectation] = set()
+        self.confirmed: set[Expectation] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the outcome of a test; a failure in set-up or tear-down outweighs a passed call."""
@@ -62,17 +63,17 @@ class Tally:
             outcome = entry.kind if entry else THEIRS
         else:
             outcome = {"passed": PASSED, "failed": FAILED, "skipped": SKIPPED}[report.outcome]
-        if entry and outcome not in (PASSED, SKIPPED):
-            self.failing.add(entry)
+        if entry and (outcome not in (PASSED, SKIPPED) or entry.kind == "half"):
+            self.confirmed.add(entry)
         properties: dict[str, Any] = dict(report.user_properties)
         self.outcomes[report.nodeid] = (outcome, properties.get("parity_predictions", 0))
 
     def stale(self) -> list[Expectation]:
-        """Return the entries of the covered tests without a failing one."""
+        """Return the entries of the covered tests that no test confirmed."""
         return [
             entry
             for entry in self.expected.entries
-            if entry not in self.failing and not entry.skip and entry.tests.startswith(self.covered)
+            if entry not in self.confirmed and not entry.skip and entry.tests.startswith(self.covered)
         ]
 
     def by_file(self) -> dict[str, Counter[str]]:
@@ -83,6 +84,8 @@ class Tally:
             counts = files.setdefault(path, Counter())
             counts[outcome] += 1
             counts["predicting"] += outcome == PASSED and predictions > 0
+            entry = self.expected.match(nodeid)
+            counts["half"] += outcome == PASSED and entry is not None and entry.kind == "half"
         return files
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -103,10 +106,10 @@ class Tally:
         cases = total[PASSED] + total[FAILED] + total["runtime"]
         terminalreporter.write_line(
             f"{share(total):.2%} of ML Program cases pass ({total[PASSED]} of {cases}; "
-            f"{total['predicting']} of the passed executed a program)"
+            f"{total['predicting']} of the passed executed a program, {total['half']} were judged within float16)"
         )
         for entry in self.stale():
-            terminalreporter.write_line(f"expected.toml: no test fails any more, or none exists: {entry.tests}")
+            terminalreporter.write_line(f"expected.toml: no such test fails any more, or none exists: {entry.tests}")
         if self.totals:
             content = {"files": files, "total": total, "share": share(total)}
             with replacing(Path(self.totals)) as scratch:
