@@ -1,0 +1,66 @@
+"""What the suite costs: a picture through the reference runtime against diffusers, and time until something answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import compare
+
+
+def run(report: Callable[[object], None]) -> None:
+    """Report the ratio of one text-to-image run, and start-up times."""
+    for name, command, target in (
+        ("import parity", [sys.executable, "-c", "import parity"], 0.3),
+        ("parity --help", [sys.executable, "-m", "parity.cli", "--help"], 0.3),
+        ("parity run --help", [sys.executable, "-m", "parity.cli", "run", "--help"], None),
+    ):
+        report(f"{name:<40}{_start(command):.3f} s" + (f"  (target below {target} s)" if target else ""))
+    report(compare("tiny txt2img: reference runtime / diffusers", *_pictures(), repeats=10))
+
+
+def _start(command: list[str]) -> float:
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[2]
+
+
+def _pictures() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from parity import convert, streams
+    from parity.backends.coreml import CoreMLBackend
+    from parity.pipelines import schedulers, tasks
+    from parity.pipelines.model import Model
+
+    model = Model("tiny-sd")
+    request = tasks.Request("txt2img", "a photo of a red circle", "blurry", scheduler="ddim", steps=10)
+    backend = CoreMLBackend(convert.cached(model.location), runtime="reference")
+    pipeline = StableDiffusionPipeline.from_pretrained(model.location)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = schedulers.make(request.scheduler, model.scheduler_config)
+
+    def ours() -> np.ndarray:
+        stream = streams.open("torch-cpu", seed=93)
+        components = backend.components(tasks.TASK_COMPONENTS["txt2img"])
+        return tasks.run(request, model, components, stream.normal, observe=lambda point, value: None)
+
+    def theirs() -> Any:
+        return pipeline(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(93),
+        ).images
+
+    return ours, theirs
