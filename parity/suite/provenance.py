@@ -25,7 +25,8 @@ def environment() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    system = (
+    # the C library decides last bits of transcendental functions; the kernel's version does not
+    system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else " ".join((platform.system(), *platform.libc_ver()))
         f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else f"{platform.system()} {platform.release()}"
     )
     return {**versions, "system": system, "machine": platform.machine()}
