@@ -25,10 +25,9 @@ def environment() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    # the C library decides last bits of transcendental functions; the kernel's version does not
-    system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else " ".join((platform.system(), *platform.libc_ver()))
-        f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else f"{platform.system()} {platform.release()}"
-    )
+    # away from macOS the C library is named: it decides the last bits of logarithms and sines
+    mac = sys.platform == "darwin"
+    system = f"macOS {platform.mac_ver()[0]}" if mac else " ".join((platform.system(), *platform.libc_ver()))
     return {**versions, "system": system, "machine": platform.machine()}
 
 
