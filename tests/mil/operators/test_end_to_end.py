@@ -68,6 +68,14 @@ def test_a_convolutional_chain(tmp_path):
         expected = torch.layer_norm(y, (4,)).mean((1, 2)).numpy()
     (result,) = run(converted(build, x=x.shape), tmp_path, x=x)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    half = converted(build, half=True, x=x.shape)
+    found = []
+    for profile in ("float32", "declared", "float16-accumulate"):
+        (result,) = session(half, tmp_path, profile=profile).predict({"x": x}).values()
+        np.testing.assert_allclose(result, expected, atol=0.02)
+        found.append(result)
+    assert (found[0] != found[1]).any()
+    assert (found[1] != found[2]).any()
 
 
 def test_a_loop_over_a_list(tmp_path):
