@@ -172,7 +172,9 @@ def _compiled(path: Path, component: Component) -> tuple[Component, str]:
     if component.sizes is not None and size.is_file():
         component = replace(component, weight_bytes=size.stat().st_size)
     tokens = _tokens(component.inputs)
-    if tokens and content and not problem:
+    if not tokens:
+        component = replace(component, fingerprint=replace(component.fingerprint, mask="none"))
+    elif content and not problem:
         component = replace(component, fingerprint=_compiled_mask(content, tokens, weights, component.fingerprint))
     return component, problem
 

@@ -24,7 +24,6 @@ from parity.errors import ParityError
 from parity.mil import dtypes, values
 
 _QUERY_BLOCK = 512
-_CONTEXT = "bkhc,bchq->bkhq"  # scores of split attention: (batch, keys, head, queries)
 _OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 
@@ -77,7 +76,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
             storage.update(_compressed(operation))
             for value in _constants(operation):
                 _note_blob(value, blobs)
-        elif kind == "einsum" and _equation(operation) in (_CONTEXT, ""):
+        elif kind == "einsum":  # scores (batch, keys, head, queries), or their product with the values: few "keys"
             shape = _shape(operation.outputs[0].type)
             if len(shape) == 4:
                 scores.append((shape[1], shape[3]))
@@ -146,9 +145,11 @@ def _shape(message: Any) -> tuple[int, ...]:
 
 
 def _stored(value: Any) -> tuple[str, int]:
-    """Form and bytes of a constant that counts as a weight (lies in the weight file, or is a large immediate)."""
+    """Form and bytes of a constant that counts as a weight (lies in the weight file)."""
+    if value.WhichOneof("value") != "blobFileValue":
+        return "", 0
     dtype = dtypes.BY_CODE.get(value.type.tensorType.dataType)
-    if dtype is None or value.WhichOneof("value") != "blobFileValue":
+    if dtype is None:
         return "", 0
     return _STORED.get(dtype.name, dtype.name), math.prod(_shape(value.type)) * dtype.bits // 8
 
@@ -205,13 +206,6 @@ def _without_inputs_of_compressed(storage: Counter[str]) -> Counter[str]:
         for name in [name for name in storage if name.startswith(("uint", "int"))]:
             storage[compressed[0]] += storage.pop(name)
     return storage
-
-
-def _equation(operation: Any) -> str:
-    for name, value in _named_constants(operation):
-        if name == "equation" and value.immediateValue.tensor.strings.values:
-            return str(value.immediateValue.tensor.strings.values[0])
-    return ""
 
 
 def _attention(counts: Counter[str], scores: list[tuple[int, int]], *, softmax: bool) -> str:

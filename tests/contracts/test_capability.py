@@ -93,7 +93,9 @@ ROWS: dict[str, tuple[list[tuple[tuple[str, ...], dict]], str, str, str]] = {
         ],
         "txt2img", "yyyyyyyy", "nnnnnn",
     ),
-    "half a UNet": ([(("text_encoder", "vae_decoder"), {}), (("unet",), {"chunk": 1})], "txt2img", "nnnnnnnn", "nnnnnn"),
+    "half a UNet": (
+        [(("text_encoder", "vae_decoder"), {}), (("unet",), {"chunk": 1})], "txt2img", "nnnnnnnn", "nnnnnn",
+    ),
     "UNet of batch one": ([(SD, {"window": "main", "B": 1})], "txt2img", "nnnnnnnd", "nnnnny"),
     "sizes differ": (
         [(("text_encoder", "unet"), {}), (("vae_decoder",), {"h": 96})], "txt2img", "nnnnnnnn", "nnnnnn",

@@ -8,12 +8,11 @@ those of Stable Diffusion (scaled-linear betas, 1000 steps, Float32).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from parity import streams
-from parity.errors import UnsupportedError
+from parity.streams.swift import SwiftStream
 
 TRAIN_STEPS = 1000
 SCALE = 0.18215
@@ -21,14 +20,6 @@ SCALE = 0.18215
 
 class ConsumerFailureError(Exception):
     """The played release crashes or throws; the text is what its user sees."""
-
-
-class Source(Protocol):
-    """What is drawn from: a stream of :mod:`parity.streams`."""
-
-    def normal(self, shape: Any, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
-        """Draw normally distributed values of a shape."""
-        ...
 
 
 def timesteps(steps: int) -> list[int]:
@@ -65,13 +56,11 @@ class Settings:
         """Index of the first timestep that is used."""
         return max(self.steps - int(self.steps * self.strength), 0) if self.task == "img2img" else 0
 
-    def source(self) -> Source:
-        name = f"swift-{self.rng}"
-        if name in streams.names():
-            return streams.open(name, self.seed)
-        if self.rng == "numpy":  # Swift's NumPy source is NumPy's stream, rounded to Float32
-            return streams.open("numpy-legacy", self.seed)
-        raise UnsupportedError(f"the stream '{name}' is not in this release's catalogue: {', '.join(streams.names())}")
+    def source(self) -> SwiftStream:
+        """Open the release's random source, freshly seeded."""
+        stream = streams.open(f"swift-{self.rng}", self.seed)
+        assert isinstance(stream, SwiftStream)
+        return stream
 
 
 @dataclass(frozen=True)
@@ -86,13 +75,12 @@ def draw(settings: Settings, shape: tuple[int, ...]) -> Draws:
     """Draw in the release's order: S3 samples the latent first and in one call, later ones last and value by value."""
     source = settings.source()
     if settings.task == "txt2img":
-        return Draws(source.normal(shape).astype(np.float32), None)
+        return Draws(source.normal(shape), None)
     if settings.release == 3:
-        latent = source.normal(shape).astype(np.float32)
-        return Draws(source.normal(shape).astype(np.float32), latent)
-    noise = source.normal(shape).astype(np.float32)
-    values = [float(source.normal((1,))[0]) for _ in range(int(np.prod(shape)))]
-    return Draws(noise, np.array(values, np.float64).reshape(shape))
+        latent = source.normal(shape)
+        return Draws(source.normal(shape), latent)
+    noise = source.normal(shape)
+    return Draws(noise, source.normal_each(shape, dtype="float64"))
 
 
 def noise_level(settings: Settings) -> float:

@@ -55,25 +55,32 @@ class PyTorch:
                 encoded = self.vae.encode(torch.from_numpy(image.astype(np.float32))).latent_dist
                 start = starting_latents(settings, encoded.parameters.numpy(), draws)
             latents = torch.from_numpy(start)
-            estimate = latents
-            for step in scheduler.timesteps[settings.start :]:
+            estimate = first = latents
+            for index, step in enumerate(scheduler.timesteps[settings.start :]):
                 noise = self.unet(torch.cat([latents, latents]), step, hidden).sample
                 noise = noise[:1] + settings.guidance * (noise[1:] - noise[:1])
-                alpha = scheduler.alphas_cumprod[int(step)]
                 before = latents
                 latents = scheduler.step(noise, step, latents).prev_sample
-                estimate = _estimate(scheduler, before, alpha, noise)
+                first = before if index == 0 else first
+                estimate = _estimate(scheduler, index, int(step), first if index == 1 else before, noise)
             decoded = latents if settings.release < 6 else estimate
             return to_picture(self.vae.decode(decoded / SCALE).sample.numpy())
 
 
-def _estimate(scheduler: Any, sample: Any, alpha: Any, noise: Any) -> Any:
-    """Estimate of the clean latent from the combined noise of diffusers' scheduler (its last step)."""
-    ets = scheduler.ets
-    if len(ets) >= 4:
-        noise = (55 * ets[-1] - 59 * ets[-2] + 37 * ets[-3] - 9 * ets[-4]) / 24
-    elif len(ets) == 3:
-        noise = (23 * ets[-1] - 16 * ets[-2] + 5 * ets[-3]) / 12
-    elif len(ets) == 2:
-        noise = (3 * ets[-1] - ets[-2]) / 2
+def _estimate(scheduler: Any, index: int, step: int, sample: Any, noise: Any) -> Any:
+    """Clean latent that diffusers' last step implies: its sample minus its combined noise.
+
+    The second step repeats the first one from the first sample, with the mean of both noises.
+    """
+    past = scheduler.ets
+    if index == 1:
+        step += scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+        noise = (noise + past[-1]) / 2
+    elif len(past) >= 4:
+        noise = (55 * past[-1] - 59 * past[-2] + 37 * past[-3] - 9 * past[-4]) / 24
+    elif len(past) == 3:
+        noise = (23 * past[-1] - 16 * past[-2] + 5 * past[-3]) / 12
+    elif len(past) == 2:
+        noise = (3 * past[-1] - past[-2]) / 2
+    alpha = scheduler.alphas_cumprod[step]
     return (sample - (1 - alpha) ** 0.5 * noise) / alpha**0.5
