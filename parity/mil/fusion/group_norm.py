@@ -74,17 +74,20 @@ def _try(view: View, division: Node, *, rounded: bool) -> None:
         return
     whole = centred.inputs["x"][0]
     shape = view.shape(whole)
-    if square.inputs["x"][0] != division.inputs["x"][0] or mean.inputs["x"][0] != whole or shape is None:
+    if square.inputs["x"][0] != division.inputs["x"][0] or mean.inputs["x"][0] != whole:
         return
-    rank = len(shape)
+    if shape is None or len(shape) < 3 or not shape[1]:
+        return
+    rank, groups = len(shape), shape[1]
     for reduction in (mean, variance):
         axes = view.constant(reduction, "axes", ())
-        if sorted(axis % rank for axis in axes) != list(range(2, rank)) or not view.constant(reduction, "keep_dims"):
+        if not all(isinstance(axis, int) for axis in axes) or not view.constant(reduction, "keep_dims"):
+            return
+        if sorted(axis % rank for axis in axes) != list(range(2, rank)):
             return
     back = view.reader(division.outputs[0], "reshape")
     x = spread.inputs["x"][0]
-    groups = shape[1] if rank > 2 else None
-    if back is None or groups is None or view.shape(x) != view.shape(back.outputs[0]):
+    if back is None or view.shape(x) != view.shape(back.outputs[0]):
         return
     channels = view.shape(x)
     if channels is None or len(channels) < 2 or channels[:1] != shape[:1] or (channels[1] or 0) % groups:

@@ -68,7 +68,12 @@ class View:
 
     def scalar(self, name: str) -> float | None:
         """Return a constant with one element as a number."""
-        if name not in self.fixed or self.shape(name) is None or any(size != 1 for size in self.shape(name) or ()):
+        if (
+            name not in self.fixed
+            or not self.dtype(name).startswith("fp")
+            or self.shape(name) is None
+            or any(size != 1 for size in self.shape(name) or ())
+        ):
             return None
         value = self.constants.python(name)
         while isinstance(value, tuple):
