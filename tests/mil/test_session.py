@@ -334,3 +334,44 @@ def test_float16_overflow_and_nan(convert: Any) -> None:
         expected = (half * half).astype(np.float16).astype(np.float32)
     assert np.isinf(expected[0])
     np.testing.assert_array_equal(output, expected)
+
+
+def _first_difference(one: mil.Model, other: mil.Model, x: np.ndarray) -> str:
+    """Name of the first operation whose result differs when both start from the same inputs."""
+    found: list[dict[str, np.ndarray]] = []
+    for model in (one, other):
+        seen: dict[str, np.ndarray] = {}
+
+        def record(event: mil.Event, seen: dict[str, np.ndarray] = seen) -> None:
+            seen.update({event.name: next(iter(event.outputs.values())).clone().numpy()})
+
+        mil.Session(model, fuse=False).predict({"x0": x}, callback=record)
+        found.append(seen)
+    return next((name for name in found[0] if not np.array_equal(found[0][name], found[1][name])), "")
+
+
+def _other_operator(block: Any, function: Any) -> None:
+    next(op for op in block.operations if op.type == "tanh").type = "sigmoid"
+
+
+def _other_constant(block: Any, function: Any) -> None:
+    tensors = [
+        o for o in block.operations if o.type == "const" and len(o.attributes["val"].type.tensorType.dimensions) == 0
+    ]
+    half = next(o for o in tensors if o.attributes["val"].type.tensorType.dataType == 10)
+    half.attributes["val"].immediateValue.tensor.bytes.values = np.float16(1.25).tobytes()
+
+
+def _other_operand(block: Any, function: Any) -> None:
+    op = next(op for op in block.operations if op.type == "mul")
+    op.type = "add"
+
+
+@pytest.mark.parametrize(
+    ("defect", "kind"), [(_other_operator, "tanh"), (_other_constant, "add"), (_other_operand, "mul")]
+)
+def test_planted_defects_are_found_where_they_are(model: mil.Model, x: np.ndarray, defect: Any, kind: str) -> None:
+    assert _first_difference(model, model, x) == ""
+    name = _first_difference(model, _edited(model, defect), x)
+    node = next(n for n in mil.Session(model).graph.nodes if n.name == name)
+    assert node.type == kind
