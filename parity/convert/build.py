@@ -52,6 +52,8 @@ def write(job: Job, net: Network, path: Path, *, module: Any = None, report: Rep
 
     ``module`` is the original, which a recipe of mixed bits needs to find its layers.
     """
+    if job.compression == "mixed":
+        mixed.require_layers(dict(job.settings.recipe or ()), module)
     plain = path if job.compression is None else path.with_name(f"plain-{path.name}")
     lower(
         net,
@@ -66,8 +68,8 @@ def write(job: Job, net: Network, path: Path, *, module: Any = None, report: Rep
     )
     if job.compression is None:
         return
-    if job.settings.recipe is not None:
-        mixed.apply(plain, path, dict(job.settings.recipe), module, report=report)
+    if job.compression == "mixed":
+        mixed.apply(plain, path, dict(job.settings.recipe or ()), module, report=report)
     else:
         compress(plain, path, job.compression, report=report)
     shutil.rmtree(plain)

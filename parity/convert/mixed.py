@@ -195,6 +195,13 @@ def read_recipe(file: Path, name: str) -> dict[str, int]:
     return {str(layer): int(bits) for layer, bits in recipes[name]["layers"].items()}
 
 
+def require_layers(recipe: Recipe, unet: Any) -> None:
+    """Raise when a recipe names layers that a UNet does not have."""
+    modules = dict(unet.named_modules())
+    if missing := [layer for layer in recipe if layer not in modules]:
+        raise UsageError(f"the recipe names {len(missing)} layers that the UNet does not have, e.g. {missing[0]}")
+
+
 def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Report | None = None) -> None:
     """Write a copy of a UNet's package with each layer palettized to its own number of bits.
 
@@ -216,7 +223,7 @@ def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Repo
     modules = dict(unet.named_modules())
     by_operation: dict[str, int] = {}
     for layer, bits in recipe.items():
-        names = operations.get(_digest(_array(modules[layer])), []) if layer in modules else []
+        names = operations.get(_digest(_array(modules[layer])), [])
         if not names:
             raise FormatError(f"{source.name} does not hold the weights of layer {layer}; was it made from this model?")
         by_operation |= dict.fromkeys(names, bits)

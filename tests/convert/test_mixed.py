@@ -14,7 +14,7 @@ from parity.convert import lower, mixed
 from parity.errors import FormatError, UsageError
 
 Model = Callable[[str], Path]
-OPTIONS = {"bits": (2, 8), "count": 3, "large": 8000, "prompts": 2}
+OPTIONS = {"bits": (2, 8), "count": 3, "large": 12_000, "prompts": 1}
 
 
 def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
@@ -22,14 +22,14 @@ def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
 
     def interrupt(component: str, stage: str, done: int, total: int) -> None:
         seen.append(done)
-        if len(seen) == 5:
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     file = tmp_path / "bits.json"
     with pytest.raises(KeyboardInterrupt):
         convert.analyse_bits(model("sd1"), file, progress=interrupt, **OPTIONS)
     begun = json.loads(file.read_text())
-    assert len(begun["single_layer"]["2"]) == 5
+    assert len(begun["single_layer"]["2"]) == 2
     result = convert.analyse_bits(model("sd1"), file, **OPTIONS)
     assert json.loads(file.read_text()) == result
     assert result["single_layer"]["2"].items() >= begun["single_layer"]["2"].items()
@@ -53,7 +53,7 @@ def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
     expected = [2**bits for bits in chosen.values()]
     assert sorted(tables) == sorted(expected)
     other = {"no.such.layer": 4}
-    with pytest.raises(FormatError, match=r"does not hold the weights of layer no\.such\.layer"):
+    with pytest.raises(UsageError, match=r"1 layers that the UNet does not have, e\.g\. no\.such\.layer"):
         convert.convert(model("sd1"), tmp_path / "other", components=["unet"], recipe=other, check=False)
     assert list((tmp_path / "other").iterdir()) == []
     with pytest.raises(UsageError, match="has no recipe 'best'; there are recipe_"):
@@ -61,6 +61,14 @@ def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
     file.write_text(json.dumps({**result, "model_version": "other"}))
     with pytest.raises(UsageError, match="is of other, not of tiny-sd1"):
         convert.analyse_bits(model("sd1"), file, **OPTIONS)
+
+
+def test_a_package_of_another_model_is_refused(model: Model, tmp_path: Path) -> None:
+    from tests.convert.models import unet
+
+    package = convert.convert(model("sd1"), tmp_path, components=["text_encoder"], check=False)["text_encoder"]
+    with pytest.raises(FormatError, match=r"does not hold the weights of layer conv_in; was it made from this model"):
+        mixed.apply(package, tmp_path / "x.mlpackage", {"conv_in": 4}, unet())
 
 
 def test_layers_are_restored(model: Model, tmp_path: Path) -> None:
