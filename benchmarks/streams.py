@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,51 +13,39 @@ import torch
 from benchmarks.timing import compare
 from parity import streams
 
-_SIZES = (16_384, 1_048_576)
+
+def _calls() -> Iterator[tuple[str, Callable[[int], object], Callable[[int], object], float | None]]:
+    """Name, subject, what it stands in for, and the ratio aimed at."""
+    legacy, default = np.random.RandomState(93), np.random.default_rng(93)
+    numpy_legacy, numpy_pcg64, torch_cpu = (
+        streams.open(name, seed=93) for name in ("numpy-legacy", "numpy-pcg64", "torch-cpu")
+    )
+    yield "RandomState.randn", numpy_legacy.normal, legacy.randn, 2.5
+    yield "torch.randn float32", torch_cpu.normal, torch.randn, 4.5
+    yield "default_rng.standard_normal float64", numpy_pcg64.normal, default.standard_normal, 3.5
+    yield (
+        "default_rng.standard_normal float32",
+        lambda size: numpy_pcg64.normal(size, dtype="float32"),
+        lambda size: default.standard_normal(size, dtype=np.float32),
+        None,
+    )
+    for dtype in (torch.float64, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        yield (
+            f"torch.randn {name}",
+            functools.partial(torch_cpu.normal, dtype=name),
+            functools.partial(torch.randn, dtype=dtype),
+            None,
+        )
 
 
 def run(report: Callable[[str], object]) -> None:
-    """Measure both sizes of the catalogue's bit-exact streams, seeding, and the import."""
+    """Measure two sizes of the bit-exact streams, seeding, and the import."""
     torch.set_num_threads(1)
-    legacy, default = np.random.RandomState(93), np.random.default_rng(93)
-    generator = torch.Generator().manual_seed(93)
-    ours = {name: streams.open(name, seed=93) for name in ("numpy-legacy", "numpy-pcg64", "torch-cpu")}
-    for size in _SIZES:
-        rows: tuple[tuple[str, Callable[[], object], Callable[[], object], float | None], ...] = (
-            ("RandomState.randn", lambda: ours["numpy-legacy"].normal(size), lambda: legacy.randn(size), 2.5),
-            (
-                "torch.randn float32",
-                lambda: ours["torch-cpu"].normal(size),
-                lambda: torch.randn(size, generator=generator),
-                4.5,
-            ),
-            (
-                "default_rng.standard_normal float64",
-                lambda: ours["numpy-pcg64"].normal(size),
-                lambda: default.standard_normal(size),
-                3.5,
-            ),
-            (
-                "default_rng.standard_normal float32",
-                lambda: ours["numpy-pcg64"].normal(size, dtype="float32"),
-                lambda: default.standard_normal(size, dtype=np.float32),
-                None,
-            ),
-            (
-                "torch.randn float64",
-                lambda: ours["torch-cpu"].normal(size, dtype="float64"),
-                lambda: torch.randn(size, generator=generator, dtype=torch.float64),
-                None,
-            ),
-            (
-                "torch.randn float16",
-                lambda: ours["torch-cpu"].normal(size, dtype="float16"),
-                lambda: torch.randn(size, generator=generator, dtype=torch.float16),
-                None,
-            ),
-        )
-        for name, subject, instead, target in rows:
-            report(str(compare(f"{name}, {size:,} values", subject, instead, repeats=21, target=target)))
+    for size in (16_384, 1_048_576):
+        for name, subject, instead, target in _calls():
+            ours, theirs = functools.partial(subject, size), functools.partial(instead, size)
+            report(str(compare(f"{name}, {size:,} values", ours, theirs, repeats=31, target=target)))
     seeded = compare(
         "seeding and torch.randn float32, 16,384 values",
         lambda: streams.open("torch-cpu", seed=93).normal(16_384),

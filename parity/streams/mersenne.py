@@ -27,9 +27,9 @@ SIZE = 624
 _LAG = SIZE - 397
 _STRIDE = SIZE - 1  # so many new words depend on known words only
 _LEAPS = (8, 4, 2, 1)
-_FRESH = 16 * _STRIDE
+_FRESH = 32 * _STRIDE
 
-PEEK = 8192
+PEEK = 16384
 """Most words that one :meth:`MersenneTwister.peek` can show."""
 
 _HISTORY = PEEK + 2 * SIZE  # handed-back words, and behind them a whole aligned block

@@ -52,9 +52,10 @@ class _Double:
 
     def candidates(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Layer, value and whether it is accepted at once, for every word."""
-        layer = (words & np.uint64(0xFF)).astype(np.intp)
+        layer = (words & np.uint64(0xFF)).view(np.int64)
         mantissa = (words >> np.uint64(9)) & np.uint64((1 << 52) - 1)
-        value = mantissa.view(np.int64) * self.tables.width.take(layer)
+        value = mantissa.view(np.int64).astype(np.float64)
+        np.multiply(value, self.tables.width.take(layer), value)
         bits = value.view(np.uint64)
         np.bitwise_or(bits, (words & np.uint64(0x100)) << np.uint64(55), bits)
         return layer, value, mantissa < self.tables.inside.take(layer)
@@ -62,11 +63,15 @@ class _Double:
     def uniform(self, word: int) -> float:
         return (word >> 11) * 2.0**-53
 
-    def below(self, layer: int, word: int, value: float) -> bool:
-        """Whether a point of the layer's edge lies under the curve."""
+    def below(self, layer: np.ndarray, words: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Whether points on the layers' edges, at heights that the words give, lie under the curve."""
         height = self.tables.height
-        lower, upper = float(height[layer]), float(height[layer - 1])
-        return (upper - lower) * self.uniform(word) + lower < math.exp(-0.5 * value * value)
+        lower = height.take(layer)
+        edge = (height.take(layer - 1) - lower) * self.uniforms(words) + lower
+        return edge < np.fromiter((math.exp(-0.5 * x * x) for x in value.tolist()), np.float64, len(value))
+
+    def uniforms(self, words: np.ndarray) -> np.ndarray:
+        return (words >> np.uint64(11)).view(np.int64) * 2.0**-53
 
     def tail(self, word: int, pairs: Iterator[int]) -> float:
         while True:
@@ -87,7 +92,8 @@ class _Single(_Double):
     def candidates(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         layer = (words & np.uint32(0xFF)).astype(np.intp)
         mantissa = words >> np.uint32(9)
-        value = mantissa.astype(np.float32) * self.tables.width.take(layer)
+        value = mantissa.view(np.int32).astype(np.float32)
+        np.multiply(value, self.tables.width.take(layer), value)
         bits = value.view(np.uint32)
         np.bitwise_or(bits, (words & np.uint32(0x100)) << np.uint32(23), bits)
         return layer, value, mantissa < self.tables.inside.take(layer)
@@ -95,9 +101,8 @@ class _Single(_Double):
     def uniform(self, word: int) -> float:
         return (word >> 8) * 2.0**-24
 
-    def below(self, layer: int, word: int, value: float) -> bool:
-        lower, upper = self.tables.height[layer], self.tables.height[layer - 1]
-        return float((upper - lower) * _F(self.uniform(word)) + lower) < math.exp(-0.5 * value * value)
+    def uniforms(self, words: np.ndarray) -> np.ndarray:
+        return (words >> np.uint32(8)).astype(np.float32) * _F(2.0**-24)
 
     def tail(self, word: int, pairs: Iterator[int]) -> float:
         log1pf = _log1pf()
@@ -155,46 +160,50 @@ class NumpyPCG64(Stream):
         """Fill the front of ``out`` from the words at hand and tell how far it is filled."""
         words = self._peek(fill, out.size + out.size // 16 + 8)
         layer, value, keep = fill.candidates(words)
-        used = 0  # words used up by what was walked so far
-        spent: dict[int, int] = {}
-        for at in np.flatnonzero(~keep).tolist():
-            if at < used:
+        rejected = np.flatnonzero(~keep)
+        edges: list[int] = []
+        ends: dict[int, int] = {}  # where the next value begins, behind those that took several words
+        begin, complete = 0, len(words)
+        for at, bottom in zip(rejected.tolist(), (layer.take(rejected) == 0).tolist(), strict=True):
+            if at < begin:  # used up as a uniform
                 continue
             try:
-                used = self._walk(fill, at, words, layer, value, keep)
-            except IndexError:  # it needs words beyond those at hand
-                positions = np.flatnonzero(keep[:at])[: out.size]
-                out[: len(positions)] = value[positions]
-                if len(positions) == out.size:
-                    break
-                self._advance(fill, at)
-                out[len(positions)] = self._one(fill)
-                return len(positions) + 1
-            spent[at] = used
-        positions = np.flatnonzero(keep)[: out.size]
-        last = int(positions[-1]) if len(positions) == out.size else len(words) - 1
-        out[: len(positions)] = value[positions]
-        self._advance(fill, spent.get(last, last + 1))
-        return len(positions)
+                begin = self._tail(fill, at, words, value, keep) if bottom else at + 2
+            except IndexError:
+                begin = len(words) + 1
+            if begin > len(words):  # words beyond those at hand are needed
+                complete = at
+                break
+            ends[at] = begin
+            if not bottom:
+                edges.append(at)
+        at = np.array(edges, np.intp)
+        keep[at] = fill.below(layer[at], words[at + 1], value[at])
+        keep[at + 1] = False
+        places = np.flatnonzero(keep[:complete])[: out.size]
+        count = len(places)
+        value.take(places, None, out[:count], "clip")
+        if count == out.size:
+            last = int(places[-1])
+            self._advance(fill, ends.get(last, last + 1))
+            return count
+        self._advance(fill, complete)
+        if complete == len(words):
+            return count
+        out[count] = self._one(fill)
+        return count + 1
 
-    def _walk(
-        self, fill: _Double, at: int, words: np.ndarray, layer: np.ndarray, value: np.ndarray, keep: np.ndarray
-    ) -> int:
-        """Decide the word at ``at`` and return where the next value begins; uniforms on the way begin none."""
-        end = at + 2
-        if layer[at]:
-            keep[at] = fill.below(int(layer[at]), int(words[at + 1]), float(value[at]))
-        else:
-            used: list[int] = []
+    def _tail(self, fill: _Double, at: int, words: np.ndarray, value: np.ndarray, keep: np.ndarray) -> int:
+        """Draw from the tail on behalf of the word at ``at``; return where the next value begins."""
+        used: list[int] = []
 
-            def following() -> Iterator[int]:
-                while True:
-                    word = int(words[at + 1 + len(used)])  # beyond the block: IndexError, out of the generator
-                    used.append(word)
-                    yield word
+        def following() -> Iterator[int]:
+            while True:
+                used.append(int(words[at + 1 + len(used)]))  # IndexError where the words at hand end
+                yield used[-1]
 
-            value[at], keep[at] = fill.tail(int(words[at]), following()), True
-            end = at + 1 + len(used)
+        value[at], keep[at] = fill.tail(int(words[at]), following()), True
+        end = at + 1 + len(used)
         keep[at + 1 : end] = False
         return end
 
@@ -202,15 +211,14 @@ class NumpyPCG64(Stream):
         """Draw one value, word by word."""
         following = iter(lambda: self._word(fill), None)
         while True:
-            word = self._word(fill)
-            kind = np.uint64 if fill.dtype.itemsize == 8 else np.uint32
-            layer, value, accepted = (array[0] for array in fill.candidates(np.array([word], kind)))
-            if accepted:
-                return float(value)
-            if layer == 0:
-                return fill.tail(word, following)
-            if fill.below(int(layer), self._word(fill), float(value)):
-                return float(value)
+            word = np.array([self._word(fill)], np.uint64 if fill.dtype.itemsize == 8 else np.uint32)
+            layer, value, accepted = fill.candidates(word)
+            if accepted[0]:
+                return float(value[0])
+            if layer[0] == 0:
+                return fill.tail(int(word[0]), following)
+            if fill.below(layer, np.array([self._word(fill)], word.dtype), value)[0]:
+                return float(value[0])
 
     def _peek(self, fill: _Double, wanted: int) -> np.ndarray:
         words = self._words.peek()
@@ -249,11 +257,7 @@ class NumpyPCG64(Stream):
         flat, start = out.reshape(-1), 0
         while start < flat.size:
             words = self._peek(fill, flat.size - start)[: flat.size - start]
-            if kind == "float64":
-                values = (words >> np.uint64(11)).view(np.int64) * 2.0**-53
-            else:
-                values = (words >> np.uint32(8)).astype(np.float32) * _F(2.0**-24)
-            flat[start : start + len(words)] = values
+            flat[start : start + len(words)] = fill.uniforms(words)
             self._advance(fill, len(words))
             start += len(words)
         return out

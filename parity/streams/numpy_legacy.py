@@ -55,7 +55,8 @@ class NumpyLegacy(Stream):
         self._kept: float | None = None
         self._contracted = contracted
         self._log = exact.logarithm()
-        self._block = np.empty(PEEK // 2)
+        self._block, self._low = np.empty(PEEK // 2), np.empty(PEEK // 2)
+        self._shifted = np.empty(PEEK // 2, np.uint32)
         self._planes = [np.empty(_TRIES) for _ in range(4)]
 
     def normal(self, shape: Shape, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
@@ -109,9 +110,14 @@ class NumpyLegacy(Stream):
 
     def _doubles(self, words: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """Two words a value: 53 bits, times ``unit``. The array is overwritten by the next call."""
-        values = self._block[: len(words) // 2]
-        np.multiply(words[0::2] >> _S5, _2_26, values)
-        np.add(values, words[1::2] >> _S6, values)
+        count = len(words) // 2
+        values, low, shifted = self._block[:count], self._low[:count], self._shifted[:count]
+        np.right_shift(words[0::2], _S5, shifted)
+        np.copyto(values, shifted.view(np.int32))  # 27 bits at most; signed ones convert faster
+        np.multiply(values, _2_26, values)
+        np.right_shift(words[1::2], _S6, shifted)
+        np.copyto(low, shifted.view(np.int32))
+        np.add(values, low, values)
         return np.multiply(values, unit, values)
 
     def uniform(self, shape: Shape, *, dtype: str | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 4096
+BLOCK = 8192
 """Words made at a time."""
 
 _FIRST = 64

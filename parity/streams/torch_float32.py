@@ -23,8 +23,9 @@ from __future__ import annotations
 import numpy as np
 
 from parity.streams import glibc
+from parity.streams.mersenne import PEEK
 
-BLOCK = 8192
+BLOCK = PEEK
 """Most values that one :meth:`Kernel.fill` makes; a multiple of 16."""
 
 _HALF = BLOCK // 2
