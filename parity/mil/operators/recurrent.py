@@ -156,7 +156,11 @@ def lstm(
     activation: str = "tanh",
     clip: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Long short-term memory in one direction or both, with peepholes and a clipped cell state."""
+    """Long short-term memory in one direction or both, with peepholes and a clipped cell state.
+
+    Initial states with more rows than the batch are cut: programs converted from packed sequences have such, and run.
+    """
+    initial_h, initial_c = initial_h[: x.shape[1]], initial_c[: x.shape[1]]
     activations = tuple(_activation(context, name) for name in (recurrent_activation, cell_activation, activation))
     forward = (weight_ih, weight_hh, bias, peephole)
     if direction != "bidirectional":

@@ -135,6 +135,14 @@ def test_lstm_is_pytorchs(direction, whole):
     np.testing.assert_allclose(result[2], ends[1], rtol=1e-4, atol=1e-5)
 
 
+def test_lstm_cuts_initial_states_with_too_many_rows():
+    p = _problem(12, 4)
+    p["initial_c"] = p["initial_h"] / 2
+    long = p | {name: np.concatenate((p[name], np.ones((3, H), np.float32))) for name in ("initial_h", "initial_c")}
+    for ours, theirs in zip(call("lstm", **long), call("lstm", **p), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_lstm_with_peepholes_clip_and_activations():
     sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
     p = _problem(9, 4)
