@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from parity import mil
 from parity.convert import workarounds
 from parity.convert.check import psnr
 from parity.convert.compress import palettes, write
@@ -212,14 +213,13 @@ def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Repo
     FormatError
         The package does not hold a layer's weights: it was converted from another model.
     """
-    ct = workarounds.coremltools()
+    workarounds.coremltools()
     import coremltools.optimize.coreml as cto
 
-    model = ct.models.MLModel(str(source), compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True)
     operations: dict[str, list[str]] = {}
-    for name, entry in cto.get_weights_metadata(model, weight_threshold=1).items():
-        operations.setdefault(_digest(entry.val), []).append(name)
-    del model
+    for name, values in _constants(source):
+        if values.dtype == np.float16:
+            operations.setdefault(_digest(values), []).append(name)
     modules = dict(unet.named_modules())
     by_operation: dict[str, int] = {}
     for layer, bits in recipe.items():
@@ -228,6 +228,16 @@ def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Repo
             raise FormatError(f"{source.name} does not hold the weights of layer {layer}; was it made from this model?")
         by_operation |= dict.fromkeys(names, bits)
     write(source, target, cto.palettize_weights, palettes(16, by_operation), report=report)
+
+
+def _constants(package: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Iterate over the constants in a package's weight file, by the names that coremltools gives the operations."""
+    model = mil.load(package)
+    message = model.program.functions["main"]
+    for operation in message.block_specializations[message.opset].operations:
+        value = operation.attributes["val"] if operation.type == "const" else None
+        if value is not None and value.WhichOneof("value") == "blobFileValue":
+            yield operation.outputs[0].name, model.weights.read(value.blobFileValue.offset)
 
 
 def _digest(values: np.ndarray) -> str:
