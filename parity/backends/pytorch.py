@@ -6,13 +6,13 @@ called exactly as diffusers' pipelines call them. On mps the code is the same as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from parity import quiet
 from parity.backends.base import Backend
 from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.pipelines.components import Component
@@ -57,7 +57,7 @@ class TorchBackend(Backend):
     def _pipeline(self) -> Any:
         import torch
 
-        with _quiet():
+        with quiet.loading():
             from diffusers import DiffusionPipeline
 
             try:
@@ -76,25 +76,6 @@ class TorchBackend(Backend):
     def _load(self, name: str) -> Component:
         part = "vae" if name.startswith("vae_") else name
         return _TorchComponent(name, getattr(self._pipeline, part), device=self.device, precision=self.precision)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the libraries print while they load: progress bars, and remarks on parts not used here."""
-    import diffusers
-    import transformers
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-            library.enable_progress_bar()
 
 
 def available(device: str) -> bool:

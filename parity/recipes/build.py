@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity import assets, cache, tables
+from parity import assets, cache, quiet, tables
 from parity.errors import FormatError, MissingError
 from parity.files import replacing
 from parity.recipes import tokenizer, weights
@@ -125,6 +125,6 @@ def build(name: str) -> Path:
     recipe = load(name)
     target = cache.folder("recipes", recipe.key)
     if not (target / "model_index.json").is_file():
-        with replacing(target) as folder:
+        with quiet.loading(), replacing(target) as folder:
             write(recipe, folder)
     return target

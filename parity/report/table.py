@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,8 @@ def worst_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def key(record: dict[str, Any]) -> tuple[int, float]:
         margin = float(record["checks"][record["decisive"]]["margin"])
-        return _RANK[record["verdict"]], margin if margin == margin else float("-inf")
+        unmeasured = float("inf") if record["verdict"] == "pass" else float("-inf")
+        return _RANK[record["verdict"]], unmeasured if math.isnan(margin) else margin
 
     return sorted(records, key=key)
 
@@ -76,7 +78,7 @@ def notes(records: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["", ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("pass", "fail", "unknown"))]
     reasons = Counter(r["checks"][r["decisive"]]["message"] for r in records if r["verdict"] == "unknown")
     lines += [f"unknown ({count}): {reason}" for reason, count in reasons.items()]
-    stands_for = {r["backend"]: r["units"] for r in records if r["backend"].startswith("reference runtime")}
+    stands_for = {r["backend"]: r["units"] for r in records if r["units"] and "reference runtime" in r["backend"]}
     for backend, units in stands_for.items():
         lines.append(
             f"{backend}: computed once for {', '.join(units)}; says what the converted program computes, "

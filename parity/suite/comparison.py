@@ -30,7 +30,7 @@ class Check:
     verdict : Verdict
         Outcome.
     message : str
-        For *fail* and *unknown*: all that a reader needs. Empty for *pass*.
+        For *fail* and *unknown*: all that a reader needs. Empty for *pass*, unless a known failure was seen.
     """
 
     point: str
@@ -147,4 +147,4 @@ def _number(value: np.generic) -> str:
 def messages(checks: Sequence[Check]) -> str:
     """Return the messages of everything that did not pass, failures first."""
     order = sorted(checks, key=lambda check: check.verdict is not Verdict.FAIL)
-    return "\n".join(check.message for check in order if check.message)
+    return "\n".join(check.message for check in order if check.verdict is not Verdict.PASS)

@@ -3,7 +3,8 @@
 Steps for a candidate: run the reference (once per case) and the candidate with the same stream; compare where both
 start; feed the reference's recorded inputs to each of the candidate's components (teacher forcing), which says *which
 component* differs, free of inherited error; compare the pictures. For a golden: compare the reference's trace with the
-accepted one. Each comparison has its own tolerance; the cell's verdict combines them.
+accepted one. For compatibility: see :mod:`parity.suite.compatibility`. Each comparison has its own tolerance; the
+cell's verdict combines them.
 
 The verdict is about the numerics named in the cell and nothing else: the reference runtime never speaks for hardware.
 """
@@ -23,7 +24,7 @@ from parity.errors import MissingError
 from parity.pipelines import tasks
 from parity.pipelines.components import SIGNATURES, TASK_COMPONENTS
 from parity.pipelines.model import Model
-from parity.suite import comparison, golden, provenance, tolerance
+from parity.suite import comparison, compatibility, golden, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.options import Options
@@ -102,7 +103,8 @@ class Evaluator:
         """
         if cell.unavailable:
             return self._unknown(cell, cell.unavailable)
-        return self._golden(cell) if cell.kind == "golden" else self._candidate(cell)
+        decide = {"golden": self._golden, "candidate": self._candidate, "compatibility": self._compatibility}
+        return decide[cell.kind](cell)
 
     def run(self, backend: Backend, case: Case, *, seed: int | None = None) -> tuple[Trace, float]:
         """Run one case on one backend; return its trace and the seconds it took."""
@@ -166,6 +168,20 @@ class Evaluator:
             checks.append(comparison.worst(point, pairs, bound, names=("accepted", self.reference.numerics)))
         pictures = {"reference": accepted.trace["image"], "candidate": trace["image"]}
         return Outcome(cell, tuple(checks), {"candidate": seconds}, reproduce(self.options, cell), pictures)
+
+    def _compatibility(self, cell: Cell) -> Outcome:
+        from parity import convert
+
+        assert cell.pairing is not None  # only these cells are of this kind
+        packages = dict(self.packages)
+        if cell.pairing.encoder != "main":
+            self._progress(f"converting an encoder as {cell.pairing.encoder} did")
+            packages |= convert.cached(self.model.location, components=("vae_encoder",), contract=cell.pairing.encoder)
+        bound = tolerance.find(self._tolerances, compatibility.POINT, precision="float16", numerics=cell.numerics)
+        start = time.perf_counter()
+        check, pictures = compatibility.judge(cell.case, cell.pairing, packages, self.model, bound)
+        seconds = {"candidate": time.perf_counter() - start}
+        return Outcome(cell, (check,), seconds, reproduce(self.options, cell), pictures)
 
     def _tolerance(self, point: str, backend: Backend) -> tolerance.Tolerance | None:
         return tolerance.find(self._tolerances, point, precision=backend.precision, numerics=backend.numerics)

@@ -2,7 +2,8 @@
 
 Every case is compared once with its golden (does the reference still draw what was accepted?) and once per candidate.
 Compute units that resolve to the same numerics are one candidate: away from macOS all four are the reference runtime,
-which is computed once and never reported as a statement about hardware.
+which is computed once and never reported as a statement about hardware. The shipped model also meets the consumer
+releases with encoders of each converter release.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from parity import coreml
 from parity.errors import UnsupportedError
 from parity.suite import case as cases
+from parity.suite import compatibility
 from parity.suite.case import Case
+from parity.suite.compatibility import Pairing
 from parity.suite.options import Options
 
 
@@ -27,13 +30,16 @@ class Cell:
     case : Case
         The question.
     kind : str
-        ``candidate``: converted model against the original; ``golden``: the original against its accepted trace.
+        ``candidate``: converted model against the original; ``golden``: the original against its accepted trace;
+        ``compatibility``: a converter release's models in a consumer release, against the contract tables.
     units : tuple of str
         Compute units that this candidate stands for; empty for goldens.
     numerics : str
         What runs the candidate's networks.
     unavailable : str
         Why it cannot run here; empty if it can.
+    pairing : Pairing, optional
+        Converter and consumer release of a compatibility cell.
     """
 
     model: str
@@ -42,10 +48,14 @@ class Cell:
     units: tuple[str, ...] = ()
     numerics: str = ""
     unavailable: str = ""
+    pairing: Pairing | None = None
 
     @property
     def sentence(self) -> str:
         """The cell as a sentence, used as test id."""
+        if self.pairing is not None:
+            made, used = f"an encoder of {self.pairing.encoder}", self.pairing.consumer
+            return f"compatibility: {used} does {self.case.request.task} with {self.model} and {made}"
         subject = f"{self.model} draws {self.case.sentence}"
         return f"{subject}, as accepted" if self.kind == "golden" else f"{subject}, on {self.numerics}"
 
@@ -65,4 +75,8 @@ def cells(options: Options) -> list[Cell]:
             planned.append(Cell(options.model_version, case, "golden", numerics=f"PyTorch {options.device}"))
         for (numerics, unavailable), units in candidates.items():
             planned.append(Cell(options.model_version, case, "candidate", tuple(units), numerics, unavailable))
+    if options.shipped:
+        for pairing, asked in compatibility.cases().items():
+            name = coreml.resolve("reference", "CPU_ONLY")
+            planned += [Cell(options.model_version, c, "compatibility", numerics=name, pairing=pairing) for c in asked]
     return planned
