@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def dtypes(name: str) -> tuple[str, ...]:
 
 def options(name: str) -> list[str]:
     """Return the options that :func:`open` takes for a name."""
-    return [p.name for p in inspect.signature(_kind(name)).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return list(_kind(name).__init__.__kwdefaults__ or ())
 
 
 def open(name: str, seed: int | Sequence[int], **chosen: Any) -> Stream:

@@ -15,7 +15,6 @@ cannot reach it the rounded ``log1p`` stands in, which differs in one value of a
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 import operator
@@ -34,6 +33,8 @@ _F = np.float32
 
 @functools.cache
 def _log1pf() -> Callable[[float], float]:
+    import ctypes  # loaded when first needed
+
     try:
         function = ctypes.CDLL(None).log1pf
     except (OSError, TypeError, AttributeError):  # no such symbol in the process, as on Windows

@@ -71,7 +71,7 @@ _ONE, _ZERO, _HALF_F, _HALF_D, _MINUS_TWO = _f(1), _f(0), _f(0.5), np.array(0.5)
 _24BITS = np.array(0xFFFFFF, np.uint32)
 _2_24 = _i(1 << 24)
 _MANTISSA, _23 = _i(0x7FFFFF), _i(23)
-_I1, _I2, _I4, _EVEN, _29, _30, _31 = _i(1), _i(2), _i(4), _i(~1), _i(29), _i(30), _i(31)
+_I1, _I4, _EVEN, _29, _30, _31 = _i(1), _i(4), _i(~1), _i(29), _i(30), _i(31)
 
 
 class Kernel:
@@ -209,7 +209,8 @@ class Avx2(Kernel):
         np.add(octant, _I1, octant)
         np.bitwise_and(octant, _EVEN, octant)
         np.copyto(wide_x, x)
-        np.multiply(octant, _OCTANT, wide)
+        np.copyto(wide, octant)
+        np.multiply(wide, _OCTANT, wide)
         np.subtract(wide_x, wide, wide_x)
         np.copyto(x, wide_x, "same_kind")
         np.copyto(wide_x, x)
@@ -234,23 +235,22 @@ class Avx2(Kernel):
                 np.multiply(wide, wide_x, wide)
                 np.add(wide, wide_x, wide)
                 np.copyto(out, wide, "same_kind")
-        _rotate(octant, cos.view(np.int32), sin.view(np.int32), swap)
+        _rotate(octant, cos.view(np.int32), sin.view(np.int32), swap, square.view(np.int32))
 
 
-def _rotate(octant: np.ndarray, cos: np.ndarray, sin: np.ndarray, scratch: np.ndarray) -> None:
+def _rotate(octant: np.ndarray, cos: np.ndarray, sin: np.ndarray, scratch: np.ndarray, swapped: np.ndarray) -> None:
     """Turn the cosine and sine of the reduced angle, given as bits, into those of the angle ``octant`` further on."""
     np.left_shift(octant, _30, scratch)
     np.right_shift(scratch, _31, scratch)  # all ones where octant & 2
-    signs = np.bitwise_xor(cos, sin)
-    np.bitwise_and(signs, scratch, scratch)
-    np.bitwise_xor(cos, scratch, cos)
-    np.bitwise_xor(sin, scratch, sin)
-    np.bitwise_and(octant, _I4, scratch)
-    np.left_shift(scratch, _29, scratch)
-    np.bitwise_xor(sin, scratch, sin)
-    np.add(octant, _I2, octant)
-    np.bitwise_and(octant, _I4, scratch)
-    np.left_shift(scratch, _29, scratch)
+    np.bitwise_xor(cos, sin, swapped)
+    np.bitwise_and(swapped, scratch, swapped)
+    np.bitwise_xor(cos, swapped, cos)
+    np.bitwise_xor(sin, swapped, sin)
+    np.bitwise_and(octant, _I4, swapped)
+    np.left_shift(swapped, _29, swapped)  # the sign bit where octant & 4
+    np.bitwise_xor(sin, swapped, sin)
+    np.left_shift(scratch, _31, scratch)
+    np.bitwise_xor(scratch, swapped, scratch)
     np.bitwise_xor(cos, scratch, cos)
 
 

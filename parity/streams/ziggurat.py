@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from decimal import Context, Decimal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ _AREA = 0.004928673233974652
 _LAYERS = 256
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """For each layer: the mantissas that are certainly inside, the width of one mantissa step, the height."""
 
     inside: np.ndarray
@@ -35,6 +33,8 @@ class Tables:
 @functools.cache
 def tables64() -> Tables:
     """The tables for float64, whose mantissas have 52 bits."""
+    from decimal import Context, Decimal  # loaded when first needed
+
     exact = Context(prec=40)
     x, height = [0.0] * _LAYERS, [1.0] * _LAYERS
     x[-1] = EDGE
