@@ -1,7 +1,7 @@
 """Inspecting a 2 GB folder: seconds and peak memory of a whole process, beside reading the descriptions alone.
 
-The folder has the weights' sizes of Stable Diffusion 1.5 (as sparse files) and programs of as many operations as the
-converter writes for it (24,000 in the UNet with split attention). `parity inspect` identifies and judges everything; the
+The folder has weights as large as those of Stable Diffusion 1.5 (sparse files) and programs with as many operations as
+the converter writes (24,000 in the UNet with split attention). `parity inspect` identifies and judges everything; the
 other process imports coremltools and loads each package's specification, nothing more.
 """
 

@@ -64,12 +64,12 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
         kind = operation.type
         if kind == "const":
             value = operation.attributes["val"]
-            label, size = _stored(value)
-            if size:
-                storage[label] += size
             if tokens and _square(value, tokens):
                 masks.append(value)
-            _note_blob(value, blobs)
+            if value.WhichOneof("value") == "blobFileValue":  # most constants are small and lie in the program
+                label, size = _stored(value)
+                storage[label] += size
+                _note_blob(value, blobs)
             continue
         counts[kind] += 1
         if kind.startswith("constexpr_"):
