@@ -192,6 +192,8 @@ def _visible(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
                 yield f"B is A from value {shift} on: {shift} more values were drawn before B"
             elif np.array_equal(y[shift:], x[:-shift]):
                 yield f"A is B from value {shift} on: {shift} more values were drawn before A"
+    if a.ndim > 1 and len(a) > 1 and np.array_equal(a[0], b[0]) and not any(map(np.array_equal, a[1:], b[1:])):
+        yield "the first items are equal, all others differ: one stream for the batch, or one generator for each item"
     tail = x.size % 16
     if tail and x.size > 16 and np.array_equal(x[:-16], y[:-16]):
         yield f"only the last 16 values differ, and {x.size} is no multiple of 16: the ragged end is drawn differently"

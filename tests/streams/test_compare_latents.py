@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from parity import streams
 from parity.cli import main
-from parity.streams import files
+from parity.streams import files, semantics
 from parity.streams.compare import compare, explain
 
 SHAPE = (1, 4, 16, 16)
@@ -81,6 +81,12 @@ def test_ragged_end() -> None:
     c = a.copy()
     c[-16:] = 0
     assert "only the last 16 values differ" in _said(a, c)
+
+
+def test_one_generator_for_each_item() -> None:
+    a = semantics.diffusers(93, (2, 4, 8, 8))
+    b = semantics.diffusers([93, 94], (2, 4, 8, 8))
+    assert "one generator for each item" in _said(a, b)
 
 
 def test_half_rules() -> None:
