@@ -277,6 +277,25 @@ class TestImages:
             model.predict({"image": Image.new("L", (6, 4))})
 
 
+@pytest.mark.parametrize("labels", [["cat", "dog", "fox"], [7, 8, 9]])
+def test_classifiers_give_a_label_and_a_probability_for_each(ct, labels):
+    import torch
+
+    traced = torch.jit.trace(torch.nn.Softmax(dim=-1).eval(), torch.zeros(1, 3))
+    model = ct.convert(
+        traced,
+        inputs=[ct.TensorType("x", (1, 3))],
+        classifier_config=ct.ClassifierConfig(labels),
+        minimum_deployment_target=ct.target.iOS16,
+        compute_precision=ct.precision.FLOAT32,
+    )
+    label, probabilities = model.predict({"x": np.array([[0.0, 2.0, 1.0]])}).values()
+    assert label == labels[1]
+    assert type(label) is type(labels[0])
+    assert list(probabilities) == labels
+    assert sum(probabilities.values()) == pytest.approx(1)
+
+
 def test_functions(ct, mb, tmp_path):
     from coremltools.converters.mil import mil
 

@@ -90,7 +90,9 @@ def non_maximum_suppression(
 @operator("classify", exact=True, static=("classes",))
 def classify(
     context: Context, probabilities: torch.Tensor, classes: tuple[str | int, ...]
-) -> tuple[str | int, dict[str | int, float]]:
+) -> tuple[str | torch.Tensor, dict[str | int, float]]:
     """The label of the largest probability, and all probabilities by label."""
     values = probabilities.flatten()
-    return classes[int(values.argmax())], dict(zip(classes, values.tolist(), strict=True))
+    label = classes[int(values.argmax())]
+    by_label = dict(zip(classes, values.tolist(), strict=True))
+    return label if isinstance(label, str) else torch.tensor(label), by_label
