@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,4 +95,6 @@ def _plain(record: Any) -> Any:
         return {str(key): _plain(value) for key, value in record.items()}
     if isinstance(record, (list, tuple, frozenset)):
         return [_plain(value) for value in record]
+    if isinstance(record, float) and not math.isfinite(record):
+        return str(record)  # JSON has no infinity
     return record

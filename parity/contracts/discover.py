@@ -8,11 +8,14 @@ stated size, and :data:`LIMIT` bounds the sum; weights are unpacked for text enc
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +30,17 @@ _RATIO = 200  # a zip entry may be at most this many times smaller than its cont
 _DEPTH = 8
 _MODELS = {".mlpackage", ".mlmodelc", ".mlmodel"}
 _UNFINISHED = {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp"}
+# What zipfile lets through for damaged, encrypted or exotic archives
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)
 TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -140,7 +154,9 @@ def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding]]]:
         try:
             with zipfile.ZipFile(archive) as file:
                 findings = _extract(file, folder, archive)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except FormatError:
+            raise
+        except _DAMAGED as error:
             raise FormatError(f"{archive}: not a readable zip archive (an unfinished download?): {error}") from None
         except OSError as error:
             raise FormatError(f"{archive}: cannot be unpacked: {error}") from None
