@@ -25,7 +25,8 @@ class Event:
     covers : tuple of str
         Names of the operations that ran; more than one when fused.
     outputs : dict of str to value
-        Results by name: torch tensors (float32 for all floating-point types), lists or strings. Not to be written to.
+        Results by name: torch tensors (float32 for all floating-point types), lists or strings. Not to be written to,
+        and to be copied if kept: later operations may reuse the memory.
     seconds : float
         Wall-clock time.
     """

@@ -158,3 +158,48 @@ def test_prepared_weights_give_the_same_products(convert: Any) -> None:
     small = mil.Session(mil.load(path), "float32", memory_budget=1000)
     for _ in range(2):
         np.testing.assert_array_equal(next(iter(small.predict({"x0": x.numpy()}).values())), fused.astype(np.float32))
+
+
+class Residual(torch.nn.Module):
+    """Values that are read again after an elementwise operation on them, directly and through views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (4, 16) to three results that share intermediate values."""
+        first = self.a(x)
+        seen = first.reshape(2, 2, 16)  # a view that is read after the next line
+        second = torch.nn.functional.silu(first)
+        third = second + seen.reshape(4, 16)
+        fourth = self.b(third) * 3.0
+        return fourth + fourth, torch.relu(fourth).transpose(0, 1), (third - fourth) * x
+
+
+def test_memory_is_reused_only_where_nobody_looks(convert: Any) -> None:
+    torch.manual_seed(12)
+    module, x = Residual().eval(), torch.randn(4, 16)
+    path = convert(module, (x,))
+    fused = mil.Session(mil.load(path), "float32")
+    single = mil.Session(mil.load(path), "float32", fuse=False)
+    for _ in range(2):
+        got, expected = fused.predict({"x0": x.numpy()}), single.predict({"x0": x.numpy()})
+        for name in expected:
+            np.testing.assert_array_equal(got[name], expected[name])
+    with torch.no_grad():
+        for ours, theirs in zip(got.values(), module(x), strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-2)
+
+
+def test_some_memory_is_reused(norms: Any) -> None:
+    path, _, x = norms
+    session = mil.Session(mil.load(path), "float32")
+    places: list[tuple[str, int]] = []
+    session.predict({"x0": x})
+    session.predict(
+        {"x0": x},
+        callback=lambda event: places.extend((event.type, v.data_ptr()) for v in event.outputs.values()),
+    )
+    adds = [i for i, (kind, _) in enumerate(places) if kind == "add"]
+    assert any(places[i][1] in {p for _, p in places[:i]} for i in adds)
