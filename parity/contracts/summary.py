@@ -82,8 +82,9 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
                     places.setdefault(reason, {}).setdefault(task.id, []).append(consumer)
                     number = known if position == 0 else number
                 cells.append((consumer, "absent" if _no_task(cell.reasons, consumer, task) else cell.verdict, number))
-            rows.append(Row(task, tuple(cells)))
-        if any(task.id in consumer.tasks for task in tasks for consumer in columns):
+            if any(verdict != "absent" for _, verdict, _ in cells):
+                rows.append(Row(task, tuple(cells)))
+        if rows:
             blocks.append(Block(app, columns, tuple(rows)))
     notes = [Note(number, reason, _places(places[reason], matrix.consumers)) for reason, number in numbers.items()]
     return Overview(tuple(blocks), tuple(notes))

@@ -52,11 +52,15 @@ def show(
         if bundle.path != "." and not inspection.single:
             console.print(Text(bundle.path, style="bold underline"))
         console.print(Text(headline(bundle, tables)))
+        console.print()
         _components(bundle, tables, console, evidence=evidence)
+        console.print()
         for finding in bundle.findings:
             _finding(finding, console)
         if inspection.single:
             console.print(Text("judged alone: other components are taken to be present and fitting", style="dim"))
+        if bundle.findings or inspection.single:
+            console.print()
         _matrix(bundle, matrix, console)
 
 
@@ -64,6 +68,8 @@ def show_requirements(requirements: list[Requirement], console: Console) -> None
     """Print which demands are met and what is in the way of the others."""
     from rich.text import Text
 
+    if requirements:
+        console.print()
     for requirement in requirements:
         mark, style = ("met", "green") if requirement.met else ("not met", "bold red")
         console.print(Text.assemble(("required: ", "bold"), requirement.text, "  ", (mark, style)))
