@@ -91,6 +91,13 @@ SCALAR_ARRAYS: Final = Workaround(
     "coremltools makes a number of an array with one element, which NumPy warns about (and refuses from 2.4 on, "
     "which is why the project asks for an older one)",
 )
+VALIDATION: Final = Workaround(
+    "validation",
+    "coremltools",
+    ">=6.0",
+    "coremltools validates the whole program after each of its 110 passes, which is two fifths of a conversion; "
+    "before each of the three pipelines is enough",
+)
 SAFETY_NOISE: Final = Workaround(
     "safety-noise",
     "diffusers",
@@ -193,12 +200,31 @@ def converting(report: Report | None = None) -> Iterator[None]:
             stack.enter_context(_without(_CONVERT_MESSAGES))
         if PROGRESS.needed:
             stack.enter_context(_bars(report))
+        if VALIDATION.needed:
+            stack.enter_context(_fewer_validations())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="coremltools")  # overflow to inf, kept
         if SCALAR_ARRAYS.needed:
             warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # constant tensors need no full table
         yield
+
+
+@contextmanager
+def _fewer_validations() -> Iterator[None]:
+    from coremltools.converters.mil.mil import Program
+
+    original = Program.validate
+
+    def validate(program: Any, check_essential_scope: bool | None = None) -> None:
+        if check_essential_scope is None:  # after each pass it is given
+            original(program)
+
+    Program.validate = validate
+    try:
+        yield
+    finally:
+        Program.validate = original
 
 
 @contextmanager

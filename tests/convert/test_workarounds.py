@@ -118,6 +118,21 @@ def test_scalar_arrays() -> None:
             converted()
 
 
+def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    workarounds.coremltools()
+    from coremltools.converters.mil.mil import Program
+
+    calls: list[object] = []
+    original = Program.validate
+    monkeypatch.setattr(Program, "validate", lambda *a, **k: calls.append(k) or original(*a, **k))
+    _converted()
+    assert len(calls) > 100
+    calls.clear()
+    with workarounds.converting():
+        _converted()
+    assert 3 <= len(calls) < 10
+
+
 def test_safety_noise(caplog: pytest.LogCaptureFixture) -> None:
     from tests.convert.models import safety_checker
 
