@@ -12,8 +12,8 @@ import numpy as np
 
 from parity.errors import MissingError
 from parity.streams.torch_cpu import TorchCPU
-from parity.streams.torch_float32 import KERNELS
 from parity.streams.torch_half import release
+from parity.streams.torch_platforms import KERNELS
 
 _SEED, _COUNT = 93, 4096
 
@@ -27,7 +27,7 @@ class TorchOnThisMachine:
     version : str
         ``torch.__version__``.
     kernel : str or None
-        Name of the kernel whose float32 values are equal; None if none is, as expected on macOS, aarch64 and Windows.
+        Name of the kernel whose float32 values are equal; None if none is.
     half_rule : str or None
         Newest release whose float16 and bfloat16 values are equal, such as ``"2.13"``; None if none is.
     """

@@ -9,8 +9,7 @@ Three things decide what ``randn`` gives:
 * **Release.** See :mod:`parity.streams.torch_half`; ``randint`` also changed which ranges take 64-bit words.
 
 Proved by test against the installed torch, in both of its kernels; against 2.0.1, 2.9.1 and 2.12.1 with recorded
-values. *Not verified*: macOS and aarch64 (they use the ``libm`` kernel's operations with another C library) and
-Windows.
+values. *Not verified*: macOS, aarch64 and Windows, for which :mod:`parity.streams.torch_platforms` has kernels.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from parity.streams import exact
 from parity.streams.mersenne import PEEK
 from parity.streams.stream import RuntimeUsageError, Shape, Stream
 from parity.streams.torch_engine import TorchEngine
-from parity.streams.torch_float32 import KERNELS, Libm
+from parity.streams.torch_float32 import Libm
 from parity.streams.torch_half import BITS, Stepwise, release, rounded
+from parity.streams.torch_platforms import KERNELS
 
 _LOW24 = np.uint32(0xFFFFFF)
 _GROUP = 16
@@ -43,7 +43,7 @@ class TorchCPU(Stream):
     ----------
     seed : int
         -2**63 to 2**64 - 1. The engine uses the low 32 bits, so 93 and 2**32 + 93 give one stream.
-    kernel : {"avx2", "libm"}
+    kernel : {"avx2", "libm", "avx2-unfused", "system-libm"}
         Which of torch's kernels; :func:`parity.streams.detect.torch_cpu` tells this machine's.
     torch_version : str
         Release whose rules hold; 2.0 and later. The newest that was checked is 2.14.1.
@@ -65,7 +65,8 @@ class TorchCPU(Stream):
         self._release = release(torch_version)
         self._engine = TorchEngine(seed)
         self._kernel = kernel
-        self._fused = kernel == "avx2" or self._release >= (2, 13)  # in bulk; one by one, avx2 alone
+        # in bulk; one by one, avx2 alone
+        self._fused = kernel == "avx2" or (kernel != "avx2-unfused" and self._release >= (2, 13))
         self._fills: dict[str, _Fill] = {}
         self._log = exact.logarithm()
 

@@ -6,7 +6,7 @@ the first eight places, radius times sine the last eight. Two kernels of it ship
 ``avx2``
     Hand-vectorised: Cephes polynomials for log, sine and cosine in float32, with fused multiply-adds where GCC
     contracts the intrinsics. x86-64 Linux wheels use it on every CPU with AVX2 (there is no AVX-512 version). The
-    Windows wheels, compiled by MSVC, do not contract; they are not re-created here.
+    Windows wheels, compiled by MSVC, do not contract: :mod:`parity.streams.torch_platforms`.
 ``libm``
     Scalar: the C library's ``logf``, ``sqrtf``, ``sinf`` and ``cosf``, here glibc's since 2.28. CPUs without AVX2 use
     it, and ``ATEN_CPU_CAPABILITY=default``. macOS and aarch64 perform these operations with the functions of their own
@@ -31,6 +31,28 @@ BLOCK = PEEK
 _HALF = BLOCK // 2
 
 
+# Cephes' polynomials, shared by the fused and the unfused kernel
+LOG = (
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
+LN2_LOW, LN2_HIGH = -2.12194440e-4, 0.693359375
+COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+OCTANT_PARTS = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
+STEPS = np.int32(1 << 24)
+SQRT_HALF = np.float32(0.707106781186547524)
+TURN = np.float32(float(np.float32(2 * np.pi)) * 2.0**-24)
+OCTANTS = np.float32(1.27323954473516)
+
+
 def _f(value: float) -> np.ndarray:
     return np.array(value, np.float32)
 
@@ -44,32 +66,18 @@ def _i(value: int) -> np.ndarray:
     return np.array(value, np.int32)
 
 
-_LOG = tuple(
-    _d(p)
-    for p in (
-        7.0376836292e-2,
-        -1.1514610310e-1,
-        1.1676998740e-1,
-        -1.2420140846e-1,
-        1.4249322787e-1,
-        -1.6668057665e-1,
-        2.0000714765e-1,
-        -2.4999993993e-1,
-        3.3333331174e-1,
-    )
-)
-_LN2_LOW, _LN2_HIGH = _f(-2.12194440e-4), _f(0.693359375)
+_LOG = tuple(_d(p) for p in LOG)
+_LN2_LOW, _LN2_HIGH = _f(LN2_LOW), _f(LN2_HIGH)
 _SQRT_HALF = _i(0x3F3504F3)  # bits of float32(sqrt(1/2)), where the mantissa's range begins
 _SQRT_HALF_24 = _i(0x3F3504F3 + (24 << 23))  # of 2**24 times that
-_COS = tuple(_d(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
-_SIN = tuple(_d(s) for s in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
-_TURN = _f(float(np.float32(2 * np.pi)) * 2.0**-24)
-_OCTANTS = _f(1.27323954473516)
+_COS = tuple(_d(c) for c in COS)
+_SIN = tuple(_d(s) for s in SIN)
+_TURN, _OCTANTS = np.array(TURN), np.array(OCTANTS)
 # Cephes subtracts octants * pi/4 in three pieces; the first two steps are exact, so one float64 step does all three
-_OCTANT = np.array(0.78515625 + 2.4187564849853515625e-4 + float(np.float32(3.77489497744594108e-8)))
+_OCTANT = np.array(OCTANT_PARTS[0] + OCTANT_PARTS[1] + float(np.float32(OCTANT_PARTS[2])))
 _ONE, _ZERO, _HALF_F, _HALF_D, _MINUS_TWO = _f(1), _f(0), _f(0.5), np.array(0.5), _f(-2)
 _24BITS = np.array(0xFFFFFF, np.uint32)
-_2_24 = _i(1 << 24)
+_2_24 = np.array(STEPS)
 _MANTISSA, _23 = _i(0x7FFFFF), _i(23)
 _I1, _I4, _EVEN, _29, _30, _31 = _i(1), _i(4), _i(~1), _i(29), _i(30), _i(31)
 
@@ -238,6 +246,11 @@ class Avx2(Kernel):
         _rotate(octant, cos.view(np.int32), sin.view(np.int32), swap, square.view(np.int32))
 
 
+def rotate(octant: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+    """Turn cosine and sine of reduced angles, as bits and in place, into those ``octant`` eighths further on."""
+    _rotate(octant, cos, sin, np.empty_like(octant), np.empty_like(octant))
+
+
 def _rotate(octant: np.ndarray, cos: np.ndarray, sin: np.ndarray, scratch: np.ndarray, swapped: np.ndarray) -> None:
     """Turn the cosine and sine of the reduced angle, given as bits, into those of the angle ``octant`` further on."""
     np.left_shift(octant, _30, scratch)
@@ -268,6 +281,3 @@ class Libm(Kernel):
     def cos_sin(self, uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
         theta = (uniforms * (6.283185307179586 * 2.0**-24)).astype(np.float32)
         cos[...], sin[...] = glibc.cosf_sinf(theta)
-
-
-KERNELS: dict[str, type[Kernel]] = {kind.name: kind for kind in (Avx2, Libm)}

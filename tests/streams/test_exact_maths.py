@@ -17,7 +17,7 @@ from parity.streams import exact, glibc
 from parity.streams.detect import torch_cpu
 from parity.streams.logarithm import Logarithm
 from parity.streams.torch_engine import TorchEngine
-from parity.streams.torch_float32 import KERNELS
+from parity.streams.torch_platforms import KERNELS
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
