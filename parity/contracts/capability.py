@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from parity.contracts.consumers import VERDICTS, Consumer, Consumers, Rule, Task, consumers
+from parity.contracts.converters import FAMILY_NAMES
 from parity.contracts.inspection import Bundle, Inspection
 from parity.errors import UsageError
 
@@ -28,7 +29,7 @@ class Reason:
     Attributes
     ----------
     rule : str
-        Id of the rule, empty for a missing task or family.
+        Id of the rule; ``family`` when the release does not know the family, empty when it has no such task.
     verdict, failure, basis, evidence, remedy, repair : str
         See :class:`parity.contracts.consumers.Rule`.
     """
@@ -204,7 +205,7 @@ def _missing_task(task: Task, consumer: Consumer, tables: Consumers) -> Reason:
 def _missing_family(family: str, consumer: Consumer, tables: Consumers) -> Reason:
     same = [c for c in tables.consumers if c.app == consumer.app and family in c.families]
     if same:
-        remedy = f"use {same[0].name}" + (" or later" if same[0].first > consumer.first else "")
+        remedy = f"use {same[0].name}, or later" if same[0].first > consumer.first else f"use {same[0].name}"
     else:
         remedy = f"no release of {consumer.app} runs this family"
-    return Reason("", "no", f"{consumer.name} cannot run {family} models", "read", "", remedy)
+    return Reason("family", "no", f"the release does not know {FAMILY_NAMES[family]}", "read", "", remedy)

@@ -21,7 +21,14 @@ from parity.contracts.formula import Shape
 from parity.contracts.table import Table, read
 from parity.errors import FormatError, UsageError
 
-FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner", "sd3")
+FAMILY_NAMES = {
+    "sd1": "Stable Diffusion 1",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "SDXL",
+    "sdxl-refiner": "the SDXL refiner",
+    "sd3": "Stable Diffusion 3",
+}
+FAMILIES = tuple(FAMILY_NAMES)
 _BUILT_IN = Path(__file__).parent / "tables" / "converters.toml"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from parity.contracts.capability import Matrix, Reason, shown
 from parity.contracts.consumers import Consumer, Task
-from parity.contracts.converters import Converters
+from parity.contracts.converters import FAMILY_NAMES, Converters
 from parity.contracts.inspection import Bundle, Component
 
 MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
@@ -16,13 +16,6 @@ APPS = {
     "python": "Python pipeline",
     "mochi": "Mochi Diffusion",
     "diffusers-app": "swift-coreml-diffusers",
-}
-_FAMILIES = {
-    "sd1": "Stable Diffusion 1",
-    "sd2": "Stable Diffusion 2",
-    "sdxl": "SDXL",
-    "sdxl-refiner": "SDXL refiner",
-    "sd3": "Stable Diffusion 3",
 }
 
 
@@ -92,7 +85,7 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
 
 def headline(bundle: Bundle, tables: Converters) -> str:
     """Say in one line what a folder is."""
-    family = _FAMILIES.get(bundle.family, "unknown family")
+    family = FAMILY_NAMES.get(bundle.family, "unknown family").removeprefix("the ")
     if bundle.family == "sd1" and not any(c.sizes.get("D") == 768 for c in bundle.components):
         family = "Stable Diffusion 1 or 2"  # the width that tells them apart is that of neither
     parts = [family]

@@ -148,18 +148,44 @@ def unpatched(source: Path, target: Path) -> Path:
 
 
 def test_time_ids_are_reshaped_both_ways(tmp_path: Path) -> None:
-    source = packages.component(tmp_path / "a", "unet", window="C7", family="sdxl")
+    ids = np.arange(12, dtype=np.float16)
+    inputs = {"time_ids": ("FLOAT16", (2, 6)), "sample": ("FLOAT16", (2, 4, 8, 8))}
+    source = packages.package(tmp_path, "rows", inputs, {"noise_pred": ("FLOAT16", (2, 6))})
+    sample = np.zeros((2, 4, 8, 8), np.float16)
     editor = Editor(mil.load(source))
     assert features.reshape_time_ids(editor, flat=True) == (12,)
     flat = mil.save(editor.specification, None, tmp_path / "flat.mlpackage")
-    found = inspect(flat).components[0]
-    assert (found.contract, found.input("time_ids").shape) == ("flat", (12,))
+    assert [f.shape for f in mil.load(flat).inputs] == [(12,), (2, 4, 8, 8)]
+    np.testing.assert_array_equal(run(flat, time_ids=ids, sample=sample), ids.reshape(2, 6))
     back = Editor(mil.load(flat))
     assert features.reshape_time_ids(back, flat=False) == (2, 6)
-    first = back.block.operations[0]
-    assert [op.type for op in back.block.operations if op.type != "const"][:2] == ["reshape", "reshape"]
-    assert first.type == "const"
     assert features.reshape_time_ids(back, flat=False) == (2, 6), "nothing to do the second time"
+    rows = mil.save(back.specification, None, tmp_path / "rows-again.mlpackage")
+    np.testing.assert_array_equal(run(rows, time_ids=ids.reshape(2, 6), sample=sample), ids.reshape(2, 6))
+
+
+@pytest.mark.slow
+def test_time_ids_of_a_converted_sdxl_unet(tmp_path: Path) -> None:
+    from parity.convert import convert
+    from tests.convert import models
+
+    (tmp_path / "model").mkdir()
+    model = str(models.build("sdxl", tmp_path / "model"))
+    flat, rows = (
+        convert(model, tmp_path / contract, contract=contract, components=["unet"], identifier="a/xl")["unet"]
+        for contract in ("C6b", "1.1.0")
+    )
+    random = np.random.RandomState(4)
+    inputs = {f.name: random.standard_normal(f.shape).astype(np.float16) for f in mil.load(flat).inputs}
+    expected = run(flat, **inputs)
+    for source, name in ((rows, "time-ids-flat"), (flat, "time-ids-rows")):
+        result = repaired(source, tmp_path / name, only=(name,))
+        assert result.proofs[0].exact
+    made_flat = tmp_path / "time-ids-flat" / rows.name
+    np.testing.assert_array_equal(run(made_flat, **inputs).astype(np.float16), expected)
+    made_rows = tmp_path / "time-ids-rows" / flat.name
+    inputs["time_ids"] = inputs["time_ids"].reshape(2, 6)
+    np.testing.assert_array_equal(run(made_rows, **inputs), expected)
 
 
 def test_chunks_get_the_metadata_of_their_siblings(tmp_path: Path) -> None:

@@ -142,20 +142,22 @@ class Editor:
         dtype, shape
             Of the output.
         first : bool
-            Put it before all other operations that are no constants.
+            Put it before all other operations.
         """
+        before = len(self.block.operations)
         bound = {
             key: value
             if isinstance(value, str) and self._known(value)
             else self._const(f"{name}_{key}", value, first=first)
             for key, value in inputs.items()
         }
+        position = len(self.block.operations) - before if first else None  # behind its own constants
         name = self.fresh(name)
         operation = proto.mil.Operation(type=kind)
         for key, value in bound.items():
             operation.inputs[key].arguments.add(name=value)
         self._output(operation, name, dtype, shape)
-        self._insert(operation, sum(op.type == "const" for op in self.block.operations) if first else None)
+        self._insert(operation, position)
         return name
 
     def append_split(self, source: str, names: tuple[str, str]) -> tuple[str, str]:
