@@ -127,8 +127,8 @@ class Kernel:
         low = np.bitwise_and(words, _24BITS, self._words[: 2 * half])
         first, second = self._first[:half], self._second[:half]
         rows = low.view("V32")  # eight words; a copy of such rows is several times faster than one of (n, 8)
-        np.copyto(first.view("V32"), rows[0::2])
-        np.copyto(second.view("V32"), rows[1::2])
+        first.view("V32")[...] = rows[0::2]
+        second.view("V32")[...] = rows[1::2]
         radius, cos, sin = self._radius[:half], self._cos[:half], self._sin[:half]
         self.radius(first, radius)
         self.cos_sin(second, cos, sin)
@@ -136,7 +136,7 @@ class Kernel:
         for start, factor in ((0, cos), (1, sin)):
             np.multiply(radius, factor, factor)
             self._scale(factor, mean, std)
-            np.copyto(rows[start::2], factor.view("V32"))
+            rows[start::2][...] = factor.view("V32")
 
     def _scale(self, values: np.ndarray, mean: float, std: float) -> None:
         if (mean, std) == (0.0, 1.0):
@@ -149,7 +149,7 @@ class Kernel:
         wide = values.astype(np.float64)
         np.multiply(wide, _d(std), wide)
         np.add(wide, _d(mean), wide)
-        np.copyto(values, wide, "same_kind")
+        values[...] = wide
 
 
 class Avx2(Kernel):
@@ -170,33 +170,33 @@ class Avx2(Kernel):
         wide_x, wide = self._d[0][:half], self._d[1][:half]
         mantissa, scale = bits.view(np.float32), exponent.view(np.float32)
         np.subtract(_2_24, uniforms, bits)
-        np.copyto(mantissa, bits)
+        mantissa[...] = bits
         np.subtract(bits, _SQRT_HALF_24, bits)
         np.right_shift(bits, _23, exponent)
         np.bitwise_and(bits, _MANTISSA, bits)
         np.add(bits, _SQRT_HALF, bits)
-        np.copyto(scale, exponent)
+        scale[...] = exponent
         np.subtract(mantissa, _ONE, x)
-        np.copyto(wide_x, x)
+        wide_x[...] = x
         np.multiply(x, x, square)
         np.multiply(wide_x, _LOG[0], wide)
         np.add(wide, _LOG[1], wide)
         for p in _LOG[2:]:
-            np.copyto(out, wide, "same_kind")
-            np.copyto(wide, out)
+            out[...] = wide
+            wide[...] = out
             np.multiply(wide, wide_x, wide)
             np.add(wide, p, wide)
-        np.copyto(out, wide, "same_kind")
+        out[...] = wide
         np.multiply(out, x, out)
         # fma(out, square, low), low = scale * _LN2_LOW rounded
         wide_low = wide_x
-        np.copyto(wide, out)
-        np.copyto(wide_low, square)
+        wide[...] = out
+        wide_low[...] = square
         np.multiply(wide, wide_low, wide)
         np.multiply(scale, _LN2_LOW, mantissa)
-        np.copyto(wide_low, mantissa)
+        wide_low[...] = mantissa
         np.add(wide, wide_low, wide)
-        np.copyto(out, wide, "same_kind")
+        out[...] = wide
         np.multiply(square, _HALF_F, square)
         np.subtract(out, square, out)
         np.add(x, out, out)
@@ -210,39 +210,39 @@ class Avx2(Kernel):
         octant, swap = (i[:half] for i in self._i)
         x, square = (f[:half] for f in self._f)
         wide_x, wide_square, wide = (d[:half] for d in self._d)
-        np.copyto(x, uniforms)
+        x[...] = uniforms
         np.multiply(x, _TURN, x)
         np.multiply(x, _OCTANTS, square)
-        np.copyto(octant, square, "unsafe")
+        octant[...] = square
         np.add(octant, _I1, octant)
         np.bitwise_and(octant, _EVEN, octant)
-        np.copyto(wide_x, x)
-        np.copyto(wide, octant)
+        wide_x[...] = x
+        wide[...] = octant
         np.multiply(wide, _OCTANT, wide)
         np.subtract(wide_x, wide, wide_x)
-        np.copyto(x, wide_x, "same_kind")
-        np.copyto(wide_x, x)
+        x[...] = wide_x
+        wide_x[...] = x
         np.multiply(x, x, square)
-        np.copyto(wide_square, square)
+        wide_square[...] = square
         for out, (p0, p1, p2) in ((cos, _COS), (sin, _SIN)):
             np.multiply(wide_square, p0, wide)
             np.add(wide, p1, wide)
-            np.copyto(out, wide, "same_kind")
-            np.copyto(wide, out)
+            out[...] = wide
+            wide[...] = out
             np.multiply(wide, wide_square, wide)
             np.add(wide, p2, wide)
-            np.copyto(out, wide, "same_kind")
+            out[...] = wide
             np.multiply(square, out, out)
-            np.copyto(wide, out)
+            wide[...] = out
             if out is cos:  # fma(square, c, -square / 2) + 1; c - 1/2 is exact in float64
                 np.subtract(wide, _HALF_D, wide)
                 np.multiply(wide, wide_square, wide)
-                np.copyto(out, wide, "same_kind")
+                out[...] = wide
                 np.add(out, _ONE, out)
             else:  # fma(x, s, x)
                 np.multiply(wide, wide_x, wide)
                 np.add(wide, wide_x, wide)
-                np.copyto(out, wide, "same_kind")
+                out[...] = wide
         _rotate(octant, cos.view(np.int32), sin.view(np.int32), swap, square.view(np.int32))
 
 
@@ -273,7 +273,7 @@ class Libm(Kernel):
     name = "libm"
 
     def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
-        np.copyto(out, _2_24 - uniforms)
+        out[...] = _2_24 - uniforms
         np.multiply(out, _f(2.0**-24), out)
         np.multiply(glibc.logf(out), _MINUS_TWO, out)
         np.sqrt(out, out)
