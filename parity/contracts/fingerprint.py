@@ -62,10 +62,10 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
     blobs: dict[str, int] = {}
     for operation in operations(program):
         kind = operation.type
+        if tokens:
+            masks += mask_values(operation, tokens)
         if kind == "const":
             value = operation.attributes["val"]
-            if tokens and _square(value, tokens):
-                masks.append(value)
             if value.WhichOneof("value") == "blobFileValue":  # most constants are small and lie in the program
                 label, size = _stored(value)
                 storage[label] += size
@@ -126,6 +126,20 @@ def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
         storage=dict(sorted(storage.items())),
         attention=_attention(counts, scores, softmax=counts["softmax"] > 0),
     )
+
+
+def mask_values(operation: Any, tokens: int) -> list[Any]:
+    """Return the ``Value`` messages that decide a constant of (…, tokens, tokens): its own, or its look-up table.
+
+    Palettization turns a causal mask into indices and a table like any other large constant.
+    """
+    if operation.type not in ("const", "constexpr_lut_to_dense") or not operation.outputs:
+        return []
+    shape = _shape(operation.outputs[0].type)
+    if shape[-2:] != (tokens, tokens) or math.prod(shape[:-2]) != 1:
+        return []
+    wanted = "val" if operation.type == "const" else "lut"
+    return [value for name, value in _named_constants(operation) if name == wanted]
 
 
 def judge_mask(minimum: float) -> str:
@@ -215,11 +229,6 @@ def _attention(counts: Counter[str], scores: list[tuple[int, int]], *, softmax: 
         blocked = any(queries <= _QUERY_BLOCK < keys for keys, queries in scores)
         return "SPLIT_EINSUM_V2" if blocked else "SPLIT_EINSUM"
     return "ORIGINAL" if softmax and counts["matmul"] else "none"
-
-
-def _square(value: Any, tokens: int) -> bool:
-    shape = _shape(value.type)
-    return len(shape) >= 2 and shape[-2:] == (tokens, tokens) and math.prod(shape[:-2]) == 1
 
 
 def _mask(masks: list[Any], weights: Any) -> tuple[float | None, str]:

@@ -16,6 +16,8 @@ from parity.contracts.capability import capabilities
 from parity.contracts.conventions import Execution, execute
 from parity.contracts.inspect import inspect
 
+pytestmark = pytest.mark.parity
+
 SWIFT = ("S3", "S4", "S5", "S6", "S7", "S8")
 ENCODERS = ("0.3.0", "0.4.0", "1.1.0")  # the three forms: five inputs, z, x
 LOWEST_PSNR = 40.0  # dB; measured 49 to 56 on the miniature model, float16 against float32

@@ -8,7 +8,6 @@ copy.
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.contracts.fingerprint import judge_mask
+from parity.contracts.fingerprint import judge_mask, mask_values
 from parity.contracts.repair.program import Editor
 from parity.errors import ParityError, UnsupportedError
 from parity.mil import Model, values
@@ -43,12 +42,7 @@ def find(editor: Editor, model: Model, tokens: int) -> tuple[Replacement, ...]:
     """
     found = []
     for operation in editor.block.operations:
-        if not operation.outputs:
-            continue
-        shape = tuple(int(d.constant.size) for d in operation.outputs[0].type.tensorType.dimensions)
-        if shape[-2:] != (tokens, tokens) or math.prod(shape[:-2]) != 1:
-            continue
-        for value in _holders(operation):
+        for value in mask_values(operation, tokens):
             array = _decode(value, model)
             if array is None or array.dtype.kind != "f" or judge_mask(float(array.min())) == "patched":
                 continue
@@ -79,18 +73,6 @@ def patch(source: Path, target: Path, model: Model, replacements: tuple[Replacem
             record = model.weights.file(name).record(replacement.offset)
             file.seek(record.data_offset)
             file.write(np.maximum(array, np.array(PATCHED, array.dtype)).tobytes())
-
-
-def _holders(operation: Any) -> list[Any]:
-    """Constants that decide the values: those of ``const`` itself, or the look-up table of a palettized one."""
-    if operation.type == "const":
-        return [operation.attributes["val"]]
-    if operation.type != "constexpr_lut_to_dense":
-        return []
-    if "lut" in operation.attributes:
-        return [operation.attributes["lut"]]
-    bindings = operation.inputs["lut"].arguments if "lut" in operation.inputs else []
-    return [binding.value for binding in bindings if binding.WhichOneof("binding") == "value"]
 
 
 def _decode(value: Any, model: Model) -> np.ndarray | None:
