@@ -27,7 +27,7 @@ def test_a_selection_of_coremltools_tests_passes(tmp_path):
     )
     assert result.returncode == 0, result.stdout[-3000:]
     counts = json.loads(totals.read_text())["total"]
-    assert counts["predicting"] >= 250
+    assert counts["predicting"] >= 150
     assert counts.get("failed", 0) == 0
     assert counts.get("runtime", 0) <= 0.01 * counts["passed"]
 

@@ -51,13 +51,14 @@ def convert(ct, network: networks.Network, path, precision: str):
     return path
 
 
-QUICK_IN_FLOAT32 = ("lstm", "resnet", "detector", "safety_checker")  # the others take seconds to convert again
+SLOW = ("controlnet", "vae_encoder")  # take seconds to convert and resemble others
+QUICK_IN_FLOAT32 = ("lstm", "resnet", "detector", "safety_checker")
 
 
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        *((name, "FLOAT16") for name in networks.ALL),
+        *(pytest.param(name, "FLOAT16", marks=pytest.mark.slow if name in SLOW else []) for name in networks.ALL),
         *(
             pytest.param(name, "FLOAT32", marks=[] if name in QUICK_IN_FLOAT32 else pytest.mark.slow)
             for name in networks.ALL

@@ -65,6 +65,8 @@ def attention(
     missing = 4 - query.dim()  # the blockwise kernel wants (batch, heads, length, size)
     if missing > 0:
         query, key, value = (x[(None,) * missing] for x in (query, key, value))
+    if mask is not None and mask.dim() < 2:  # torch's kernel wants rows and columns
+        mask = mask[None]
     result = scaled_dot_product_attention(query, key, value, mask, scale=scale)
     return result[(0,) * missing] if missing > 0 else result
 
