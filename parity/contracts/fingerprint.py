@@ -66,10 +66,12 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
             masks += mask_values(operation, tokens)
         if kind == "const":
             value = operation.attributes["val"]
-            if value.WhichOneof("value") == "blobFileValue":  # most constants are small and lie in the program
-                label, size = _stored(value)
+            label, size = _stored(value)
+            if size:  # most constants are small and lie in the program
                 storage[label] += size
-                _note_blob(value, blobs)
+                blob = value.blobFileValue
+                if blob.offset > blobs.get(blob.fileName, -1):
+                    blobs[blob.fileName] = blob.offset
             continue
         counts[kind] += 1
         if kind.startswith("constexpr_"):
@@ -150,22 +152,27 @@ def judge_mask(minimum: float) -> str:
 def _walk(block: Any) -> Iterator[Any]:
     for operation in block.operations:
         yield operation
-        for nested in operation.blocks:
-            yield from _walk(nested)
+        if operation.blocks:
+            for nested in operation.blocks:
+                yield from _walk(nested)
 
 
 def _shape(message: Any) -> tuple[int, ...]:
-    return tuple(int(d.constant.size) for d in message.tensorType.dimensions)
+    return tuple([d.constant.size for d in message.tensorType.dimensions])
 
 
 def _stored(value: Any) -> tuple[str, int]:
     """Form and bytes of a constant that counts as a weight (lies in the weight file)."""
     if value.WhichOneof("value") != "blobFileValue":
         return "", 0
-    dtype = dtypes.BY_CODE.get(value.type.tensorType.dataType)
+    tensor = value.type.tensorType
+    dtype = dtypes.BY_CODE.get(tensor.dataType)
     if dtype is None:
         return "", 0
-    return _STORED.get(dtype.name, dtype.name), math.prod(_shape(value.type)) * dtype.bits // 8
+    bits = dtype.bits
+    for dimension in tensor.dimensions:
+        bits *= dimension.constant.size
+    return _STORED.get(dtype.name, dtype.name), bits // 8
 
 
 def _constants(operation: Any) -> Iterator[Any]:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 
 SWIFT = ("S3", "S4", "S5", "S6", "S7", "S8")
 ENCODERS = ("0.3.0", "0.4.0", "1.1.0")  # the three forms: five inputs, z, x
-LOWEST_PSNR = 40.0  # dB; measured 49 to 56 on the miniature model, float16 against float32
+LOWEST_PSNR = 40.0  # dB; measured 46 to 55 on the miniature model, float16 against float32
 IDS = np.random.RandomState(5).randint(0, 40, (2, 1, 77))
 IMAGE = np.random.RandomState(93).uniform(-1, 1, (1, 3, 128, 128)).astype(np.float32)
 
