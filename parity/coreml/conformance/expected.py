@@ -24,8 +24,10 @@ KINDS = {
 }
 """Kinds of entries. Only ``runtime`` ones count as failed ML Program cases; ``half`` ones have to pass."""
 
-HALF = {"rtol": 4e-3, "atol": 2e-3}
-"""Tolerance of tests of kind ``half``: about four units in the last place of float16.
+HALF = {"rtol": 4e-3, "atol": 4e-3}
+"""Tolerance of tests of kind ``half``: four units in the last place of float16 for values near 1.
+
+For programs in float16 coremltools itself allows rtol 0.05 and atol 0.5.
 
 Half precision on a CPU rounds where it pleases: PyTorch's transposed convolution, LSTM and GRU differ from the rounded
 float32 result in 40 to 60 % of elements. coremltools leaves these cases out unless INCLUDE_MIL_FP32_UNIT_TESTS is set.
