@@ -48,8 +48,6 @@ class Consumer:
         Version for table heads, e.g. ``1.1.0``.
     first, last : tuple of int
         Versions that it covers.
-    layout : str
-        ``compiled``, ``packages`` or ``either``.
     families, tasks : tuple of str
     lineage : tuple of str
         Its own id and app, then those of the consumers that it behaves like.
@@ -62,7 +60,6 @@ class Consumer:
     label: str
     first: tuple[int, ...]
     last: tuple[int, ...]
-    layout: str
     families: tuple[str, ...]
     tasks: tuple[str, ...]
     lineage: tuple[str, ...]
@@ -209,7 +206,6 @@ def _consumer(entry: Table, known: dict[str, Consumer], tasks: set[str]) -> Cons
         label=entry.text("label", default="main" if entry.text("last", default="9999") == "9999" else first),
         first=_version(first, entry.where),
         last=_version(entry.text("last", default="9999"), entry.where),
-        layout=entry.text("layout", default=parent.layout if parent else "either"),
         families=families,
         tasks=offered,
         lineage=(name, app, *(parent.lineage if parent else ())),

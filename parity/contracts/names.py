@@ -62,21 +62,3 @@ def claimed(path: PurePosixPath) -> tuple[str, int]:
         if stem == component or stem.endswith("_" + component):
             return component, 0
     return "", 0
-
-
-def resource(component: str, chunk: int = 0) -> str:
-    """Return the compiled name's stem, e.g. ``UnetChunk1``; empty for ControlNets, which have names of their own."""
-    stem = next((name for name, known in _RESOURCES.items() if known == component), "")
-    return f"{stem}Chunk{chunk}" if stem and chunk else stem
-
-
-def controlnet_resource(identifier: str) -> str:
-    """Return the compiled name of a ControlNet's id.
-
-    Examples
-    --------
-    >>> controlnet_resource("lllyasviel/control_v11p_sd15_inpaint")
-    'LllyasvielControlV11PSd15Inpaint'
-    """
-    pieces = re.split(r"[_-]", identifier.replace("/", "_"))
-    return "".join(piece.title() for piece in pieces)
