@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 setup: $(STAMP)  ## create .venv and install the project with its checks
 
 parity: $(STAMP)  ## does the Core ML model draw the picture of its PyTorch original?
-	$(PY) -m pytest -m parity --parity-report report
+	$(PY) -m pytest -m parity parity/suite --parity-report=report
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

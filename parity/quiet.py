@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+COREMLTOOLS_REMARKS = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
+"""What coremltools logs at import about missing native modules and untested versions of other packages."""
+
+
+class _Without(logging.Filter):
+    def __init__(self, remarks: Sequence[str]) -> None:
+        super().__init__()
+        self._remarks = remarks
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(remark in message for remark in self._remarks)
+
+
+@contextmanager
+def without(name: str, remarks: Sequence[str]) -> Iterator[None]:
+    """Drop log records that contain one of the remarks: handlers filter them, loggers below ``name`` would not."""
+    handlers = [*logging.getLogger(name).handlers, *logging.getLogger().handlers]
+    if logging.lastResort is not None:
+        handlers.append(logging.lastResort)
+    known = _Without(remarks)
+    for handler in handlers:
+        handler.addFilter(known)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(known)
+
+
+def coremltools() -> Any:
+    """Import coremltools without its known remarks and return it."""
+    with without("coremltools", COREMLTOOLS_REMARKS):
+        import coremltools
+    return coremltools
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "python (python_coreml_stable_diffusion), swift (image i: i-th tensor), mochi (image i: seed + i)",
     )
     parser.add_argument("--images", type=int, default=1, metavar="N", help="images of a swift or mochi run, stacked")
-    parser.add_argument("--kernel", help="of torch-cpu: avx2, libm, avx2-unfused (Windows) or system-libm (this machine's C library)")
+    parser.add_argument("--kernel", help="of torch-cpu: avx2, libm, avx2-unfused (Windows), system-libm (this machine)")
     parser.add_argument("--torch-version", metavar="X.Y", help="of torch-cpu: whose rules for half types hold")
     parser.add_argument("--gpu", metavar="MODEL", help="of torch-cuda: a model such as A100")
     parser.add_argument(

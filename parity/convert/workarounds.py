@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from packaging.specifiers import SpecifierSet
 
+from parity import quiet
+
 Report = Callable[[str, int, int], None]
 
 
@@ -116,44 +118,15 @@ ALL: Final = (
     SAFETY_NOISE,
 )
 
-_IMPORT_MESSAGES: Final = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
 _CONVERT_MESSAGES: Final = ("Saving value type of int64 into a builtin type of int32", "Tuple detected at graph output")
-
-
-class _Filter(logging.Filter):
-    def __init__(self, messages: tuple[str, ...]) -> None:
-        super().__init__()
-        self.messages = messages
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not any(known in message for known in self.messages)
-
-
-@contextmanager
-def _without(messages: tuple[str, ...]) -> Iterator[None]:
-    """Drop coremltools' log records that contain one of the messages (handlers filter, loggers below do not)."""
-    logger = logging.getLogger("coremltools")
-    known = _Filter(messages)
-    handlers = [*logger.handlers, *logging.getLogger().handlers]
-    if logging.lastResort is not None:
-        handlers.append(logging.lastResort)
-    for handler in handlers:
-        handler.addFilter(known)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(known)
 
 
 def coremltools() -> Any:
     """Import coremltools without the known noise and return it."""
-    if not IMPORT_NOISE.needed:
-        import coremltools
-    else:
-        with _without(_IMPORT_MESSAGES):
-            import coremltools
+    if IMPORT_NOISE.needed:
+        return quiet.coremltools()
+    import coremltools
+
     return coremltools
 
 
@@ -197,7 +170,7 @@ def converting(report: Report | None = None) -> Iterator[None]:
     coremltools()
     with ExitStack() as stack:
         if CONVERT_NOISE.needed:
-            stack.enter_context(_without(_CONVERT_MESSAGES))
+            stack.enter_context(quiet.without("coremltools", _CONVERT_MESSAGES))
         if PROGRESS.needed:
             stack.enter_context(_bars(report))
         if VALIDATION.needed:

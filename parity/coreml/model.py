@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import mil
+from parity import mil, quiet
 from parity.coreml import values
 from parity.errors import UnsupportedError, UsageError
 
@@ -151,9 +151,9 @@ def through_coremltools(path: Path, compute_unit: str, function: str | None, pro
     UnsupportedError
         The framework refuses the model; with the framework's message.
     """
-    import coremltools
-
     from parity.coreml.model_proxy import using_profile
+
+    coremltools = quiet.coremltools()
 
     unit = coremltools.ComputeUnit[compute_unit]
     with using_profile(profile):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import quiet
 from parity.contracts.conventions.draws import SCALE, TRAIN_STEPS, Settings, draw, starting_latents, to_picture
 
 
@@ -21,9 +22,10 @@ class PyTorch:
             return kind.from_pretrained(checkpoint, subfolder=part, local_files_only=True).eval()
 
         self.settings = settings
-        self.text = load(CLIPTextModel, "text_encoder")
-        self.unet = load(UNet2DConditionModel, "unet")
-        self.vae = load(AutoencoderKL, "vae")
+        with quiet.loading():
+            self.text = load(CLIPTextModel, "text_encoder")
+            self.unet = load(UNet2DConditionModel, "unet")
+            self.vae = load(AutoencoderKL, "vae")
 
     def picture(self, prompt: np.ndarray, negative: np.ndarray, image: np.ndarray | None) -> np.ndarray:
         import torch
