@@ -46,7 +46,7 @@ class TorchCPU(Stream):
     kernel : {"avx2", "libm", "avx2-unfused", "system-libm"}
         Which of torch's kernels; :func:`parity.streams.detect.torch_cpu` tells this machine's.
     torch_version : str
-        Release whose rules hold; 2.0 and later. The newest that was checked is 2.14.1.
+        Release whose rules hold; 2.0 and later. The newest that tests run is 2.13.
 
     Raises
     ------
