@@ -6,5 +6,3 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("PARITY_CACHE", str(Path(__file__).parent / ".cache" / "parity"))
-# Nothing here may depend on a hub: a missing file is an error at once, not a time-out.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
