@@ -106,10 +106,10 @@ class Evaluator:
         decide = {"golden": self._golden, "candidate": self._candidate, "compatibility": self._compatibility}
         return decide[cell.kind](cell)
 
-    def run(self, backend: Backend, case: Case, *, seed: int | None = None) -> tuple[Trace, float]:
+    def run(self, backend: Backend, case: Case) -> tuple[Trace, float]:
         """Run one case on one backend; return its trace and the seconds it took."""
         request = case.request
-        stream = streams.open(case.rng, seed=case.seed if seed is None else seed)
+        stream = streams.open(case.rng, seed=case.seed)
         trace = Trace()
 
         def observe(point: str, value: np.ndarray) -> None:
