@@ -20,6 +20,8 @@ The arrays of a block are made once and lie in the CPU's cache; constants are 0-
 
 from __future__ import annotations
 
+import abc
+
 import numpy as np
 
 from parity.streams import glibc
@@ -82,7 +84,7 @@ _MANTISSA, _23 = _i(0x7FFFFF), _i(23)
 _I1, _I4, _EVEN, _29, _30, _31 = _i(1), _i(4), _i(~1), _i(29), _i(30), _i(31)
 
 
-class Kernel:
+class Kernel(abc.ABC):
     """Box-Muller on groups of 16 words; subclasses know the radius and the angle.
 
     Parameters
@@ -103,13 +105,13 @@ class Kernel:
         self._cos = np.empty(_HALF, np.float32)
         self._sin = np.empty(_HALF, np.float32)
 
+    @abc.abstractmethod
     def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
         """Write sqrt(-2 log(1 - u)), where u is ``uniforms`` (int32) times 2**-24, to ``out`` (float32)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def cos_sin(self, uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
         """Write cosine and sine of 2 pi u, where u is ``uniforms`` (int32) times 2**-24."""
-        raise NotImplementedError
 
     def fill(self, words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
         """Turn words into normals.
