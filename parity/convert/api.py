@@ -13,6 +13,7 @@ import errno
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from parity import cache
 from parity.contracts import converter
 from parity.convert import record as records
 from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
-from parity.convert.record import request_key
+from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
 from parity.errors import ParityError, UsageError
@@ -140,8 +141,8 @@ def cached(
     Packages are not checked against their originals here: whoever asks compares them.
 
     The key covers weights and configurations of the component, the concrete contract, all settings, the converter's own
-    source and the versions of torch, coremltools, diffusers, transformers and NumPy. When everything is there, torch is
-    not imported.
+    source and the versions of torch, coremltools, diffusers, transformers and NumPy. Releases that wrote the same
+    program share one conversion; only texts are written anew. When everything is there, torch is not imported.
     """
     jobs = plan(
         model,
@@ -157,9 +158,26 @@ def cached(
         if not target.is_dir():
             with cache.locked(target.parent):
                 if not target.is_dir():
-                    _convert(job, target, progress, verify=False)
+                    _label(job, _program(job, progress), target)
         packages[job.key] = target
     return packages
+
+
+def _program(job: Job, progress: Progress | None) -> Path:
+    """Return a cached package with the job's program and weights, without its texts."""
+    target = cache.folder("converted", program_key(job)) / "program.mlpackage"
+    with cache.locked(target.parent):
+        if not target.is_dir():
+            texts = {"author": "", "license": "", "version": "", "description": "", "metadata": {}}
+            _convert(replace(job, labels=texts), target, progress, verify=False)
+    return target
+
+
+def _label(job: Job, program: Path, target: Path) -> None:
+    from parity.convert.lower import Labels, relabel
+
+    with replacing(target) as path:
+        relabel(program, path, inputs=job.inputs, outputs=job.outputs, labels=Labels(**job.labels))
 
 
 def analyse_bits(model: Any, file: str | Path, *, progress: Progress | None = None, **options: Any) -> dict[str, Any]:

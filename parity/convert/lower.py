@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,6 +111,24 @@ def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature],
     meta.versionString, meta.shortDescription = labels.version, labels.description
     meta.userDefined.update(dict(labels.metadata))
     write_spec(path, spec)
+
+
+def relabel(
+    source: Path, target: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature], labels: Labels
+) -> None:
+    """Copy a package under other descriptions and metadata; weights are linked where the file system can."""
+
+    def copy(original: str, duplicate: str) -> None:
+        if Path(original).suffix == ".bin":
+            try:
+                os.link(original, duplicate)
+                return
+            except OSError:  # another file system, or one without links
+                pass
+        shutil.copyfile(original, duplicate)
+
+    shutil.copytree(source, target, copy_function=copy)
+    finish(target, inputs=inputs, outputs=outputs, labels=labels)
 
 
 def read_spec(path: Path) -> Any:

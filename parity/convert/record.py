@@ -45,6 +45,25 @@ def request_key(job: Job) -> str:
     )
 
 
+def program_key(job: Job) -> str:
+    """Return the name of everything that decides a package's program and weights: :func:`request_key` without texts.
+
+    Releases that wrote the same network under other names and metadata share it.
+    """
+    return cache.key(
+        part=folder_hash(job.folder) if job.folder is not None else job.source.fingerprint(job.part),
+        component=job.component,
+        inputs=[(f.name, f.shape, f.dtype) for f in job.inputs],
+        outputs=[(f.name, f.shape, f.dtype) for f in job.outputs],
+        compute=job.contract.compute,
+        vocabulary=dict(job.vocabulary),
+        compression=job.compression,
+        settings={**asdict(job.settings), "contract": "", "compression": ""},
+        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        converter=_own_source(),
+    )
+
+
 @once
 def _own_source() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))
