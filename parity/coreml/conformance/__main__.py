@@ -61,8 +61,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("groups", nargs="*", help="groups of groups.toml; all but 'quick' by default")
     parser.add_argument("-n", "--workers", type=int, default=0, help="processes (needs pytest-xdist); 0: this one")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="run one test of N, chosen by its name")
+    parser.add_argument("--part", type=int, default=0, metavar="K", help="which of the N samples, 0 to N - 1")
     parser.add_argument("--totals", type=Path, help="write the counts by file as JSON")
     options = parser.parse_args(argv[:cut])
+    if not 0 <= options.part < options.sample:
+        raise UsageError(f"--part {options.part}: with --sample {options.sample} parts are 0 to {options.sample - 1}")
     chosen = options.groups or [name for name in groups() if name != "quick"]
     tests = selection(chosen)
     covered = [
@@ -82,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
                 *(("-n", str(options.workers)) if options.workers else ()),
                 *(f"--covered={each}" for each in covered),
                 f"--sample={options.sample}",
+                f"--part={options.part}",
                 *(("--totals", str(options.totals)) if options.totals else ()),
                 *(f"--deselect=coremltools/{each}" for name in chosen for each in groups()[name].get("without", ())),
                 *tests,

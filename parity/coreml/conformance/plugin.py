@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="all tests below this path run: report expected failures there that no longer fail or exist",
     )
     parser.addoption("--sample", type=int, default=1, metavar="N", help="run one test of N, chosen by its name")
+    parser.addoption("--part", type=int, default=0, metavar="K", help="which of the N samples")
     parser.addoption("--profile", default="declared", help="numerics of the reference runtime")
     parser.addoption("--totals", metavar="PATH", help="write the counts by file as JSON")
 
@@ -113,9 +114,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the sample and mark the expected failures."""
-    every = config.getoption("--sample")
-    config.hook.pytest_deselected(items=[item for item in items if _number(item.nodeid) % every])
-    items[:] = [item for item in items if _number(item.nodeid) % every == 0]
+    every, part = config.getoption("--sample"), config.getoption("--part")
+    config.hook.pytest_deselected(items=[item for item in items if _number(item.nodeid) % every != part])
+    items[:] = [item for item in items if _number(item.nodeid) % every == part]
     expected = load_expected()
     for item in items:
         match: Expectation | None = expected.match(item.nodeid)
