@@ -12,7 +12,7 @@ import pytest
 
 from parity.coreml.conformance.__main__ import groups, main, selection
 from parity.coreml.conformance.expected import KINDS, Expectation, Expected, load_expected
-from parity.coreml.conformance.tally import Tally, share
+from parity.coreml.conformance.tally import NEEDED, PREDICTIONS, Tally, share
 from parity.errors import MissingError, UsageError
 
 
@@ -50,9 +50,11 @@ class TestExpected:
         assert not expected.match("lib/coremltools/a/test_b.py::TestC::test_dd")
 
 
-def _report(name: str, outcome: str, *, when: str = "call", xfail: bool = False) -> pytest.TestReport:
+def _report(
+    name: str, outcome: str, *, when: str = "call", xfail: bool = False, needed: float = 0.0
+) -> pytest.TestReport:
     report = pytest.TestReport(f"coremltools/{name}", ("", 0, ""), {}, outcome, None, when)
-    report.user_properties = [("parity_predictions", 1)]
+    report.user_properties = [(PREDICTIONS, 1), (NEEDED, needed)]
     if xfail:
         report.wasxfail = "reason"
     return report
@@ -64,6 +66,7 @@ class TestTally:
         Expectation("a.py::two", "scope", "…"),
         Expectation("b.py::three", "runtime", "…"),
         Expectation("a.py::four", "half", "…"),
+        Expectation("a.py::nine", "half", "…"),
     )
 
     def tally(self) -> Tally:
@@ -71,7 +74,8 @@ class TestTally:
         for report in (
             _report("a.py::one", "skipped", xfail=True),
             _report("a.py::two", "passed", xfail=True),
-            _report("a.py::four", "passed"),
+            _report("a.py::four", "passed", needed=1e-3),
+            _report("a.py::nine", "passed"),
             _report("a.py::five", "failed"),
             _report("a.py::six", "skipped"),
             _report("a.py::seven", "skipped", xfail=True),
@@ -82,12 +86,12 @@ class TestTally:
 
     def test_counts_outcomes_by_file(self):
         counts = self.tally().by_file()["a.py"]
-        assert counts == Counter(passed=2, predicting=2, half=1, failed=2, runtime=1, skipped=1, upstream=1)
-        assert share(counts) == pytest.approx(2 / 5)
+        assert counts == Counter(passed=3, predicting=3, half=1, failed=2, runtime=1, skipped=1, upstream=1)
+        assert share(counts) == pytest.approx(3 / 6)
         assert share(Counter()) == 0
 
     def test_reports_entries_that_no_longer_fail_where_everything_ran(self):
-        assert [entry.tests for entry in self.tally().stale()] == ["a.py::two"]  # b.py was not covered
+        assert [entry.tests for entry in self.tally().stale()] == ["a.py::two", "a.py::nine"]  # b.py was not covered
 
     def test_a_failing_teardown_outweighs_a_passed_call(self):
         tally = Tally(Expected(()))

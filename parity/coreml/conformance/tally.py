@@ -1,9 +1,9 @@
 """How many of coremltools' tests passed, by file, and is the list of expected failures still true?
 
 The books are kept where pytest's reports arrive: in the only process, or in pytest-xdist's controller. Of the tests
-that ran, three numbers matter: *passed*, *predicting* (those of the passed that executed a program; the others check
-conversion only; those of kind "half" passed within the tolerance of float16) and the share of ML Program cases that
-pass::
+that ran, four numbers matter: *passed*, *predicting* (those of the passed that executed a program; the others check
+conversion only), *half* (those of kind "half" that passed within the tolerance of float16 alone) and the share of ML
+Program cases that pass::
 
     passed / (passed + failed + expected failures of kind "runtime")
 
@@ -21,8 +21,12 @@ from typing import Any
 
 import pytest
 
-from parity.coreml.conformance.expected import KINDS, Expectation, Expected
+from parity.coreml.conformance.expected import HALF, KINDS, Expectation, Expected
 from parity.files import replacing
+
+PREDICTIONS, NEEDED = "parity_predictions", "parity_needed"
+"""User properties of a report: how many predictions a test made; the tolerance that a test of kind "half" needed, 0
+where its own sufficed."""
 
 PASSED, FAILED, SKIPPED, THEIRS = "passed", "failed", "skipped", "upstream"
 
@@ -52,6 +56,7 @@ class Tally:
         self.totals = totals
         self.outcomes: dict[str, tuple[str, int]] = {}  # test -> (outcome, predictions)
         self.confirmed: set[Expectation] = set()
+        self.needed: dict[str, float] = {}  # test of kind "half" -> tolerance
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the outcome of a test; a failure in set-up or tear-down outweighs a passed call."""
@@ -63,10 +68,12 @@ class Tally:
             outcome = entry.kind if entry else THEIRS
         else:
             outcome = {"passed": PASSED, "failed": FAILED, "skipped": SKIPPED}[report.outcome]
-        if entry and (outcome not in (PASSED, SKIPPED) or entry.kind == "half"):
-            self.confirmed.add(entry)
         properties: dict[str, Any] = dict(report.user_properties)
-        self.outcomes[report.nodeid] = (outcome, properties.get("parity_predictions", 0))
+        self.outcomes[report.nodeid] = (outcome, properties.get(PREDICTIONS, 0))
+        if outcome == PASSED and properties.get(NEEDED):
+            self.needed[report.nodeid] = properties[NEEDED]
+        if entry and (outcome not in (PASSED, SKIPPED) or report.nodeid in self.needed):
+            self.confirmed.add(entry)
 
     def stale(self) -> list[Expectation]:
         """Return the entries of the covered tests that no test confirmed."""
@@ -84,8 +91,7 @@ class Tally:
             counts = files.setdefault(path, Counter())
             counts[outcome] += 1
             counts["predicting"] += outcome == PASSED and predictions > 0
-            entry = self.expected.match(nodeid)
-            counts["half"] += outcome == PASSED and entry is not None and entry.kind == "half"
+            counts["half"] += nodeid in self.needed
         return files
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -106,11 +112,18 @@ class Tally:
         cases = total[PASSED] + total[FAILED] + total["runtime"]
         terminalreporter.write_line(
             f"{share(total):.2%} of ML Program cases pass ({total[PASSED]} of {cases}; "
-            f"{total['predicting']} of the passed executed a program, {total['half']} were judged within float16)"
+            f"{total['predicting']} of the passed executed a program)"
         )
+        if self.needed:
+            terminalreporter.write_line(
+                f"{len(self.needed)} of them within the tolerance of float16 only; "
+                f"the largest that was needed is {max(self.needed.values()):.2e}, {HALF:g} are allowed"
+            )
         for entry in self.stale():
             terminalreporter.write_line(f"expected.toml: no such test fails any more, or none exists: {entry.tests}")
         if self.totals:
-            content = {"files": files, "total": total, "share": share(total)}
+            failed = sorted(name for name, (outcome, _) in self.outcomes.items() if outcome == FAILED)
+            needed = {"tests": len(self.needed), "largest": max(self.needed.values(), default=0.0)}
+            content = {"files": files, "total": total, "share": share(total), "failed": failed, "half": needed}
             with replacing(Path(self.totals)) as scratch:
                 scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
