@@ -22,7 +22,7 @@ class Model:
     Parameters
     ----------
     source : str
-        Path of a diffusers folder, the name of a shipped recipe (see :func:`parity.recipes.names`), or a hub id, which
+        Path of a diffusers folder, the name of a shipped model (see :func:`parity.recipes.find`), or a hub id, which
         needs the hub or its local cache.
 
     Raises
@@ -33,8 +33,8 @@ class Model:
 
     def __init__(self, source: str) -> None:
         self.name = source
-        if source in recipes.names():
-            self.location = str(recipes.build(source))
+        if (shipped := recipes.find(source)) is not None:
+            self.location = str(shipped)
         elif Path(source).exists() or source.startswith((".", "/", "~")):
             folder = Path(source).expanduser()
             if not (folder / "model_index.json").is_file():

@@ -10,6 +10,22 @@ name, so the weights do not depend on the order of parameters, on torch's genera
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from parity.recipes import trained
 from parity.recipes.build import Recipe, build, load, names, write
 
-__all__ = ["Recipe", "build", "load", "names", "write"]
+__all__ = ["Recipe", "build", "find", "load", "names", "write"]
+
+
+def find(name: str) -> Path | None:
+    """Return the folder of a shipped model, trained or built from a recipe; None for any other name.
+
+    Raises
+    ------
+    MissingError, FormatError
+        Files of a trained model that are not those that were shipped.
+    """
+    if name in trained.names():
+        return trained.folder(name)
+    return build(name) if name in names() else None
