@@ -21,11 +21,12 @@ def rewrite(profile: str) -> Rewrite | None:
     def apply(
         graph: Graph, nodes: list[Node], wanted: frozenset[str], fixed: frozenset[str], constants: Constants
     ) -> list[Node]:
-        from parity.mil.fusion import attention, group_norm, in_place, prepack
+        from parity.mil.fusion import attention, group_norm, in_place, prepack, split_attention
         from parity.mil.fusion.match import View
 
         view = View(graph, nodes, wanted=wanted, fixed=fixed, constants=constants)
         attention.rewrite(view, rounded=rounded)
+        split_attention.rewrite(view, rounded=rounded)
         group_norm.rewrite(view, rounded=rounded)
         prepack.rewrite(view)
         in_place.rewrite(view, wanted)
