@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from parity.contracts.converters import FAMILIES
 from parity.contracts.table import Table, read
@@ -51,6 +52,8 @@ class Consumer:
     families, tasks : tuple of str
     lineage : tuple of str
         Its own id and app, then those of the consumers that it behaves like.
+    conventions : mapping
+        How it runs its models, as the table states it; :mod:`parity.contracts.conventions` reads it.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Consumer:
     families: tuple[str, ...]
     tasks: tuple[str, ...]
     lineage: tuple[str, ...]
+    conventions: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,7 @@ def _consumer(entry: Table, known: dict[str, Consumer], tasks: set[str]) -> Cons
         families=families,
         tasks=offered,
         lineage=(name, app, *(parent.lineage if parent else ())),
+        conventions={**(parent.conventions if parent else {}), **entry.table("conventions").values},
     )
 
 

@@ -66,6 +66,10 @@ class Evaluator:
         return TorchBackend(self.model.location, device=self.options.device)
 
     @cached_property
+    def _player(self) -> compatibility.Player:
+        return compatibility.Player(self.model)
+
+    @cached_property
     def packages(self) -> dict[str, Path]:
         """The converted components: the user's, or converted here and cached.
 
@@ -170,16 +174,11 @@ class Evaluator:
         return Outcome(cell, tuple(checks), {"candidate": seconds}, reproduce(self.options, cell), pictures)
 
     def _compatibility(self, cell: Cell) -> Outcome:
-        from parity import convert
-
         assert cell.pairing is not None  # only these cells are of this kind
-        packages = dict(self.packages)
-        if cell.pairing.encoder != "main":
-            self._progress(f"converting an encoder as {cell.pairing.encoder} did")
-            packages |= convert.cached(self.model.location, components=("vae_encoder",), contract=cell.pairing.encoder)
+        self._progress(f"playing {cell.pairing.sentence}")
         bound = tolerance.find(self._tolerances, compatibility.POINT, precision="float16", numerics=cell.numerics)
         start = time.perf_counter()
-        check, pictures = compatibility.judge(cell.case, cell.pairing, packages, self.model, bound)
+        check, pictures = self._player.judge(cell.pairing, cell.case, bound)
         seconds = {"candidate": time.perf_counter() - start}
         return Outcome(cell, (check,), seconds, reproduce(self.options, cell), pictures)
 

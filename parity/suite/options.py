@@ -67,6 +67,12 @@ OPTIONS: tuple[Option, ...] = (
         "golden-dir", "folder of accepted traces; default: the shipped ones, for the default model", "DIR", kind="path"
     ),
     Option("update-golden", "accept what the reference draws now as golden", kind="switch"),
+    Option(
+        "compatibility",
+        "old models in app releases, for the shipped model: each distinct execution, all combinations, or none",
+        "SCOPE",
+        choices=("distinct", "all", "none"),
+    ),
     Option("parity-report", "write index.html and report.json into this folder", "DIR", kind="path"),
     Option("parity-strict", "unknown verdicts fail the run", kind="switch"),
 )
@@ -87,6 +93,7 @@ class Options:
     tolerances: Path | None = None
     golden_dir: Path | None = None
     update_golden: bool = False
+    compatibility: str = "distinct"
     parity_report: Path | None = None
     parity_strict: bool = False
 

@@ -2,8 +2,8 @@
 
 Every case is compared once with its golden (does the reference still draw what was accepted?) and once per candidate.
 Compute units that resolve to the same numerics are one candidate: away from macOS all four are the reference runtime,
-which is computed once and never reported as a statement about hardware. The shipped model also meets the consumer
-releases with encoders of each converter release.
+which is computed once and never reported as a statement about hardware. The shipped model, as each converter release
+wrote it, also meets the consumer releases.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ class Cell:
     def sentence(self) -> str:
         """The cell as a sentence, used as test id."""
         if self.pairing is not None:
-            made, used = f"an encoder of {self.pairing.encoder}", self.pairing.consumer
-            return f"compatibility: {used} does {self.case.request.task} with {self.model} and {made}"
+            return f"compatibility: {self.pairing.sentence}, {self.case.request.scheduler}"
         subject = f"{self.model} draws {self.case.sentence}"
         return f"{subject}, as accepted" if self.kind == "golden" else f"{subject}, on {self.numerics}"
 
@@ -76,7 +75,7 @@ def cells(options: Options) -> list[Cell]:
         for (numerics, unavailable), units in candidates.items():
             planned.append(Cell(options.model_version, case, "candidate", tuple(units), numerics, unavailable))
     if options.shipped:
-        for pairing, asked in compatibility.cases().items():
-            name = coreml.resolve("reference", "CPU_ONLY")
-            planned += [Cell(options.model_version, c, "compatibility", numerics=name, pairing=pairing) for c in asked]
+        name = coreml.resolve("reference", "CPU_ONLY")
+        for pairing, case in compatibility.cases(options.compatibility):
+            planned.append(Cell(options.model_version, case, "compatibility", numerics=name, pairing=pairing))
     return planned

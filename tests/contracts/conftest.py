@@ -1,4 +1,4 @@
-"""Real conversions of the miniature model, kept in the cache between runs."""
+"""Real conversions of miniature models, kept in the cache between runs."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def converted(checkpoint: Path) -> Callable[..., Path]:
         return packages[component]
 
     return package
+
+
+@pytest.fixture(scope="session")
+def written(checkpoint: Path) -> Callable[..., dict[str, Path]]:
+    """Return ``written(contract, family="sd", components=())``: what a converter release wrote, by component."""
+    from parity.suite import releases
+
+    def packages(contract: str, family: str = "sd", *components: str, safety_size: int = 0) -> dict[str, Path]:
+        return releases.packages(releases.Release(contract, family, safety_size), checkpoint, components)
+
+    return packages

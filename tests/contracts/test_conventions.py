@@ -1,22 +1,33 @@
-"""The played Swift releases: schedule and draws against diffusers and the streams."""
+"""The played releases' own arithmetic: schedules, draws and tables, against diffusers and the streams."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from parity import streams
 from parity.contracts.consumers import consumers
-from parity.contracts.conventions import ConsumerFailureError, execute, swift_release, timesteps
-from parity.contracts.conventions.draws import Settings, cumulative_alphas, draw, noise_level, starting_latents
-from parity.contracts.conventions.plms import PLMS
-from parity.errors import UnsupportedError, UsageError
+from parity.contracts.conventions import ConsumerFailureError, conventions, execute
+from parity.contracts.conventions.draws import (
+    Settings,
+    cumulative_alphas,
+    draw,
+    hidden_holes,
+    noise_level,
+    starting_latents,
+)
+from parity.contracts.conventions.pytorch import DiffusersDPM
+from parity.contracts.conventions.schedules import PNDM, DPMSolver, dpm_timesteps, pndm_timesteps
+from parity.contracts.conventions.swift import repadded
+from parity.errors import FormatError, UnsupportedError, UsageError
 
 
-def settings(
-    release: int, *, task: str = "img2img", steps: int = 10, strength: float = 0.5, rng: str = "numpy"
-) -> Settings:
-    return Settings(task, release, 93, rng, steps, strength, 7.5)
+def settings(who: str, **changes) -> Settings:  # type: ignore[no-untyped-def]
+    rules = conventions(consumers().consumer(who))
+    return replace(Settings(rules, "img2img", steps=10, strength=0.5), **changes)
 
 
 def diffusers_scheduler(steps: int):  # type: ignore[no-untyped-def]
@@ -35,79 +46,175 @@ def diffusers_scheduler(steps: int):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 5, 20, 50])
-def test_the_scheduler_is_that_of_diffusers(steps: int) -> None:
+def test_pndm_is_that_of_diffusers(steps: int) -> None:
     import torch
 
     reference = diffusers_scheduler(steps)
-    assert [int(t) for t in reference.timesteps] == timesteps(steps)
+    assert [int(t) for t in reference.timesteps] == pndm_timesteps(steps)
     np.testing.assert_allclose(cumulative_alphas(), reference.alphas_cumprod.numpy(), atol=1e-6)
-    ours = PLMS(steps)
+    ours = PNDM(steps)
     sample = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
     theirs = torch.from_numpy(sample)
-    for step in timesteps(steps):
+    for step in pndm_timesteps(steps):
         noise = np.tanh(sample * 1.3 + step / 1000).astype(np.float32)
         sample = ours.step(noise, step, sample)
         theirs = reference.step(torch.tanh(theirs * 1.3 + step / 1000), step, theirs).prev_sample
     np.testing.assert_allclose(sample, theirs.numpy(), atol=2e-4)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 14, 15, 25, 50])
+@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+def test_dpm_solver_is_that_of_diffusers(steps: int, spacing: str) -> None:
+    chosen = settings("S7", scheduler="dpm++", spacing=spacing, steps=steps)
+    ours, theirs = DPMSolver(steps, spacing), DiffusersDPM(chosen)
+    sample = other = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    for step in ours.timesteps:
+        sample = ours.step(np.tanh(sample + step / 1000).astype(np.float32), step, sample)
+        other = theirs.step(np.tanh(other + step / 1000).astype(np.float32), step, other)
+    np.testing.assert_allclose(sample, other, atol=5e-4)
+    np.testing.assert_allclose(ours.estimate, theirs.estimate, atol=5e-4)
+
+
+def test_two_steps_of_short_runs_have_first_order() -> None:
+    """With 15 steps diffusers alone is the reference; with 14 its second last step is of second order."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    def untouched(steps: int) -> float:
+        import torch
+
+        ours = DPMSolver(steps)
+        scheduler = DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", final_sigmas_type="sigma_min"
+        )
+        scheduler.set_timesteps(steps)
+        assert [int(t) for t in scheduler.timesteps] == ours.timesteps, "linspace is diffusers' own"
+        sample = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+        theirs = torch.from_numpy(sample)
+        for step in ours.timesteps:
+            sample = ours.step(np.tanh(sample + step / 1000).astype(np.float32), step, sample)
+            theirs = scheduler.step(torch.tanh(theirs + step / 1000), step, theirs).prev_sample
+        return float(np.abs(sample - theirs.numpy()).max())
+
+    assert untouched(15) < 5e-4
+    assert untouched(14) > 5e-3
+
+
+def test_spacings() -> None:
+    assert dpm_timesteps(25, "linspace")[:2] == [999, 959]
+    assert dpm_timesteps(25, "linspace")[-1] == 40
+    assert dpm_timesteps(4, "leading") == [797, 598, 399, 200]  # 999 div 5, where diffusers takes 1000 div 5
+    with pytest.raises(UnsupportedError, match="karras"):
+        dpm_timesteps(4, "karras")
+
+
 def test_one_step_crashes_as_swift_does() -> None:
     with pytest.raises(ConsumerFailureError, match="crashes"):
-        timesteps(1)
+        pndm_timesteps(1)
+    with pytest.raises(ConsumerFailureError, match="leaves no step"):
+        noise_level(settings("S4", scheduler="dpm++", strength=0.05), dpm_timesteps(10, "linspace"))
 
 
-@pytest.mark.parametrize("release", [4, 7])
-def test_the_start_is_diffusers_encode_and_add_noise(release: int) -> None:
+@pytest.mark.parametrize("release", ["S4", "S7"])
+def test_the_start_is_diffusers_encode_and_add_noise(release: str) -> None:
     import torch
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     chosen = settings(release)
     shape = (1, 4, 16, 16)
-    draws = draw(chosen, shape)
+    (draws,) = draw(chosen, shape)
     moments = np.random.RandomState(2).standard_normal((1, 8, 16, 16)).astype(np.float32)
     distribution = DiagonalGaussianDistribution(torch.from_numpy(moments))
     latent = (distribution.mean + distribution.std * torch.from_numpy(draws.latent.astype(np.float32))) * 0.18215
     scheduler = diffusers_scheduler(chosen.steps)
     step = scheduler.timesteps[chosen.start : chosen.start + 1]
     expected = scheduler.add_noise(latent, torch.from_numpy(draws.noise), step)
-    np.testing.assert_allclose(starting_latents(chosen, moments, draws), expected.numpy(), atol=1e-5)
+    level = noise_level(chosen, pndm_timesteps(chosen.steps))
+    np.testing.assert_allclose(starting_latents(chosen, moments, draws, level), expected.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("rng", ["numpy", "torch", "nvidia"])
-def test_the_order_of_draws_changed_with_0_4_0(rng: str) -> None:
+@pytest.mark.parametrize("source", ["numpy", "torch", "nvidia"])
+def test_the_order_of_draws_changed_with_0_4_0(source: str) -> None:
     shape = (1, 4, 8, 8)
-    old, new = draw(settings(3, rng=rng), shape), draw(settings(7, rng=rng), shape)
-    first = streams.open(f"swift-{rng}", 93).normal(shape)
-    np.testing.assert_array_equal(old.latent, first)
-    np.testing.assert_array_equal(new.noise, first)
-    assert not np.array_equal(old.noise, new.noise)
-    stream = streams.open(f"swift-{rng}", 93)
-    stream.normal(shape)
+    old, new = (draw(settings(who, source=source, images=2), shape) for who in ("S3", "S7"))
+    stream = streams.open(f"swift-{source}", 93)
+    consecutive = [stream.normal(shape) for _ in range(4)]
+    for image in range(2):
+        np.testing.assert_array_equal(old[image].latent, consecutive[2 * image])
+        np.testing.assert_array_equal(old[image].noise, consecutive[2 * image + 1])
+        np.testing.assert_array_equal(new[image].noise, consecutive[image])
+    stream = streams.open(f"swift-{source}", 93)
+    stream.normal(shape), stream.normal(shape)
     each = np.array([stream.normal_each((1,), dtype="float64")[0] for _ in range(256)]).reshape(shape)
-    np.testing.assert_array_equal(new.latent, each)
+    np.testing.assert_array_equal(new[0].latent, each)
+    assert new[0].latent is new[1].latent, "one encoded latent for all images"
+
+
+def test_mochi_makes_a_call_for_each_image_with_the_next_seed() -> None:
+    calls = settings("M4.3", task="txt2img", images=3).calls()
+    assert [(call.seed, call.images) for call in calls] == [(93, 1), (94, 1), (95, 1)]
+    assert [call.images for call in settings("S7", images=3).calls()] == [3]
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(50, 0.5), (50, 0.75), (20, 0.3), (7, 0.9)])
 def test_the_noise_level_of_0_3_0_is_that_of_its_first_timestep(steps: int, strength: float) -> None:
-    chosen = settings(3, steps=steps, strength=strength)
-    alphas = cumulative_alphas()
+    chosen = settings("S3", steps=steps, strength=strength)
     index = 1000 - (1000 // steps) * (steps - int(steps * strength)) + 1
-    assert noise_level(chosen) == alphas[index]
+    assert noise_level(chosen, pndm_timesteps(steps)) == cumulative_alphas()[index]
     if 1000 % steps == 0:  # else the old formula counts from 1000 and the list from its own end
-        assert index == timesteps(steps)[chosen.start]
+        assert index == pndm_timesteps(steps)[chosen.start]
 
 
-def test_who_can_be_played() -> None:
-    table = consumers()
-    assert swift_release(table.consumer("M4.3")) == 7
-    assert swift_release(table.consumer("S8")) == 8
-    with pytest.raises(UnsupportedError, match="P1 is no Swift release"):
-        swift_release(table.consumer("P1"))
+def test_transparent_pixels_become_holes_for_releases_that_know_them() -> None:
+    image = np.full((1, 4, 2, 2), 0.5, np.float32)
+    image[0, 3, 0, 0] = 0
+    assert hidden_holes(image, holes=True)[0, :, 0, 0].tolist() == [-1, -1, -1]
+    assert (hidden_holes(image, holes=False) == 0.5).all()
+    assert (hidden_holes(image[:, :3], holes=True) == 0.5).all()
 
 
-def test_bad_requests_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_second_tokenizer_pads_with_exclamation_marks() -> None:
+    ids = np.array([[98, 5, 7, 99, 99, 99]])
+    assert repadded(ids).tolist() == [[98, 5, 7, 99, 0, 0]]
+
+
+def test_every_consumer_states_how_it_runs_its_models() -> None:
+    for consumer in consumers().consumers:
+        rules = conventions(consumer)
+        python = consumer.app == "python"
+        assert (rules.pipeline == "python") == python, consumer.id
+        assert rules.encoder != "none" or "img2img" not in consumer.tasks, consumer.id
+        assert (rules.time_ids != "none") == ("sdxl" in consumer.families), consumer.id
+
+
+def test_conventions_of_ones_own(tmp_path: Path) -> None:
+    table = tmp_path / "mine.toml"
+    text = '[[consumer]]\nid = "mine"\napp = "mine"\nlike = "S7"\n[consumer.conventions]\n'
+    table.write_text(text + 'images = "seed"\nschedulers = ["dpm++"]\n')
+    mine = conventions(consumers((table,)).consumer("mine"))
+    assert (mine.images, mine.schedulers, mine.encoder) == ("seed", ("dpm++",), "any")
+    for number, (line, message) in enumerate(
+        [('imges = "seed"', "unknown field 'imges'"), ('images = "many"', "'images' must be one, stream, seed")]
+    ):
+        faulty = tmp_path / f"faulty-{number}.toml"
+        faulty.write_text(text + line + "\n")
+        with pytest.raises(FormatError, match=message):
+            conventions(consumers((faulty,)).consumer("mine"))
+
+
+def test_bad_requests_are_refused(tmp_path: Path) -> None:
     ids = np.zeros((1, 77), np.int64)
-    with pytest.raises(UsageError, match="no random source 'torch'; it has numpy"):
-        execute({}, "S2", checkpoint=tmp_path, prompt=ids, negative=ids, rng="torch")
-    with pytest.raises(UsageError, match="txt2img needs text_encoder, unet, vae_decoder"):
-        execute({}, "S2", checkpoint=tmp_path, prompt=ids, negative=ids)
+    for who, options, error, message in (
+        ("S2", {"source": "torch"}, UsageError, "S2 has no random source 'torch'; it has numpy"),
+        ("S1", {"scheduler": "dpm++"}, UsageError, "S1 has no scheduler 'dpm"),
+        ("S3", {"spacing": "leading"}, UsageError, "S3 has no spacing 'leading'"),
+        ("S2", {"task": "img2img"}, UnsupportedError, "S2 has no task img2img"),
+        ("S7", {"task": "multilingual"}, UnsupportedError, "not played"),
+    ):
+        with pytest.raises(error, match=message):
+            execute({}, who, tmp_path, prompt=ids, negative=ids, **options)
+
+
+def test_missing_models_fail_as_the_tables_say(tmp_path: Path) -> None:
+    ids = np.zeros((1, 77), np.int64)
+    assert "model-load error for Unet" in execute({}, "S7", tmp_path, prompt=ids, negative=ids).failure
+    assert "FileNotFoundError" in execute({}, "P1", tmp_path, prompt=ids, negative=ids).failure

@@ -1,29 +1,52 @@
 """Does a picture come out when a consumer release runs these models in its way, and is it PyTorch's picture?
 
-:func:`execute` plays one Swift release: it binds features as that release does (literal names or "the first one"),
-draws random numbers in its order, computes timesteps, noise levels and PLMS steps as it does, and decodes what it
-decodes. Components run in the reference runtime. The same draws then go through the PyTorch modules of the checkpoint
-with diffusers' own scheduler, and the two pictures are compared. A feature that is missing or cannot be read ends the
-run with the failure of that release, taken from ``tables/consumers.toml``.
+:func:`execute` plays one release: it binds features as that release does (literal names or "the first one"), draws
+random numbers in its order, computes timesteps, noise levels and steps as it does, and decodes what it decodes.
+Components run in the reference runtime. The same draws then go through the PyTorch modules of the checkpoint with
+diffusers' own schedulers, and the pictures are compared. What is missing or does not fit ends the run with the failure
+that ``tables/consumers.toml`` states for the release.
 
-Played: txt2img and img2img of S1 to S8 for SD 1 and 2 with the default scheduler (PNDM), one image. Not played: the
-other schedulers, SDXL, SD3, ControlNet. What Swift or Core ML would really do is not proved here; the order of draws
-and the arithmetic follow the public sources.
+Played: the Swift package S1 to S8 (SD 1 and 2, SDXL with refiner, ControlNets, image to image, several images; PNDM and
+DPM-Solver++), the Python pipeline P1 to P6, Mochi and swift-coreml-diffusers by the release that they are built with.
+Not played, since the facts do not tell: the spacing ``karras``, SD 3, multilingual prompts. What Swift or Core ML would
+really do is not proved here; conventions follow the public sources and are data (``[consumer.conventions]``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from parity.contracts.consumers import Consumer, consumers
-from parity.contracts.conventions.draws import ConsumerFailureError, Settings, timesteps
+from parity.contracts.conventions.draws import ConsumerFailureError, Settings
+from parity.contracts.conventions.release import Conventions, conventions
 from parity.errors import UnsupportedError, UsageError
 
-__all__ = ["ConsumerFailureError", "Execution", "execute", "swift_release", "timesteps"]
+__all__ = ["ConsumerFailureError", "Conventions", "Execution", "Original", "conventions", "execute"]
+
+FACTORS = {"sd": 0.18215, "xl": 0.13025}
+
+
+@dataclass(frozen=True)
+class Original:
+    """Where the PyTorch originals of the models are.
+
+    Attributes
+    ----------
+    checkpoint : pathlib.Path
+        Folder of the diffusers checkpoint.
+    controlnets : tuple of pathlib.Path
+        Folders of the ControlNets, in the order of the models' ``controlnet:ID`` entries.
+    refiner : pathlib.Path or None
+    """
+
+    checkpoint: Path
+    controlnets: tuple[Path, ...] = ()
+    refiner: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -32,108 +55,171 @@ class Execution:
 
     Attributes
     ----------
-    task, consumer, rng : str
-    seed, steps : int
-    strength : float
-    picture, reference : numpy.ndarray or None
-        Shape (H, W, 3), float32 in [0, 1]; ``reference`` is PyTorch's. None when the run failed.
+    settings : Settings
+        The call that was played.
+    consumer : str
+    pictures, references : numpy.ndarray or None
+        Shape (images, H, W, 3), float32 in [0, 1]; ``references`` are PyTorch's. None when the run failed.
     psnr : float
-        In dB, peak 1; infinite for equal pictures, NaN when the run failed.
+        Of the worst picture, in dB, peak 1; infinite for equal pictures, NaN when the run failed.
     failure : str
-        What a user of the release would see, empty when a picture came out.
+        What a user of the release would see, empty when pictures came out.
+    detail : str
+        What was found in the models, in this project's words.
     """
 
-    task: str
+    settings: Settings
     consumer: str
-    rng: str
-    seed: int
-    steps: int
-    strength: float
-    picture: np.ndarray | None
-    reference: np.ndarray | None
-    psnr: float
-    failure: str
+    pictures: np.ndarray | None = None
+    references: np.ndarray | None = None
+    psnr: float = float("nan")
+    failure: str = ""
+    detail: str = ""
 
 
 def execute(
     models: Mapping[str, Path],
-    consumer: str,
+    consumer: str | Consumer,
+    original: Original | Path,
     *,
-    checkpoint: Path,
     prompt: np.ndarray,
     negative: np.ndarray,
+    task: str = "",
     image: np.ndarray | None = None,
-    rng: str = "numpy",
+    controls: Sequence[np.ndarray] = (),
+    scheduler: str = "",
+    spacing: str = "linspace",
+    source: str = "numpy",
     seed: int = 93,
     steps: int = 4,
+    images: int = 1,
     strength: float = 0.5,
     guidance: float = 7.5,
     profile: str = "declared",
+    kept: dict[Any, Any] | None = None,
 ) -> Execution:
-    """Play a Swift release on a set of models and compare with PyTorch.
+    """Play a release on a set of models and compare with PyTorch.
 
     Parameters
     ----------
     models : mapping of str to path
-        ``text_encoder``, ``unet``, ``vae_decoder`` and for img2img ``vae_encoder``; packages or compiled models.
-    consumer : str
-        ``S1`` … ``S8`` or a consumer that behaves like one of them.
-    checkpoint : path
-        Folder of the diffusers checkpoint that the models were converted from.
+        By component, as :func:`parity.convert.cached` returns them: ``text_encoder``, ``unet``, ``vae_decoder``, …,
+        halves as ``unet_chunk1``, ControlNets as ``controlnet:ID``; packages or compiled models. A second text encoder
+        makes it the SDXL pipeline.
+    consumer : str or Consumer
+        ``S1`` … ``S8``, ``P1`` … ``P6``, or any consumer with conventions.
+    original : Original or path
+        The PyTorch side; a path is a checkpoint alone.
     prompt, negative : numpy.ndarray
         Token ids, shape (1, S).
+    task : str
+        ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint`` or ``refiner``; by default image to
+        image when there is an image, ControlNet when there are control images, else text to image.
     image : numpy.ndarray, optional
-        Starting image, shape (1, 3, H, W), values in [-1, 1]; makes the task img2img.
-    rng : str
-        ``numpy``, ``torch`` or ``nvidia``: the package's random source.
-    seed, steps : int
+        Starting image, shape (1, 3, H, W), values in [-1, 1].
+    controls : sequence of numpy.ndarray
+        Control images, shape (1, 3 or 4, H, W), values in [0, 1].
+    scheduler : str
+        ``pndm``, ``dpm++`` and for the Python pipeline more; the release's default if empty.
+    spacing, source : str
+        Of DPM-Solver++; ``numpy``, ``torch`` or ``nvidia``: the package's random source.
+    seed, steps, images : int
     strength, guidance : float
     profile : str
         Numerics of the reference runtime.
+    kept : dict, optional
+        Keeps loaded models for later calls.
 
     Raises
     ------
     UsageError, UnsupportedError
-        A consumer that is no Swift release, a random source that it does not have, models that are missing.
+        A request that the release does not have, or that the facts do not let us play.
     """
-    from parity.contracts.conventions.pytorch import PyTorch
-    from parity.contracts.conventions.swift import Swift
-
-    release = swift_release(consumers().consumer(consumer))
-    if rng not in _sources(release):
-        raise UsageError(f"{consumer} has no random source '{rng}'; it has {', '.join(_sources(release))}")
-    task = "txt2img" if image is None or strength >= 1 else "img2img"  # Swift ignores the image at strength 1
-    needed = ("text_encoder", "unet", "vae_decoder", *(("vae_encoder",) if task == "img2img" else ()))
-    missing = [name for name in needed if name not in models]
-    if missing:
-        raise UsageError(f"{task} needs {', '.join(missing)}")
-    settings = Settings(task, release, seed, rng, steps, strength, guidance)
-    failed = Execution(task, consumer, rng, seed, steps, strength, None, None, float("nan"), "")
+    who = consumer if isinstance(consumer, Consumer) else consumers().consumer(consumer)
+    rules = conventions(who)
+    original = original if isinstance(original, Original) else Original(original)
+    xl = "text_encoder_2" in models
+    if not task:
+        task = "controlnet" if controls else "img2img" if image is not None else "txt2img"
+    if task == "img2img" and strength >= 1:  # Swift ignores the image
+        task = "txt2img"
+    factor = FACTORS["xl" if xl else "sd"]
+    settings = Settings(
+        rules, task, seed, source, scheduler or rules.schedulers[0], spacing, steps, images, strength, guidance, factor
+    )
+    _check(settings, who)
+    kept = {} if kept is None else kept
+    outcome = Execution(settings, who.id)
+    given = {"prompt": prompt, "negative": negative, "image": image, "controls": controls, "xl": xl}
     try:
-        candidate = Swift(models, settings, profile).picture(prompt, negative, image)
+        if xl and rules.time_ids == "none":
+            raise ConsumerFailureError(f"{who.name} does not know SDXL")
+        pair = _draw(models, settings, original, given, profile, kept)
     except ConsumerFailureError as failure:
-        return replace(failed, failure=str(failure))
-    reference = PyTorch(checkpoint, settings).picture(prompt, negative, image)
-    error = float(np.mean((candidate.astype(np.float64) - reference.astype(np.float64)) ** 2))
+        return replace(outcome, failure=_stated(failure, who, task), detail=str(failure))
+    error = np.mean((pair[0].astype(np.float64) - pair[1].astype(np.float64)) ** 2, axis=(1, 2, 3)).max()
     psnr = float("inf") if error == 0 else -10 * float(np.log10(error))
-    return replace(failed, picture=candidate, reference=reference, psnr=psnr)
+    return replace(outcome, pictures=pair[0], references=pair[1], psnr=psnr)
 
 
-def swift_release(consumer: Consumer) -> int:
-    """Return n of the Swift window Sn that a consumer is or behaves like.
+def _draw(
+    models: Mapping[str, Path],
+    settings: Settings,
+    original: Original,
+    given: dict[str, Any],
+    profile: str,
+    kept: dict[Any, Any],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the consumer's pictures, then PyTorch's."""
+    from parity.contracts.conventions import python, pytorch, schedules, swift
+    from parity.contracts.conventions.coreml import CoreMLNetworks
 
-    Raises
-    ------
-    UnsupportedError
-        For consumers that are no Swift release (their conventions are not played).
-    """
-    for name in consumer.lineage:
-        if len(name) == 2 and name[0] == "S" and name[1].isdigit():
-            return int(name[1])
-    raise UnsupportedError(f"{consumer.id} is no Swift release; only S1 to S8 and apps built on them are played")
+    networks = CoreMLNetworks(models, settings.conventions, profile, kept)
+    latent = networks.latent
+
+    def torch_networks(factor: float) -> pytorch.TorchNetworks:
+        return pytorch.TorchNetworks(
+            original.checkpoint,
+            latent=latent,
+            factor=factor,
+            controlnets=original.controlnets,
+            refiner=original.refiner,
+            kept=kept,
+        )
+
+    if settings.conventions.pipeline == "swift":
+        candidate = swift.pictures(networks, schedules.make, settings, **given)
+        return candidate, swift.pictures(torch_networks(settings.factor), pytorch.schedule, settings, **given)
+    del given["image"]
+    given["zero_negative"] = _empty(given["negative"]) and python.zeroed(original.checkpoint, settings)
+    both = []
+    for side in (networks, torch_networks(python.FACTOR)):
+        scheduler = python.scheduler(original.checkpoint, settings.scheduler)
+        both.append(python.pictures(side, settings, scheduler=scheduler, **given))
+    return both[0], both[1]
 
 
-def _sources(release: int) -> tuple[str, ...]:
-    if release < 3:
-        return ("numpy",)
-    return ("numpy", "torch") if release < 6 else ("numpy", "torch", "nvidia")
+def _empty(ids: np.ndarray) -> bool:
+    """Tell whether token ids are those of an empty text: the start, then nothing but the end of text."""
+    return len(set(ids[0, 1:].tolist())) == 1
+
+
+def _check(settings: Settings, who: Consumer) -> None:
+    rules = settings.conventions
+    for name, value, allowed in (
+        ("scheduler", settings.scheduler, rules.schedulers),
+        ("random source", settings.source, rules.sources),
+        ("spacing", settings.spacing, rules.spacings),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{who.id} has no {name} '{value}'; it has {', '.join(allowed)}")
+    if settings.task not in who.tasks:
+        raise UnsupportedError(f"{who.id} has no task {settings.task}; it has {', '.join(who.tasks)}")
+    if settings.task in ("safety-check", "negative-prompt", "multilingual"):
+        raise UnsupportedError(f"task {settings.task} draws no picture of its own; it is not played here")
+
+
+def _stated(failure: ConsumerFailureError, who: Consumer, task: str) -> str:
+    """Return the tables' text for a failure; the finding itself where they have none for this release and task."""
+    known = {rule.id: rule for rule in consumers().rules if who.id in rule.consumers and task in rule.tasks}
+    return next((known[name].failure for name in failure.rule.split() if name in known), str(failure))

@@ -1,64 +1,88 @@
 """What does a release draw, in which order, and which noise level and latents follow from it?
 
-Facts of the public Swift sources: one stream for each call; 0.3.0 draws the latent's sample first and then the noise,
-both as whole tensors; later releases draw the noise first and then the sample value by value. Schedule constants are
-those of Stable Diffusion (scaled-linear betas, 1000 steps, Float32).
+Facts of the public Swift sources: one stream for each call, from which image after image takes its tensors; 0.3.0 draws
+an image's latent sample first and then its noise, both as whole tensors; later releases draw all noise first and then
+the sample, value by value and once for all images. Mochi makes a call of its own for each image, with the next seed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from parity import streams
+from parity.contracts.conventions.release import Conventions
 from parity.streams.swift import SwiftStream
 
 TRAIN_STEPS = 1000
-SCALE = 0.18215
 
 
 class ConsumerFailureError(Exception):
-    """The played release crashes or throws; the text is what its user sees."""
+    """The played release crashes or throws; the text is what its user sees.
 
-
-def timesteps(steps: int) -> list[int]:
-    """Timesteps of the package's PNDM scheduler: steps + 1 entries, the second one repeated.
-
-    >>> timesteps(50)[:4]
-    [981, 961, 961, 941]
+    Parameters
+    ----------
+    text : str
+        What was found.
+    rule : str
+        Id of the rule of ``tables/consumers.toml`` that describes it, if there is one.
     """
-    if steps < 2:
-        raise ConsumerFailureError("the process crashes: an empty list of timesteps is unwrapped")
-    ratio = TRAIN_STEPS // steps
-    forward = [index * ratio + 1 for index in range(steps)]
-    return list(reversed([*forward[:-1], forward[-2], forward[-1]]))
 
-
-def cumulative_alphas() -> np.ndarray:
-    """Cumulative products of the scaled-linear schedule in Float32, shape (1000,)."""
-    betas = np.linspace(np.float32(0.00085) ** 0.5, np.float32(0.012) ** 0.5, TRAIN_STEPS, dtype=np.float32) ** 2
-    return np.cumprod(np.float32(1) - betas, dtype=np.float32)
+    def __init__(self, text: str, rule: str = "") -> None:
+        super().__init__(text)
+        self.rule = rule
 
 
 @dataclass(frozen=True)
 class Settings:
+    """One call of a release.
+
+    Attributes
+    ----------
+    conventions : Conventions
+    task : str
+        ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint`` or ``refiner``.
+    seed : int
+    source : str
+        Random source: ``numpy``, ``torch`` or ``nvidia``.
+    scheduler, spacing : str
+    steps, images : int
+    strength, guidance : float
+    factor : float
+        Scale of the VAE's latents.
+    refiner_start : float
+        Share of the steps after which the refiner takes over.
+    """
+
+    conventions: Conventions
     task: str
-    release: int
-    seed: int
-    rng: str
-    steps: int
-    strength: float
-    guidance: float
+    seed: int = 93
+    source: str = "numpy"
+    scheduler: str = "pndm"
+    spacing: str = "linspace"
+    steps: int = 4
+    images: int = 1
+    strength: float = 0.5
+    guidance: float = 7.5
+    factor: float = 0.18215
+    refiner_start: float = 0.8
 
     @property
     def start(self) -> int:
         """Index of the first timestep that is used."""
         return max(self.steps - int(self.steps * self.strength), 0) if self.task == "img2img" else 0
 
-    def source(self) -> SwiftStream:
+    def calls(self) -> list[Settings]:
+        """Split into the calls that the release makes: one, or one for each image with the next seed."""
+        if self.conventions.images != "seed":
+            return [self]
+        return [replace(self, seed=self.seed + index, images=1) for index in range(self.images)]
+
+    def stream(self) -> SwiftStream:
         """Open the release's random source, freshly seeded."""
-        stream = streams.open(f"swift-{self.rng}", self.seed)
+        stream = streams.open(f"swift-{self.source}", self.seed)
         assert isinstance(stream, SwiftStream)
         return stream
 
@@ -68,40 +92,64 @@ class Draws:
     """Random numbers of one image: noise of the schedule, noise that samples the latent (img2img)."""
 
     noise: np.ndarray
-    latent: np.ndarray | None
+    latent: np.ndarray | None = None
 
 
-def draw(settings: Settings, shape: tuple[int, ...]) -> Draws:
-    """Draw in the release's order: S3 samples the latent first and in one call, later ones last and value by value."""
-    source = settings.source()
-    if settings.task == "txt2img":
-        return Draws(source.normal(shape), None)
-    if settings.release == 3:
-        latent = source.normal(shape)
-        return Draws(source.normal(shape), latent)
-    noise = source.normal(shape)
-    return Draws(noise, source.normal_each(shape, dtype="float64"))
+def draw(settings: Settings, shape: tuple[int, ...]) -> list[Draws]:
+    """Draw for all images of a call in the release's order."""
+    stream = settings.stream()
+    if settings.task == "img2img" and settings.conventions.encoder == "five":
+        found = []
+        for _ in range(settings.images):
+            sample = stream.normal(shape)
+            found.append(Draws(stream.normal(shape), sample))
+        return found
+    noise = [stream.normal(shape) for _ in range(settings.images)]
+    latent = stream.normal_each(shape, dtype="float64") if settings.task == "img2img" else None
+    return [Draws(values, latent) for values in noise]
 
 
-def noise_level(settings: Settings) -> float:
-    """Cumulative alpha at which the starting image is noised."""
+def cumulative_alphas() -> np.ndarray:
+    """Cumulative products of the scaled-linear schedule in Float32, shape (1000,)."""
+    betas = np.linspace(np.float32(0.00085) ** 0.5, np.float32(0.012) ** 0.5, TRAIN_STEPS, dtype=np.float32) ** 2
+    return np.cumprod(np.float32(1) - betas, dtype=np.float32)
+
+
+def noise_level(settings: Settings, timesteps: list[int]) -> float:
+    """Cumulative alpha at which the starting image is noised.
+
+    Raises
+    ------
+    ConsumerFailureError
+        The strength leaves no step: the release indexes past its list and crashes.
+    """
     alphas = cumulative_alphas()
-    if settings.release == 3:
+    if settings.conventions.encoder == "five":
         kept = settings.steps - int(settings.steps * settings.strength)
         index = min(max(0, TRAIN_STEPS - (TRAIN_STEPS // settings.steps) * kept + 1), TRAIN_STEPS - 1)
         return float(alphas[index])
-    return float(alphas[timesteps(settings.steps)[settings.start]])
+    if settings.start >= len(timesteps):
+        raise ConsumerFailureError("the process crashes: the strength leaves no step, the list is indexed past its end")
+    return float(alphas[timesteps[settings.start]])
 
 
-def starting_latents(settings: Settings, moments: np.ndarray, draws: Draws) -> np.ndarray:
+def starting_latents(settings: Settings, moments: np.ndarray, draws: Draws, level: float) -> np.ndarray:
     """Sample, scale and noise the starting image's latent from its moments; shape (1, L, h, w)."""
     assert draws.latent is not None
     mean, logvar = np.split(moments.astype(np.float32), 2, axis=1)
     std = np.exp(np.clip(logvar, -30, 20) / 2)
-    latent = (mean + std * draws.latent).astype(np.float32) * np.float32(SCALE)
-    level = noise_level(settings)
+    latent = (mean + std * draws.latent).astype(np.float32) * np.float32(settings.factor)
     return (np.sqrt(level) * latent + np.sqrt(1 - level) * draws.noise).astype(np.float32)
 
 
-def to_picture(image: np.ndarray) -> np.ndarray:
-    return np.clip(image[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1).astype(np.float32)
+def hidden_holes(image: np.ndarray, *, holes: bool) -> np.ndarray:
+    """Turn a control image (1, 3 or 4, H, W) in [0, 1] into what the ControlNet gets: transparent pixels become -1."""
+    colours = image[:, :3].astype(np.float32)
+    if holes and image.shape[1] == 4:
+        colours = np.where(image[:, 3:] == 0, np.float32(-1), colours)
+    return colours
+
+
+def to_pictures(image: Any) -> np.ndarray:
+    """Turn the decoder's (n, 3, H, W) into pictures (n, H, W, 3) in [0, 1]."""
+    return np.clip(np.asarray(image).transpose(0, 2, 3, 1) / 2 + 0.5, 0, 1).astype(np.float32)

@@ -1,120 +1,175 @@
-"""Playing a Swift release: components in the reference runtime, features bound as that release binds them."""
+"""The Swift package's pipelines, written once over networks: order of draws, guidance, residuals, refiner, decoding.
+
+Batches are [negative, positive]. What differs between releases is read from their conventions. Prompts come as token
+ids; SDXL's second text encoder gets the same ids padded with 0 ("!") instead of the end of text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from parity import mil
-from parity.contracts.consumers import consumers
 from parity.contracts.conventions.draws import (
-    SCALE,
     ConsumerFailureError,
     Draws,
     Settings,
     draw,
+    hidden_holes,
     noise_level,
     starting_latents,
-    timesteps,
-    to_picture,
+    to_pictures,
 )
-from parity.contracts.conventions.plms import PLMS
+from parity.contracts.conventions.networks import Networks
+from parity.contracts.conventions.schedules import Schedule
+
+# One number for both axes; the package's defaults, which its command line never changes
+ORIGINAL_SIZE, CROP, TARGET_SIZE = 1024, 0, 1024
+SCORES = (2.5, 6.0)  # negative and positive row of the refiner
 
 
-class Swift:
-    """The package, with components in the reference runtime."""
+def pictures(
+    networks: Networks,
+    schedule: Callable[[Settings], Schedule],
+    settings: Settings,
+    *,
+    prompt: np.ndarray,
+    negative: np.ndarray,
+    image: np.ndarray | None = None,
+    controls: Sequence[np.ndarray] = (),
+    xl: bool = False,
+) -> np.ndarray:
+    """Draw the pictures of a request.
 
-    def __init__(self, models: Mapping[str, Path], settings: Settings, profile: str) -> None:
-        from parity.mil.session import Session
+    Parameters
+    ----------
+    networks : Networks
+    schedule : callable
+        Makes a scheduler for one image.
+    settings : Settings
+    prompt, negative : numpy.ndarray
+        Token ids (1, S).
+    image : numpy.ndarray, optional
+        Starting image (1, 3, H, W) in [-1, 1].
+    controls : sequence of numpy.ndarray
+        One control image (1, 3 or 4, H, W) in [0, 1] for each ControlNet.
+    xl : bool
+        Whether it is the SDXL pipeline.
 
-        self.settings = settings
-        self.sessions = {name: Session(mil.load(path), profile) for name, path in models.items()}
+    Returns
+    -------
+    numpy.ndarray
+        (images, H, W, 3), float32 in [0, 1].
+    """
+    found = []
+    for call in settings.calls():
+        condition: Condition | XLCondition = (
+            XLCondition(networks, call, prompt, negative)
+            if xl
+            else Condition(networks, call, prompt, negative, controls)
+        )
+        for draws in draw(call, networks.latent):
+            found.append(_one(networks, schedule(call), call, condition, draws, image))
+    return np.concatenate(found)
 
-    def picture(self, prompt: np.ndarray, negative: np.ndarray, image: np.ndarray | None) -> np.ndarray:
-        hidden = np.concatenate([self._text(negative), self._text(prompt)])
-        hidden = np.ascontiguousarray(hidden.transpose(0, 2, 1)[:, :, None, :])
-        unet = self.sessions["unet"].function
-        shape = (1, *next(f.shape for f in unet.inputs if f.name == "sample")[1:])
-        draws = draw(self.settings, shape)
-        latents = draws.noise if self.settings.task == "txt2img" else self._encode(image, draws)
-        scheduler = PLMS(self.settings.steps)
-        for step in timesteps(self.settings.steps)[self.settings.start :]:
-            inputs = {
-                "sample": np.concatenate([latents, latents]),
-                "timestep": np.full((2,), step, np.float32),
-                "encoder_hidden_states": hidden,
-            }
-            result = self._run("unet", inputs)
-            noise = np.asarray(next(iter(result.values())), np.float32)
-            noise = noise[:1] + np.float32(self.settings.guidance) * (noise[1:] - noise[:1])
-            latents = scheduler.step(noise, step, latents)
-        decoded = latents if self.settings.release < 6 else scheduler.estimate
-        result = self._run("vae_decoder", {self._first("vae_decoder"): decoded / np.float32(SCALE)})
-        return to_picture(self._read("vae_decoder", result, converting=self.settings.release >= 6))
 
-    def _text(self, ids: np.ndarray) -> np.ndarray:
-        result = self._run("text_encoder", {self._first("text_encoder"): ids.astype(np.float32)})
-        if "last_hidden_state" not in result:
-            raise ConsumerFailureError("the process crashes at nil last_hidden_state in TextEncoder.swift")
-        return np.asarray(result["last_hidden_state"], np.float32)
+class Condition:
+    """Text and control images of the SD pipeline, and the prediction under them."""
 
-    def _encode(self, image: np.ndarray | None, draws: Draws) -> np.ndarray:
+    def __init__(
+        self,
+        networks: Networks,
+        settings: Settings,
+        prompt: np.ndarray,
+        negative: np.ndarray,
+        controls: Sequence[np.ndarray],
+    ) -> None:
+        self.networks, self.settings = networks, settings
+        self.guided = not settings.conventions.serial or settings.guidance >= 1
+        texts = [networks.text(negative), networks.text(prompt)] if self.guided else [networks.text(prompt)]
+        self.hidden = np.concatenate(texts)
+        holes = settings.conventions.holes
+        self.controls = [np.concatenate([hidden_holes(each, holes=holes)] * 2) for each in controls]
+
+    def noise(self, latents: np.ndarray, timestep: int, *, refined: bool) -> np.ndarray:
+        """Predict the guided noise of one image's latents; there is no refiner."""
+        sample = np.concatenate([latents] * len(self.hidden))
+        extra: dict[str, np.ndarray] = {}
+        for net, image in enumerate(self.controls):
+            residuals = self.networks.residuals(net, sample, timestep, self.hidden, image)
+            if self.settings.conventions.controlnets == "all" or not extra:
+                extra = {name: extra.get(name, np.float32(0)) + value for name, value in residuals.items()}
+        unet = "control-unet" if self.controls else "unet"
+        predicted = self.networks.noise(unet, sample, timestep, self.hidden, extra)
+        return guide(predicted, self.settings.guidance) if self.guided else predicted
+
+
+class XLCondition:
+    """Text and sizes of the SDXL pipeline; the refiner takes over with the second encoder's text alone."""
+
+    guided = True
+
+    def __init__(self, networks: Networks, settings: Settings, prompt: np.ndarray, negative: np.ndarray) -> None:
+        self.networks, self.settings = networks, settings
+        first = [networks.text_xl(ids, 1)[0] for ids in (negative, prompt)]
+        second = [networks.text_xl(repadded(ids), 2) for ids in (negative, prompt)]
+        own = np.concatenate([hidden for hidden, _ in second])
+        self.hidden = {"unet": np.concatenate([np.concatenate(first), own], axis=2), "refiner": own}
+        size, target = [ORIGINAL_SIZE] * 2 + [CROP] * 2, [TARGET_SIZE] * 2
+        ids = {"unet": [[*size, *target]] * 2, "refiner": [[*size, score] for score in SCORES]}
+        self.extra = {
+            unet: {"text_embeds": np.concatenate([p for _, p in second]), "time_ids": np.array(rows, np.float32)}
+            for unet, rows in ids.items()
+        }
+
+    def noise(self, latents: np.ndarray, timestep: int, *, refined: bool) -> np.ndarray:
+        """Predict the guided noise of one image's latents, by the refiner or the base model."""
+        unet = "refiner" if refined else "unet"
+        sample = np.concatenate([latents, latents])
+        predicted = self.networks.noise(unet, sample, timestep, self.hidden[unet], self.extra[unet])
+        return guide(predicted, self.settings.guidance)
+
+
+def guide(predicted: np.ndarray, guidance: float) -> np.ndarray:
+    """Combine the rows [negative, positive]."""
+    negative, positive = predicted[:1], predicted[1:]
+    return negative + np.float32(guidance) * (positive - negative)
+
+
+def repadded(ids: np.ndarray) -> np.ndarray:
+    """Pad with 0 ("!") behind the first end of text, which is the largest id."""
+    result = ids.copy()
+    for row in result:
+        row[int(row.argmax()) + 1 :] = 0
+    return result
+
+
+def _one(
+    networks: Networks,
+    schedule: Schedule,
+    settings: Settings,
+    condition: Condition | XLCondition,
+    draws: Draws,
+    image: np.ndarray | None,
+) -> np.ndarray:
+    latents = draws.noise
+    if settings.task == "img2img":
         assert image is not None
+        latents = _start(networks, settings, schedule.timesteps, draws, image)
+    timesteps = schedule.timesteps[settings.start :]
+    switch = int(len(timesteps) * settings.refiner_start) if settings.task == "refiner" else len(timesteps)
+    for index, timestep in enumerate(timesteps):
+        latents = schedule.step(condition.noise(latents, timestep, refined=index >= switch), timestep, latents)
+    decoded = latents if settings.conventions.decodes == "latents" else schedule.estimate
+    return to_pictures(networks.decode(decoded / np.float32(settings.factor)))
+
+
+def _start(networks: Networks, settings: Settings, timesteps: list[int], draws: Draws, image: np.ndarray) -> np.ndarray:
+    pixels = settings.conventions.start_pixels
+    if pixels and image.shape[2:] != (pixels, pixels):
+        raise ConsumerFailureError(f"the starting image is {image.shape[3]}x{image.shape[2]}", rule="mochi-3-size")
+    level = noise_level(settings, timesteps)
+    if settings.conventions.encoder == "five":
         assert draws.latent is not None
-        release = self.settings.release
-        names = {feature.name for feature in self.sessions["vae_encoder"].function.inputs}
-        if release < 3:
-            raise ConsumerFailureError("the release has no image to image")
-        if release == 3:
-            level = noise_level(self.settings)
-            inputs = {
-                "sample": image,
-                "diagonal_noise": draws.latent,
-                "noise": draws.noise,
-                "sqrt_alphas_cumprod": np.full((1, 1), np.sqrt(level)),
-                "sqrt_one_minus_alphas_cumprod": np.full((1, 1), np.sqrt(1 - level)),
-            }
-            if names != set(inputs):
-                raise ConsumerFailureError(_failure("modern-encoder-old-swift"))
-            return self._read("vae_encoder", self._run("vae_encoder", inputs), converting=False)
-        if release < 7 and "z" not in names:
-            rule = "legacy-encoder-crash" if len(names) > 1 else "x-encoder-crash"
-            raise ConsumerFailureError(_failure(rule))
-        if len(names) > 1:
-            raise ConsumerFailureError(_failure("legacy-encoder-new-swift"))
-        name = "z" if release < 7 else next(iter(names))
-        moments = self._read("vae_encoder", self._run("vae_encoder", {name: image}), converting=release >= 6)
-        return starting_latents(self.settings, moments, draws)
-
-    def _first(self, component: str) -> str:
-        return self.sessions[component].function.inputs[0].name
-
-    def _read(self, component: str, result: Mapping[str, Any], *, converting: bool) -> np.ndarray:
-        value = np.asarray(next(iter(result.values())))
-        if value.dtype == np.float16 and not converting:
-            kind = "decoder" if component == "vae_decoder" else "encoder"
-            raise ConsumerFailureError(_failure(f"float16-{kind}-old-swift"))
-        return value.astype(np.float32)
-
-    def _run(self, component: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Predict, features bound by name; Core ML converts Float32 arrays to the declared dtype."""
-        session = self.sessions[component]
-        declared = {feature.name: feature for feature in session.function.inputs}
-        missing = sorted(declared.keys() - inputs.keys())
-        if missing:
-            raise ConsumerFailureError(f"Core ML error: {component} requires the input feature {missing[0]}")
-        given = {}
-        for name, feature in declared.items():
-            if tuple(inputs[name].shape) != feature.shape:
-                raise ConsumerFailureError(
-                    f"Core ML shape error: {component} input {name} is {feature.shape}, given {inputs[name].shape}"
-                )
-            given[name] = inputs[name].astype(np.float16 if feature.dtype == "fp16" else np.float32)
-        return session.predict(given)
-
-
-def _failure(rule: str) -> str:
-    return next(entry.failure for entry in consumers().rules if entry.id == rule)
+        return networks.noised(image, draws.latent, draws.noise, float(np.sqrt(level)), float(np.sqrt(1 - level)))
+    return starting_latents(settings, networks.moments(image), draws, level)

@@ -1,0 +1,128 @@
+"""How does a consumer release run its models? The conventions of one, read from ``tables/consumers.toml``.
+
+A consumer inherits the conventions of the one that it is ``like``; a table of one's own can change single ones. What
+the public sources do not tell is not in the table, and asking for it is an :class:`parity.errors.UnsupportedError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from parity.contracts.consumers import Consumer
+from parity.errors import FormatError, UnsupportedError
+
+_CHOICES = {
+    "pipeline": ("swift", "python"),
+    "decodes": ("latents", "estimate"),
+    "reads": ("float32", "any"),
+    "encoder": ("none", "five", "z", "any"),
+    "controlnets": ("none", "all", "first"),
+    "images": ("one", "stream", "seed"),
+    "time_ids": ("none", "flat", "rank"),
+    "empty_negative": ("encode", "zeros", "config"),
+    "xl_spacing": ("linspace", "leading", "karras"),
+    "safety": ("none", "dummy", "picture"),
+}
+_FLAGS = ("holes", "serial", "refiner")
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What a release does with its models.
+
+    Attributes
+    ----------
+    pipeline : str
+        ``swift`` or ``python``.
+    schedulers : tuple of str
+        By name, the default first.
+    spacings : tuple of str
+        Of DPM-Solver++.
+    sources : tuple of str
+        Random sources.
+    decodes : str
+        ``latents`` (the last ones) or ``estimate`` (the clean latents that the last step implies).
+    reads : str
+        Output dtypes of VAE and ControlNet that it can read: ``float32`` alone, or ``any``.
+    encoder : str
+        VAE encoder: ``none``, ``five`` literal inputs, one literal ``z``, or ``any`` single input.
+    controlnets : str
+        Whether residuals of ``all`` nets act, of the ``first``, or there are ``none``.
+    images : str
+        Several images of a call: ``one`` only, consecutive tensors of one ``stream``, or one call each with the next
+        ``seed``.
+    time_ids : str
+        SDXL's ids always ``flat``, or as the model's ``rank`` asks.
+    empty_negative : str
+        An empty negative prompt is encoded, becomes ``zeros``, or as the model's ``config`` says.
+    xl_spacing : str
+        Spacing that an app sets for SDXL.
+    safety : str
+        Image that the safety checker gets: a ``dummy`` of 512x512, or the ``picture``.
+    start_pixels : int
+        Height and width that a starting image must have; 0 for those of the model.
+    holes : bool
+        Transparent pixels of control images become -1.
+    serial : bool
+        UNets of batch one are called twice a step.
+    refiner : bool
+    """
+
+    pipeline: str
+    schedulers: tuple[str, ...]
+    sources: tuple[str, ...]
+    spacings: tuple[str, ...] = ("linspace",)
+    decodes: str = "latents"
+    reads: str = "any"
+    encoder: str = "none"
+    controlnets: str = "none"
+    images: str = "one"
+    time_ids: str = "none"
+    empty_negative: str = "encode"
+    safety: str = "none"
+    xl_spacing: str = "linspace"
+    start_pixels: int = 0
+    holes: bool = False
+    serial: bool = False
+    refiner: bool = False
+
+
+def conventions(consumer: Consumer) -> Conventions:
+    """Return the conventions of a consumer.
+
+    Raises
+    ------
+    UnsupportedError
+        The tables state none for it: it cannot be played.
+    FormatError
+        A field is unknown or has a value that means nothing.
+    """
+    given = dict(consumer.conventions)
+    if not given:
+        raise UnsupportedError(
+            f"{consumer.id}: the tables state no conventions; give it `like` a release that has them"
+        )
+    known = {field.name: field for field in fields(Conventions)}
+    where = f"conventions of consumer {consumer.id}"
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise FormatError(f"{where}: unknown field '{name}'; there are {', '.join(known)}")
+        if name in _FLAGS:
+            good = isinstance(value, bool)
+        elif name == "start_pixels":
+            good = isinstance(value, int) and value >= 0
+        elif name in _CHOICES:
+            good = value in _CHOICES[name]
+        else:
+            good = isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+            value = tuple(value) if good else value
+        if not good:
+            allowed = _CHOICES.get(name, ("true or false",) if name in _FLAGS else ("a list of texts",))
+            raise FormatError(f"{where}: field '{name}' must be {', '.join(allowed)}, not {value!r}")
+        values[name] = value
+    missing = [name for name in ("pipeline", "schedulers", "sources") if name not in values]
+    if missing:
+        raise FormatError(f"{where}: field '{missing[0]}' is missing")
+    return Conventions(**values)

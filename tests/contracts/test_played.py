@@ -1,0 +1,251 @@
+"""Playing consumers: the PyTorch side against diffusers' own pipelines, the consumers' own ways on real conversions.
+
+The grid converter release x consumer release x task is part of the parity suite (``parity.suite.compatibility``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import recipes, streams
+from parity.contracts.consumers import consumers
+from parity.contracts.conventions import Execution, Original, conventions, execute, python, pytorch, swift
+from parity.contracts.conventions.draws import Settings
+from parity.contracts.conventions.safety import check_safety
+from parity.contracts.inspect import inspect
+from parity.pipelines.model import Model
+from parity.suite import releases
+
+LOWEST_PSNR = 40.0  # dB; measured 46 to 57 on the miniature model, float16 against float32
+PROMPTS = ("a red circle on a blue background", "blurry, low quality")
+IMAGE = np.random.RandomState(93).uniform(-1, 1, (1, 3, 128, 128)).astype(np.float32)
+
+Converted = Callable[..., Path]
+Written = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture(scope="session")
+def kept() -> dict:  # type: ignore[type-arg]
+    return {}
+
+
+@pytest.fixture(scope="session")
+def play(checkpoint: Path, kept: dict) -> Callable[..., Execution]:  # type: ignore[type-arg]
+    prompt, negative = (Model("tiny-sd").tokens(text) for text in PROMPTS)
+
+    def run(models: dict[str, Path], consumer: str, **options) -> Execution:  # type: ignore[no-untyped-def]
+        options = {"original": checkpoint, "prompt": prompt, "negative": negative, "steps": 3, "kept": kept, **options}
+        return execute(models, consumer, **options)
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------- PyTorch side and diffusers
+
+
+def torch_side(folder: Path, who: str, *, xl: bool = False, controls=(), nets=(), **changes):  # type: ignore[no-untyped-def]
+    """Draw with the PyTorch networks in the order of a Swift release that decodes the last latents."""
+    model = Model(str(folder))
+    rules = replace(conventions(consumers().consumer(who)), decodes="latents")
+    chosen = Settings(rules, "controlnet" if controls else "txt2img", steps=5, guidance=5.0, **changes)
+    networks = pytorch.TorchNetworks(folder, latent=(1, *model.latent_shape), factor=1.0, controlnets=nets, kept={})
+    ids = {name: model.tokens(text) for name, text in zip(("prompt", "negative"), PROMPTS, strict=True)}
+    return swift.pictures(networks, pytorch.schedule, chosen, **ids, controls=controls, xl=xl)
+
+
+def pipeline(kind: str, folder: Path, **parts):  # type: ignore[no-untyped-def]
+    import diffusers
+
+    from parity import quiet
+
+    with quiet.loading():
+        loaded = getattr(diffusers, kind).from_pretrained(folder, safety_checker=None, **parts)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def swift_noise(shape: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    import torch
+
+    return torch.from_numpy(streams.open("swift-numpy", 93).normal(shape))
+
+
+COMMON = {"num_inference_steps": 5, "guidance_scale": 5.0, "output_type": "np"}
+
+
+def test_sd_draws_what_the_diffusers_pipeline_draws(checkpoint: Path) -> None:
+    theirs = pipeline("StableDiffusionPipeline", checkpoint)
+    expected = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], latents=swift_noise((1, 4, 16, 16)), **COMMON).images
+    np.testing.assert_allclose(torch_side(checkpoint, "S2"), expected, atol=2e-3)
+
+
+def test_controlnets_draw_what_the_diffusers_pipeline_draws(checkpoint: Path) -> None:
+    import torch
+    from diffusers import ControlNetModel
+
+    nets = releases.controlnets(checkpoint)
+    images = [np.random.RandomState(i).uniform(0, 1, (1, 3, 128, 128)).astype(np.float32) for i in range(2)]
+    loaded = [ControlNetModel.from_pretrained(net) for net in nets]
+    theirs = pipeline("StableDiffusionControlNetPipeline", checkpoint, controlnet=loaded)
+    options = {**COMMON, "image": [torch.from_numpy(i) for i in images], "latents": swift_noise((1, 4, 16, 16))}
+    expected = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], **options).images
+    ours = torch_side(checkpoint, "S4", controls=images, nets=nets)
+    np.testing.assert_allclose(ours, expected, atol=2e-3)
+    first = torch_side(checkpoint, "S7", controls=images, nets=nets)
+    assert np.abs(first - expected).max() > 0.05, "from 2023-07-18 on only the first net acts"
+    np.testing.assert_allclose(first, torch_side(checkpoint, "S4", controls=images[:1], nets=nets), atol=1e-6)
+
+
+def test_sdxl_draws_what_the_diffusers_pipeline_draws() -> None:
+    from diffusers import PNDMScheduler
+
+    folder = recipes.build("tiny-sdxl")
+    theirs = pipeline("StableDiffusionXLPipeline", folder)
+    theirs.tokenizer_2.pad_token = "!"
+    theirs.scheduler = PNDMScheduler.from_config(theirs.scheduler.config, skip_prk_steps=True, set_alpha_to_one=False)
+    size = {"original_size": (1024, 1024), "target_size": (1024, 1024), "height": 64, "width": 64}
+    options = {**COMMON, **size, "latents": swift_noise((1, 4, 8, 8))}
+    expected = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], **options).images
+    np.testing.assert_allclose(torch_side(folder, "S7", xl=True, factor=0.13025), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(("scheduler", "kind"), sorted(python.SCHEDULERS.items()))
+def test_python_draws_what_the_diffusers_pipeline_draws(scheduler: str, kind: str, checkpoint: Path) -> None:
+    import diffusers
+    import torch
+
+    theirs = pipeline("StableDiffusionPipeline", checkpoint)
+    theirs.scheduler = getattr(diffusers, kind).from_config(theirs.scheduler.config)
+    drawn = streams.open("numpy-legacy", 93).normal((1, 4, 16, 16), dtype="float64").astype(np.float16)
+    options = {**COMMON, "latents": torch.from_numpy(drawn.astype(np.float32))}
+    expected = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], **options).images
+    model = Model("tiny-sd")
+    chosen = Settings(conventions(consumers().consumer("P6")), "txt2img", steps=5, guidance=5.0)
+    networks = pytorch.TorchNetworks(checkpoint, latent=(1, *model.latent_shape), factor=1.0, kept={})
+    prompt, negative = (model.tokens(text) for text in PROMPTS)
+    made = python.scheduler(checkpoint, scheduler)
+    ours = python.pictures(networks, chosen, scheduler=made, prompt=prompt, negative=negative)
+    np.testing.assert_allclose(ours, expected, atol=2e-2)  # latents begin in float16 here
+
+
+# -------------------------------------------------------------------------------------------------- on real conversions
+
+
+def test_sources_and_releases_draw_different_pictures(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    first, *others = (
+        play(models, consumer, image=IMAGE, source=source).pictures
+        for consumer, source in (("S4", "numpy"), ("S4", "torch"), ("S7", "numpy"))
+    )
+    for other in others:
+        assert np.abs(first - other).max() > 0.01
+
+
+def test_the_image_is_ignored_at_full_strength(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    assert play(models, "S7", image=IMAGE, strength=1.0).settings.task == "txt2img"
+
+
+def test_long_runs_and_other_spacings(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    for spacing in ("linspace", "leading"):
+        assert play(models, "S8", scheduler="dpm++", spacing=spacing, steps=16).psnr >= LOWEST_PSNR
+
+
+def test_images_of_one_call_and_of_following_seeds(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    swift, mochi = (play(models, who, images=2).pictures for who in ("S8", "M6"))
+    np.testing.assert_array_equal(swift[0], mochi[0])
+    assert np.abs(swift[1] - mochi[1]).max() > 0.05
+    np.testing.assert_array_equal(mochi[1], play(models, "S8", seed=94).pictures[0])
+
+
+def test_python_replaces_an_empty_negative_prompt(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    empty = Model("tiny-sd").tokens("")
+    results = {who: play(models, who, negative=empty) for who in ("P3", "P4", "P6")}
+    assert all(result.psnr >= LOWEST_PSNR for result in results.values())
+    np.testing.assert_array_equal(results["P3"].pictures, results["P6"].pictures)
+    assert np.abs(results["P3"].pictures - results["P4"].pictures).max() > 0.02, "zeros for every model in 1.1"
+    assert "one image a call" in play(models, "P6", images=2).failure
+
+
+def test_python_decodes_sdxl_with_the_factor_of_sd(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("1.1.0", "xl")
+    original = Original(recipes.build("tiny-sdxl"))
+    flawed = play(models, "P6", original=original, scheduler="ddim")
+    assert flawed.psnr >= LOWEST_PSNR, "PyTorch with the same factor draws the same"
+    networks = pytorch.TorchNetworks(original.checkpoint, latent=(), factor=1.0, kept={})
+    latents = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    right, wrong = (networks.decode(latents / np.float32(factor)) for factor in (0.13025, python.FACTOR))
+    assert np.abs(right - wrong).max() > 0.1, "which is not the picture that SDXL's own factor gives"
+
+
+def test_float16_outputs_crash_old_releases_only(
+    written: Written, converted: Converted, play: Callable[..., Execution]
+) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder")
+    models["vae_decoder"] = converted("0.4.0", "vae_decoder", outputs="FLOAT16")
+    old, new = (play(models, consumer) for consumer in ("S5", "S7"))
+    assert "read without conversion" in old.failure
+    assert new.psnr >= LOWEST_PSNR
+
+
+def test_a_chunked_unet_draws_the_same_picture(
+    written: Written, play: Callable[..., Execution], tmp_path: Path
+) -> None:
+    from parity.convert.chunk import chunk
+
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    halves = chunk(models["unet"], tmp_path, check=False)
+    parts = {"text_encoder": models["text_encoder"], "vae_decoder": models["vae_decoder"]}
+    parts |= {"unet_chunk1": halves.first, "unet_chunk2": halves.second}
+    for consumer in ("S1", "S8"):
+        assert play(parts, consumer).psnr >= LOWEST_PSNR
+    assert play(parts, "P6").failure.startswith("FileNotFoundError: the Python pipeline never loads chunks")
+
+
+def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Callable[..., Execution]) -> None:
+    models = {**written("main", "sd", "text_encoder", "vae_decoder"), "unet": converted("main", "unet", batch=1)}
+    whole = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    for consumer in ("S8", "P6"):
+        serial = play(models, consumer)
+        assert serial.psnr >= LOWEST_PSNR
+        np.testing.assert_allclose(serial.pictures, play(whole, consumer).pictures, atol=0.02)
+    assert play(models, "S8", guidance=0.5).psnr >= LOWEST_PSNR, "no guidance, one row"
+    for consumer, text in (("S7", "the input has batch 2"), ("D2024-06", "batch 2"), ("P5", "batch 2 is sent")):
+        assert text in play(models, consumer).failure
+
+
+def test_the_safety_check_agrees_with_pytorch(written: Written, checkpoint: Path) -> None:
+    folder = releases.safety(checkpoint)
+    shades = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None, None] * np.ones((1, 128, 128, 3), np.float32)
+    shades[:, :64, :, 1] = 0
+    models = written("0.1.0", "sd", "safety_checker")
+    result = check_safety(models, "P1", folder, shades)
+    assert result.flags == result.references
+    assert check_safety(models, "S4", folder, shades).failure.startswith(
+        "Core ML shape error thrown from generateImages"
+    )
+    large = written("main", "sd", "safety_checker", safety_size=512)
+    assert check_safety(large, "S4", folder, shades).flags == result.flags
+
+
+def test_repaired_encoders_work_where_the_tables_promise(
+    written: Written, play: Callable[..., Execution], tmp_path: Path
+) -> None:
+    from parity.contracts import repair
+
+    legacy = written("0.3.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    modern = written("1.1.0", "sd", "vae_encoder")["vae_encoder"]
+    cut = repair.apply(repair.plan(inspect(legacy["vae_encoder"])), tmp_path / "cut", prove=False)[0].target
+    plan = repair.plan(inspect(modern), consumer=consumers().consumer("S3"))
+    extended = repair.apply(plan, tmp_path / "extended", prove=False)[0].target
+    for encoder, consumer in ((cut, "S4"), (cut, "S8"), (extended, "S3")):
+        result = play({**legacy, "vae_encoder": Path(encoder)}, consumer, image=IMAGE)
+        assert result.psnr >= LOWEST_PSNR, (encoder, result.failure)
