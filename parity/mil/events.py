@@ -49,3 +49,4 @@ class Options:
     rewrite: Rewrite | None = None
     generators: dict[str, Any] = field(default_factory=dict)
     callback: Callable[[Event], None] | None = None
+    nested: dict[str, Any] = field(default_factory=dict)  # values inside blocks that somebody asked for

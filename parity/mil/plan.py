@@ -23,6 +23,7 @@ from parity.mil import values
 from parity.mil.constants import Constants
 from parity.mil.events import Event, Options
 from parity.mil.graph import Graph, Node
+from parity.mil.nested import holders
 from parity.mil.operators import CARRIERS, Context, Declared, python_value
 from parity.mil.rounding import rounder
 from parity.mil.slicing import foldable, needed
@@ -68,6 +69,8 @@ class Plan:
         Constants of the enclosing block.
     all_states : bool
         Write all states, not just those that wanted values read.
+    asked : frozenset of str
+        Values inside nested blocks to put into ``options.nested``.
     """
 
     def __init__(
@@ -80,16 +83,19 @@ class Plan:
         outer: Constants | None = None,
         constants: Constants | None = None,
         all_states: bool = True,
+        asked: frozenset[str] = frozenset(),
     ) -> None:
         self.graph = graph
         self.options = options
         self.constants = constants or Constants(graph, options.weights, budget=options.budget, outer=outer)
+        self.asked = asked
         self._slots: dict[str, int] = {}
         self._frame: list[Any] = []
         self._fixed = {name for name in (*graph.constants, *graph.captured) if name not in given}
-        nodes = self._fold(needed(graph, wanted, frozenset(given), all_states=all_states))
+        kept = frozenset((*wanted, *holders(graph, asked)))
+        nodes = self._fold(needed(graph, kept, frozenset(given), all_states=all_states))
         if options.rewrite is not None:
-            nodes = self._fold(options.rewrite(graph, nodes, frozenset(wanted), frozenset(self._fixed), self.constants))
+            nodes = self._fold(options.rewrite(graph, nodes, kept, frozenset(self._fixed), self.constants))
         self.given = tuple(self._slot(name) for name in given)
         self._check_complete(nodes, set(given), wanted)
         self.steps = [self._step(node) for node in nodes]
@@ -132,9 +138,17 @@ class Plan:
 
     def _context(self, node: Node) -> Context:
         captured = [[name for name in block.captured if name not in self._fixed] for block in node.blocks]
+        seen = [tuple(sorted(self.asked & block.types.keys())) for block in node.blocks]
         blocks = [
-            Plan(block, self.options, wanted=block.outputs, given=(*block.inputs, *names), outer=self.constants)
-            for block, names in zip(node.blocks, captured, strict=True)
+            Plan(
+                block,
+                self.options,
+                wanted=(*block.outputs, *shown),
+                given=(*block.inputs, *names),
+                outer=self.constants,
+                asked=self.asked,
+            )
+            for block, names, shown in zip(node.blocks, captured, seen, strict=True)
         ]
         slots = [[self._slot(name) for name in names] for names in captured]
 
@@ -145,7 +159,10 @@ class Plan:
                 raise FormatError(
                     f"block {index} takes {len(node.blocks[index].inputs)} values and was given {len(arguments)}"
                 )
-            return blocks[index].run([*arguments, *outer])
+            results = blocks[index].run([*arguments, *outer])
+            count = len(node.blocks[index].outputs)
+            self.options.nested.update(zip(seen[index], results[count:], strict=True))
+            return results[:count]
 
         return Context(
             name=node.name,

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from parity.errors import UsageError
-from parity.mil import allocator, arrays, fusion
+from parity.mil import allocator, arrays, fusion, nested
 from parity.mil.constants import Budget, Constants
 from parity.mil.events import Event, Options
 from parity.mil.graph import Graph, build
@@ -115,6 +115,7 @@ class Session:
         if name not in program.functions:
             raise UsageError(f"{model.path}: the program has no function {name!r}: {', '.join(program.functions)}")
         self.graph: Graph = build(program.functions[name], f"{model.path}: function {name!r}")
+        self._nested = nested.types(self.graph)
         rewrite = fusion.rewrite(profile) if fuse else None
         self._options = Options(profile, model.weights, Budget(memory_budget), seed=seed, rewrite=rewrite)
         self._constants = Constants(self.graph, model.weights, budget=self._options.budget)
@@ -125,6 +126,11 @@ class Session:
     def names(self) -> tuple[str, ...]:
         """Names of all values outside nested blocks: inputs, constants and results, in the program's order."""
         return tuple(name for name in self.graph.types if not name.startswith("%"))
+
+    @property
+    def nested_names(self) -> tuple[str, ...]:
+        """Names of the values inside nested blocks, but for those that :attr:`names` has too."""
+        return tuple(name for name in self._nested if name not in self.graph.types)
 
     def new_state(self) -> States:
         """Return zeroed memory for all states of the function."""
@@ -180,7 +186,8 @@ class Session:
         Parameters
         ----------
         names : sequence of str
-            Values to return: results, constants or inputs. Asked values are never fused away.
+            Values to return: results, constants or inputs. Asked values are never fused away. Of a value inside a
+            loop or condition the last one is returned: of the last iteration, of the branch that was taken.
         inputs : mapping of str to array
             What is known: inputs of the function, or any other values, which then are not computed. So a program runs
             from, up to or between any of its values.
@@ -190,11 +197,18 @@ class Session:
         Raises
         ------
         UsageError
-            Unknown name, or something needed is not given.
+            Unknown name, something needed is not given, a value inside a nested block is given, or one is asked for
+            whose block did not run.
         """
         for name in (*names, *inputs):
-            if name not in self.graph.types:
-                raise UsageError(f"{self.graph.where}: no value {name!r}{arrays.closest(name, self.names)}")
+            if name not in self.graph.types and name not in self._nested:
+                known = (*self.names, *self.nested_names)
+                raise UsageError(f"{self.graph.where}: no value {name!r}{arrays.closest(name, known)}")
+        if inside := [name for name in inputs if name not in self.graph.types]:
+            raise UsageError(
+                f"{self.graph.where}: the value {inside[0]!r} lies inside a loop or condition, which computes it at "
+                "each run: it can be asked for, but not given; give what the block reads instead"
+            )
         features = {feature.name: feature for feature in self.function.inputs}
         given = {
             name: arrays.input_value(features[name], value, str(self.model.path)) if name in features else value
@@ -223,25 +237,32 @@ class Session:
                     values[name] = state._cell(name)
                 elif all_states:
                     raise UsageError(f"{self.model.path}: state {name!r} is needed: pass state=session.new_state()")
+        outer = tuple(name for name in wanted if name in self.graph.types)
+        asked = frozenset(wanted).difference(outer)
         key = (wanted, tuple(values))
         with self._lock, torch.inference_mode(), allocator.keeping_memory():
             if key not in self._plans:
                 self._plans[key] = Plan(
                     self.graph,
                     self._options,
-                    wanted=wanted,
+                    wanted=outer,
                     given=key[1],
                     constants=self._constants,
                     all_states=all_states,
+                    asked=asked,
                 )
             self._options.callback = callback
             self._options.generators.clear()
             try:
-                results = self._plans[key].run(list(values.values()))
+                results = dict(zip(outer, self._plans[key].run(list(values.values())), strict=True))
+                results |= {name: value for name, value in self._options.nested.items() if name in asked}
             finally:
                 self._options.callback = None
-            types = self.graph.types
-            return {
-                n: arrays.result(types[n], value, rounded=self._rounded)
-                for n, value in zip(wanted, results, strict=True)
-            }
+                self._options.nested.clear()
+            if missing := sorted(asked.difference(results)):
+                raise UsageError(
+                    f"{self.graph.where}: the value {missing[0]!r} lies inside a loop or condition that did not run "
+                    "with these inputs"
+                )
+            types = self._nested | self.graph.types
+            return {n: arrays.result(types[n], results[n], rounded=self._rounded) for n in wanted}

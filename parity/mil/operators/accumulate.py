@@ -6,8 +6,10 @@ operators with dot products or sums use these functions:
 * **Dot products** (conv, conv_transpose, linear, matmul, einsum, attention): blocks of :data:`BLOCK` products are
   summed in float32 and rounded to float16; the blocks accumulate one after the other, rounding each time. The order
   along the contracted axis is the memory order; a convolution goes tap by tap.
-* **Sums** (reductions, norms, softmax): a balanced tree, every level rounded. **Means** average pairs at each level,
-  so that they do not overflow where the mean itself is representable.
+* **Sums** (reductions, norms, softmax, windows of pools): a balanced tree, every level rounded. **Means** average pairs
+  at each level, so that they do not overflow where the mean itself is representable.
+* **Running sums** (cumsum) round after each addition.
+* **Recurrent layers**: products as above; gates and states are rounded at each step instead of staying in float32.
 
 This is a model of a pessimist, not of a device: no hardware's order of summation is reproduced.
 """
@@ -36,6 +38,13 @@ def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         block = half(torch.matmul(x[..., start : start + BLOCK], y[..., start : start + BLOCK, :]))
         result = block if result is None else half(result + block)
     return torch.matmul(x, y) if result is None else result
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``x @ weight.T + bias`` with float16 accumulation; the bias comes last and its sum is left to the caller."""
+    rows = x.unsqueeze(0) if x.dim() == 1 else x
+    result = matmul(rows, weight.T).reshape(*x.shape[:-1], -1)
+    return result if bias is None else result + bias
 
 
 def convolution(
@@ -99,3 +108,18 @@ def total(x: torch.Tensor, axes: Sequence[int], keep_dims: bool) -> torch.Tensor
 def mean(x: torch.Tensor, axes: Sequence[int], keep_dims: bool) -> torch.Tensor:
     """Mean over the axes by averaging pairs, every level rounded to float16."""
     return _tree(x, axes, keep_dims, average=True)
+
+
+def running(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Cumulative sum along the axis, rounded to float16 after each addition."""
+    sums: list[torch.Tensor] = []
+    for part in x.unbind(axis):
+        sums.append(half(sums[-1] + part) if sums else part)
+    return torch.stack(sums, axis) if sums else x.clone()
+
+
+def windows(x: torch.Tensor, kernel: Sequence[int], strides: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Return the windows of (N, C, …), as a view with further axes at the end, and those axes."""
+    for axis, (size, stride) in enumerate(zip(kernel, strides, strict=True), 2):
+        x = x.unfold(axis, size, stride)
+    return x, tuple(range(-len(kernel), 0))

@@ -124,6 +124,19 @@ def _corners(boxes: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
+def _inside(
+    top: torch.Tensor, left: torch.Tensor, bottom: torch.Tensor, right: torch.Tensor, last: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Replace boxes of which nothing lies between 0 and `last` by the whole image."""
+    beyond = torch.zeros_like(top, dtype=torch.bool)
+    for start, end, limit in ((top, bottom, last[0]), (left, right, last[1])):
+        low, high = torch.minimum(start, end), torch.maximum(start, end)
+        beyond |= ((low >= limit) & (high > limit)) | ((high <= 0) & (low < 0))
+    starts = (torch.where(beyond, 0.0, start) for start in (top, left))
+    ends = (torch.where(beyond, limit.double(), end) for end, limit in ((bottom, last[0]), (right, last[1])))
+    return (*starts, *ends)
+
+
 def _crops(
     images: torch.Tensor,
     boxes: torch.Tensor,
@@ -135,9 +148,15 @@ def _crops(
     mode: str,
     value: float | None,
 ) -> torch.Tensor:
-    """Return box n of image n, (N, C, height, width); beyond the image lies `value`, or its border if None."""
+    """Return box n of image n, (N, C, height, width); beyond the image lies `value`, or its border if None.
+
+    Without `value`, a box of which nothing lies inside the image gives the whole image: the one result of the kind that
+    coremltools' tests record of the framework. The format forbids such boxes.
+    """
     last = torch.tensor([images.shape[2] - 1, images.shape[3] - 1], dtype=torch.float64)
     top, left, bottom, right = _corners(boxes.double() * scale, box_mode)
+    if value is None:
+        top, left, bottom, right = _inside(top, left, bottom, right, torch.ones(2) if normalized else last)
     positions = []
     for start, end, limit, count in ((top, bottom, last[0], size[0]), (left, right, last[1], size[1])):
         if normalized:
@@ -184,7 +203,10 @@ def crop_resize_ios15(
     box_coordinate_mode: str = "CORNERS_HEIGHT_FIRST",
     sampling_mode: str = "DEFAULT",
 ) -> torch.Tensor:
-    """Cut boxes out of images, to (N, B or 1, C, height, width); beyond an image its border goes on."""
+    """Cut boxes out of images, to (N, B or 1, C, height, width); beyond an image its border goes on.
+
+    A box of which nothing lies inside gives the whole image.
+    """
     affordable(context, [len(roi), *x.shape[:2], target_height, target_width])
     images, boxes, batch = _regions(x, roi)
     crops = _crops(

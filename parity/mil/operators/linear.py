@@ -18,9 +18,7 @@ def linear(context: Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.
     if x.dtype != weight.dtype:
         x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     if context.half_accumulate:
-        rows = x.unsqueeze(0) if x.dim() == 1 else x
-        result = accumulate.matmul(rows, weight.T).reshape(*x.shape[:-1], -1)
-        return result if bias is None else result + bias
+        return accumulate.linear(x, weight, bias)
     return torch_linear(x, weight, bias)
 
 

@@ -84,9 +84,16 @@ def l2_norm(context: Context, x: torch.Tensor, epsilon: float = 1e-6) -> torch.T
     return x / torch.sqrt((squares.sum(axes, keepdim=True) if total is None else total) + epsilon)
 
 
-@operator("local_response_norm", static=("size", "alpha", "beta", "k"))
+@operator("local_response_norm", accumulates=True, static=("size", "alpha", "beta", "k"))
 def local_response_norm(
     context: Context, x: torch.Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> torch.Tensor:
-    """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
+    """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta.
+
+    An even number of channels reaches one further back than forth, as PyTorch's does.
+    """
+    if context.half_accumulate:
+        squares = functional.pad(accumulate.half(x * x).movedim(1, -1), (size // 2, (size - 1) // 2))
+        sums = accumulate.total(squares.unfold(-1, size, 1), (-1,), False).movedim(-1, 1)
+        return x / (k + alpha / size * sums) ** beta
     return functional.local_response_norm(x, size, alpha, beta, k)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
+from parity.mil.operators import accumulate
+from parity.mil.operators.limits import affordable
 from parity.mil.operators.padding import explicit, reversed_pairs
 from parity.mil.operators.registry import Context, operator
 
@@ -48,7 +51,7 @@ def _padded(x: torch.Tensor, pads: Sequence[int], extra: Sequence[int], value: f
     return functional.pad(x, reversed_pairs(widths), value=value) if any(widths) else x
 
 
-@operator("avg_pool", static=(*_STATIC, "exclude_padding_from_average"))
+@operator("avg_pool", accumulates=True, static=(*_STATIC, "exclude_padding_from_average"))
 def avg_pool(
     context: Context,
     x: torch.Tensor,
@@ -63,7 +66,13 @@ def avg_pool(
     strides = (1,) * len(kernel_sizes) if strides is None else strides
     pads, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     pool = _AVERAGE[x.dim()]
-    result = pool(_padded(x, pads, extra, 0.0), kernel_sizes, strides)
+    padded = _padded(x, pads, extra, 0.0)
+    if context.half_accumulate:
+        parts, axes = accumulate.windows(padded, kernel_sizes, strides)
+        affordable(context, parts.shape)
+        result = accumulate.mean(parts, axes, False)
+    else:
+        result = pool(padded, kernel_sizes, strides)
     if (exclude_padding_from_average and any(pads)) or any(extra):
         inside = x.new_ones(1, 1, *x.shape[2:])
         if not exclude_padding_from_average:
@@ -91,7 +100,7 @@ def max_pool(
     return _MAXIMUM[x.dim()](_padded(x, pads, extra, -torch.inf), kernel_sizes, strides)
 
 
-@operator("l2_pool", static=_STATIC)
+@operator("l2_pool", accumulates=True, static=_STATIC)
 def l2_pool(
     context: Context,
     x: torch.Tensor,
@@ -104,8 +113,9 @@ def l2_pool(
     """Square root of the sum of squares in each window."""
     strides = (1,) * len(kernel_sizes) if strides is None else strides
     pads, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
-    means = _AVERAGE[x.dim()](_padded(x * x, pads, extra, 0.0), kernel_sizes, strides)
-    count = 1
-    for size in kernel_sizes:
-        count *= size
-    return torch.sqrt(means * count)
+    squares = _padded(x * x, pads, extra, 0.0)
+    if context.half_accumulate:
+        parts, axes = accumulate.windows(accumulate.half(squares), kernel_sizes, strides)
+        affordable(context, parts.shape)
+        return torch.sqrt(accumulate.total(parts, axes, False))
+    return torch.sqrt(_AVERAGE[x.dim()](squares, kernel_sizes, strides) * math.prod(kernel_sizes))

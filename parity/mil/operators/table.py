@@ -33,7 +33,9 @@ hardware.
 - Casts from floating point to integers saturate and turn NaN into 0; integer division by zero gives 0.
 - Of equal values `topk`, `argsort` and the arg-reductions take the first.
 - Random operators draw from torch generators named and seeded per operation: runs repeat, but equal no device's.
-- Recurrent layers keep their states in float32 between steps.
+- Recurrent layers keep gates and states in float32 between steps, but under `float16-accumulate`.
+- `local_response_norm` acts on axis 1 at every rank and treats even sizes as PyTorch does.
+- `crop_resize` of iOS 15 gives the whole image for a box that lies beyond it, as coremltools' own tests record.
 """
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from parity.errors import UnsupportedError
+from parity.mil.operators import accumulate
 from parity.mil.operators.limits import affordable
 from parity.mil.operators.registry import Context, operator
 
@@ -153,13 +154,13 @@ def band_part(context: Context, x: torch.Tensor, lower: int = -1, upper: int = -
     return x.tril(upper) if upper >= 0 else x
 
 
-@operator("cumsum", static=("axis", "exclusive", "reverse"))
+@operator("cumsum", accumulates=True, static=("axis", "exclusive", "reverse"))
 def cumsum(
     context: Context, x: torch.Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False
 ) -> torch.Tensor:
     """Running sum along the axis, from the end if `reverse`, without the element itself if `exclusive`."""
     values = x.flip(axis) if reverse else x
-    sums = values.cumsum(axis, dtype=x.dtype)
+    sums = accumulate.running(values, axis) if context.half_accumulate else values.cumsum(axis, dtype=x.dtype)
     if exclusive and x.shape[axis]:
         zero = sums.narrow(axis, 0, 1).mul(0)
         sums = torch.cat((zero, sums.narrow(axis, 0, x.shape[axis] - 1)), axis)

@@ -139,6 +139,91 @@ def test_the_other_sums_stay_close(kind, options):
     np.testing.assert_allclose(result, exact, rtol=0.03, atol=0.03)
 
 
+@given(seed=_SEEDS, size=st.integers(1, 7), stride=st.integers(1, 3))
+def test_pools_sum_windows_in_trees(seed, size, stride):
+    x = halves(rng(seed), (1, 2, 9), scale=4.0)
+    options = {"kernel_sizes": (size,), "strides": (stride,), "pad_type": "valid"}
+    starts = range(0, 9 - size + 1, stride)
+    means = [[half(tree(x[0, c, s : s + size], average=True)) for s in starts] for c in range(2)]
+    np.testing.assert_array_equal(pessimistic("avg_pool", x=x, **options)[0], means)
+    squares = half(x * x)
+    norms = [[half(np.sqrt(tree(squares[0, c, s : s + size], average=False))) for s in starts] for c in range(2)]
+    np.testing.assert_array_equal(pessimistic("l2_pool", x=x, **options)[0], norms)
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_padded_pools_stay_close(exclude, ceil_mode):
+    x = np.abs(halves(rng(5), (2, 3, 7, 8))) + 0.5
+    options = {"kernel_sizes": (3, 2), "strides": (2, 3), "pad_type": "custom", "pad": (1, 1, 0, 1)}
+    options |= {"exclude_padding_from_average": exclude, "ceil_mode": ceil_mode}
+    exact, result = call("avg_pool", x=half(x), **options), pessimistic("avg_pool", x=half(x), **options)
+    assert result.shape == exact.shape
+    np.testing.assert_allclose(result, exact, rtol=5e-3)
+
+
+@given(seed=_SEEDS, reverse=st.booleans(), exclusive=st.booleans())
+def test_running_sums_round_after_each_addition(seed, reverse, exclusive):
+    x = halves(rng(seed), (3, 40), scale=4.0)
+    values = x[:, ::-1] if reverse else x
+    expected, total = np.zeros_like(x), np.zeros(3, np.float32)
+    for column in range(40):
+        before, total = total, half(total + values[:, column])
+        expected[:, column] = before if exclusive else total
+    result = pessimistic("cumsum", x=x, axis=1, reverse=reverse, exclusive=exclusive)
+    np.testing.assert_array_equal(result, expected[:, ::-1] if reverse else expected)
+
+
+def _recurrent(gates, size=5, width=12):
+    return {
+        "x": halves(rng(1), (20, 2, width)),
+        "initial_h": halves(rng(2), (2, size)),
+        "weight_ih": halves(rng(3), (gates * size, width), scale=0.3),
+        "weight_hh": halves(rng(4), (gates * size, size), scale=0.3),
+        "bias": halves(rng(5), (gates * size,)),
+    }
+
+
+def test_a_recurrent_layer_rounds_at_each_step():
+    options = _recurrent(1)
+    hidden = options["initial_h"]
+    projected = half(pessimistic("linear", x=options["x"], weight=options["weight_ih"], bias=options["bias"]))
+    states = []
+    for step in range(20):
+        hidden = half(np.tanh(half(projected[step] + pessimistic("linear", x=hidden, weight=options["weight_hh"]))))
+        states.append(hidden)
+    result, last = pessimistic("rnn", output_sequence=True, **options)
+    np.testing.assert_allclose(result, states, atol=2**-10)  # tanh of torch and NumPy differ in float32's last place
+    assert np.mean(result == states) > 0.9
+    np.testing.assert_array_equal(last, result[-1])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("rnn", 1), ("gru", 3), ("lstm", 4)])
+@pytest.mark.parametrize("variant", [0, 1])
+def test_recurrent_layers_stay_close(kind, gates, variant):
+    options = _recurrent(gates) | {"direction": ("forward", "reverse")[variant]}
+    if kind == "gru":
+        options["reset_after"] = bool(variant)
+    if kind == "lstm":
+        options |= {"initial_c": halves(rng(6), (2, 5)), "clip": 1.0}
+        options["peephole"] = halves(rng(7), (15,))
+    exact, result = call(kind, declared="fp16", **options), pessimistic(kind, **options)
+    assert any((a != b).any() for a, b in zip(exact, result, strict=True))
+    for ours, float32 in zip(result, exact, strict=True):
+        assert ours.shape == float32.shape
+        np.testing.assert_allclose(ours, float32, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_local_response_norm_stays_close(size):
+    x = half(np.abs(halves(rng(9), (2, 6, 4), scale=4.0)) + 1)
+    options = {"size": size, "alpha": 0.5}
+    exact = call("local_response_norm", declared="fp16", x=x, **options)
+    result = pessimistic("local_response_norm", x=x, **options)
+    assert result.shape == exact.shape
+    np.testing.assert_allclose(result, exact, rtol=5e-3)
+
+
 @pytest.mark.parametrize("mask", [None, "bool", "float"])
 def test_attention(mask):
     query, key, value = (halves(rng(seed), (1, 2, size, 16)) for seed, size in ((1, 5), (2, 9), (3, 9)))

@@ -258,8 +258,26 @@ def test_crop_resize(mode, seed, wanted, normalized, layout, width_first):
     np.testing.assert_array_equal(older[:, 0], result)
     every = call("crop_resize", opset="iOS15", x=x, roi=given_boxes.reshape(3, 1, 4, 1, 1), **options)
     assert every.shape == (3, 2, 2, *wanted)
-    bordered = [[_cropped(image, box, *wanted, mode, None) for image in x] for box in pixels]
+    low, high = np.minimum(pixels[:, :2], pixels[:, 2:]), np.maximum(pixels[:, :2], pixels[:, 2:])
+    inside = ((low < limits[:2]) & (high > 0)).all(1)
+    whole = np.array([0, 0, 4, 5])
+    shown = [box if within else whole for box, within in zip(pixels, inside, strict=True)]
+    bordered = [[_cropped(image, box, *wanted, mode, None) for image in x] for box in shown]
     np.testing.assert_allclose(every, bordered, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_boxes_of_which_nothing_lies_inside_give_the_whole_image_in_ios15(normalized):
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    scale = 1 if normalized else 3
+    boxes = np.array([[2, 2, 1, 1], [-1, 0, -0.5, 1], [0, 0, 1 / 3, 1 / 3]], np.float32) * scale
+    options = {"target_height": 2, "target_width": 2, "normalized_coordinates": normalized}
+    result = call(
+        "crop_resize", opset="iOS15", x=x, roi=boxes.reshape(3, 1, 4, 1, 1), sampling_mode="UNALIGN_CORNERS", **options
+    )
+    expected = np.array([2.5, 4.5, 10.5, 12.5])  # coremltools' tests record these for the first box, one higher
+    np.testing.assert_allclose(result[:2].reshape(2, 4), [expected, expected], atol=1e-5)
+    np.testing.assert_allclose(result[2].reshape(4), [0, 1, 4, 5], atol=1e-5)
 
 
 def test_crop_resize_scales_boxes():

@@ -148,7 +148,7 @@ def test_l2_norm_over_the_last_three_axes(shape):
     np.testing.assert_allclose(call("l2_norm", x=x, epsilon=0.5), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
 def test_local_response_norm_is_pytorchs(size):
     x = _normal(rng(size), (2, 6, 3, 3)) * 9
     reference = torch.nn.LocalResponseNorm(size, alpha=0.01, beta=0.75, k=2.0)(torch.from_numpy(x)).numpy()
