@@ -9,9 +9,7 @@ content.
 
 from __future__ import annotations
 
-import errno
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
 from parity.contracts import converter
+from parity.convert import disk
 from parity.convert import record as records
 from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
 from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
-from parity.errors import ParityError, UsageError
+from parity.errors import UsageError
 from parity.files import replacing
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, str, int, int], None]
 
 CHUNKABLE: Final = frozenset({"unet", "refiner", "control-unet"})
-_UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 def convert(
@@ -229,13 +227,14 @@ def _chunks(
     request = record[whole.name]["content"]
     mine = [path.exists() and record.get(path.name, {}).get("request") == request for path in paths]
     if force or not all(mine):
-        chunk(
-            whole,
-            chunker=converter(job.settings.contract).chunker,
-            check=verify,
-            force=force or all(path.exists() <= own for path, own in zip(paths, mine, strict=True)),
-            report=_reporter(job, progress),
-        )
+        with disk.writing(paths[0]):
+            chunk(
+                whole,
+                chunker=converter(job.settings.contract).chunker,
+                check=verify,
+                force=force or all(path.exists() <= own for path, own in zip(paths, mine, strict=True)),
+                report=_reporter(job, progress),
+            )
         for path in paths:
             record[path.name] = records.entry(request, path)
     return {f"{job.key}_chunk{i}": path for i, path in enumerate(paths, 1)}
@@ -253,34 +252,18 @@ def _convert(job: Job, target: Path, progress: Progress | None, *, verify: bool)
     from parity.convert import build, check
 
     report = _reporter(job, progress)
-    _require_space(job, target)
+    disk.require_space(job, target)
     agreement = None
-    try:
-        with replacing(target) as path:
-            report("load", 0, 1)
-            module = build.load(job)
-            network = build.network(job, module)
-            build.write(job, network, path, module=module, report=report)
-            if verify:
-                report("check", 0, 1)
-                expected = check.references(job, network)
-                del network, module  # the original's memory, before the package is loaded
-                agreement = check.check(job, path, expected)
-    except OSError as error:
-        if error.errno in _UNWRITABLE:
-            raise ParityError(f"{target} cannot be written: {error.strerror}; nothing was left behind") from error
-        raise
+    with disk.writing(target), replacing(target) as path:
+        report("load", 0, 1)
+        scratch = build.scratch(job, path.parent)
+        module = build.load(job, scratch=scratch)
+        network = build.network(job, module)
+        build.write(job, network, path, module=module, scratch=scratch, report=report)
+        if verify:
+            report("check", 0, 1)
+            expected = check.references(job, network)
+            del network, module  # the original's memory, before the package is loaded
+            agreement = check.check(job, path, expected)
     report("done", 1, 1)
     return agreement
-
-
-def _require_space(job: Job, target: Path) -> None:
-    """Refuse before hours of work what the disk cannot hold: two copies of the part's weights in 16 bits."""
-    parent = next(folder for folder in target.absolute().parents if folder.exists())
-    folder = job.folder or (job.source.folder / job.part if job.source.folder else None)
-    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0
-    free = shutil.disk_usage(parent).free
-    if needed > free:
-        raise ParityError(
-            f"{target} cannot be written: {needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free"
-        )

@@ -8,20 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from parity.convert import mixed, networks, source
+from parity.convert import mixed, networks, source, weights
 from parity.convert.compress import compress
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
 from parity.convert.plan import Job
 from parity.convert.samples import sample
+from parity.convert.scratch import BYTES, LARGE, Scratch
 from parity.convert.workarounds import Report
 
 
-def load(job: Job) -> Any:
+def scratch(job: Job, folder: Path) -> Scratch | None:
+    """Return a scratch file in a folder for a job whose network is large, see :mod:`parity.convert.scratch`."""
+    if job.weights is None or (parameters := weights.count(job.weights)) < LARGE:
+        return None
+    return Scratch(folder, BYTES * parameters)
+
+
+def load(job: Job, *, scratch: Scratch | None = None) -> Any:
     """Return the original torch module of a job, in float32 unless a loaded pipeline holds it otherwise."""
     if job.folder is not None:
-        return source.load_module(job.folder, "ControlNetModel")
-    return job.source.module(job.part)
+        return source.load_module(job.folder, "ControlNetModel", scratch=scratch)
+    return job.source.module(job.part, scratch=scratch)
 
 
 def network(job: Job, module: Any) -> Network:
@@ -47,10 +55,18 @@ def examples(job: Job, *, seed: int) -> list[np.ndarray]:
     return [sample(f.name, f.shape, f.dtype, seed=seed, vocabulary=job.vocabulary) for f in job.inputs]
 
 
-def write(job: Job, net: Network, path: Path, *, module: Any = None, report: Report | None = None) -> None:
+def write(
+    job: Job,
+    net: Network,
+    path: Path,
+    *,
+    module: Any = None,
+    scratch: Scratch | None = None,
+    report: Report | None = None,
+) -> None:
     """Write a job's package; ``path`` does not exist yet, and its folder is scratch space.
 
-    ``module`` is the original, which a recipe of mixed bits needs to find its layers.
+    ``module`` is the original, which a recipe of mixed bits needs to find its layers; ``scratch`` takes large arrays.
     """
     if job.compression == "mixed":
         mixed.require_layers(dict(job.settings.recipe or ()), module)
@@ -64,6 +80,7 @@ def write(job: Job, net: Network, path: Path, *, module: Any = None, report: Rep
         compute=job.contract.compute,
         target=job.settings.target,
         labels=Labels(**job.labels),
+        scratch=scratch,
         report=report,
     )
     if job.compression is None:

@@ -97,7 +97,7 @@ def chunk(
     with tempfile.TemporaryDirectory(prefix=".chunks-", dir=folder) as scratch:
         if report is not None:
             report("chunk", 0, 1)
-        with workarounds.converting(report), workarounds.cutting():
+        with workarounds.converting(report, folder=Path(scratch)), workarounds.cutting():
             ct.models.utils.bisect_model(str(package), scratch, check_output_correctness=False)
         halves = [Path(scratch) / target.name for target in targets]
         for half in halves:

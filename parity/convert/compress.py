@@ -98,7 +98,7 @@ def write(source: Path, target: Path, method: Any, config: Any, *, report: Repor
     from parity.convert.lower import read_spec, write_spec
 
     ct = workarounds.coremltools()
-    with workarounds.converting(report):
+    with workarounds.converting(report, folder=target.parent):
         model = ct.models.MLModel(str(source), compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True)
         compressed = method(model, config)
         compressed.save(str(target))

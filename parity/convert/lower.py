@@ -24,6 +24,7 @@ import numpy as np
 from parity.convert import workarounds
 from parity.convert.networks import Network
 from parity.convert.plan import Feature
+from parity.convert.scratch import Scratch
 from parity.convert.workarounds import Report
 
 _NUMPY: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "INT32": np.int32}
@@ -52,6 +53,7 @@ def lower(
     compute: str = "FLOAT16",
     target: str = "macOS13",
     labels: Labels,
+    scratch: Scratch | None = None,
     report: Report | None = None,
 ) -> None:
     """Write a network as ``.mlpackage``.
@@ -70,6 +72,8 @@ def lower(
     target : str
         A key of :data:`parity.convert.plan.TARGETS`.
     labels : Labels
+    scratch : Scratch, optional
+        Takes large arrays, see :mod:`parity.convert.scratch`.
     report : callable, optional
         Called with (stage, done, total).
     """
@@ -82,7 +86,7 @@ def lower(
         tensors = tuple(torch.from_numpy(example) for example in examples)
         traced = torch.jit.trace(network.module, tensors, check_trace=False)
     precision = ct.precision.FLOAT16 if compute == "FLOAT16" else ct.precision.FLOAT32
-    with workarounds.converting(report):
+    with workarounds.converting(report, folder=path.parent, scratch=scratch):
         model = ct.convert(
             traced,
             convert_to="mlprogram",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
-from parity.convert import compress
+from parity.convert import base, compress
 from parity.convert.sizes import residuals, sizes
 from parity.convert.source import PARTS, Source, open_controlnet, open_model
 from parity.errors import UsageError
@@ -110,6 +110,13 @@ class Job:
     def component(self) -> str:
         """Component without a ControlNet's identifier."""
         return self.contract.component
+
+    @property
+    def weights(self) -> Path | None:
+        """Folder of the part's weights; None for a model in memory."""
+        if self.folder is not None or self.source.folder is None:
+            return self.folder
+        return self.source.folder / self.part
 
     @property
     def compression(self) -> str | None:
@@ -231,26 +238,17 @@ def _controlnet_jobs(
     if not controlnets:
         raise UsageError("component controlnet: name at least one ControlNet (controlnets=… or --controlnet)")
     contract = window.component("controlnet", family=source.family)
-    unet = source.config("unet")
     jobs = []
     for model in controlnets:
         name, folder, config = open_controlnet(model)
-        for key in ("cross_attention_dim", "block_out_channels", "layers_per_block"):
-            mine, theirs = unet.get(key), config.get(key)
-            if (list(mine) if isinstance(mine, (list, tuple)) else mine) != (
-                list(theirs) if isinstance(theirs, (list, tuple)) else theirs
-            ):
-                raise UsageError(
-                    f"ControlNet {name} was made for another base model: its {key} is {theirs}, "
-                    f"the UNet of {source.identifier} has {mine}"
-                )
+        base.require(source, name, folder, config)
         ids = {"model_id": source.identifier, "controlnet_id": name}
         jobs.append(_make(source, source, window, settings, contract, "controlnet", folder, ids, name))
     return jobs
 
 
 def _make(
-    base: Source,
+    original: Source,
     source: Source,
     window: ConverterWindow,
     settings: Settings,
@@ -272,7 +270,7 @@ def _make(
         values["S"] = int(source.config(part).get("max_position_embeddings", 77))
     extra = residuals(source.config("unet"), values["h"], values["w"])
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
-    author = converters().author_template.format(model_id=version if part == "controlnet" else base.identifier)
+    author = converters().author_template.format(model_id=version if part == "controlnet" else original.identifier)
     license_texts = converters().licenses.get(contract.license, {})
     metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
     return Job(

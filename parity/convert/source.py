@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from parity.convert import weights
 from parity.convert.fingerprint import folder_hash, module_hash
+from parity.convert.scratch import Scratch
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 
 # component of a contract -> folder of a diffusers pipeline
@@ -39,6 +41,8 @@ _CLASSES: Final = {
     "vae": {"AutoencoderKL"},
     "safety_checker": {"StableDiffusionSafetyChecker"},
 }
+
+MAPPABLE: Final = frozenset({"UNet2DConditionModel", "ControlNetModel"})  # their state is parameters alone
 
 _OTHER_PIPELINES: Final = {
     "StableDiffusion3": "only converter C8a and later (main, from 2024-07-22) write it, through DiffusionKit",
@@ -95,13 +99,21 @@ class Source:
             raise MissingError(f"model {self.identifier} has no {part}; it has {there}")
         return self.configs[part]
 
-    def module(self, part: str) -> Any:
-        """Load a part as a torch module in float32 (a loaded pipeline's own part as it is)."""
+    def module(self, part: str, *, scratch: Scratch | None = None) -> Any:
+        """Load a part as a torch module in float32 (a loaded pipeline's own part as it is); see :func:`load_module`."""
         self.config(part)
         if self.pipeline is not None:
             return getattr(self.pipeline, part)
         assert self.folder is not None
-        return load_module(self.folder / part, self._class(part))
+        return load_module(self.folder / part, self._class(part), scratch=scratch)
+
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor of a part, without loading it."""
+        self.config(part)
+        if self.pipeline is not None:
+            return {name: tuple(t.shape) for name, t in getattr(self.pipeline, part).state_dict().items()}
+        assert self.folder is not None
+        return weights.shapes(self.folder / part)
 
     def fingerprint(self, part: str) -> str:
         """Return the SHA-256 of a part: configuration and weights, not names or dates."""
@@ -194,18 +206,28 @@ def _check_class(name: str, model: str) -> None:
         raise UnsupportedError(f"model {model} is a {name or 'folder without _class_name'}: no contract expresses it")
 
 
-def load_module(folder: Path, class_name: str) -> Any:
-    """Load one part in float32 from safetensors; ``class_name`` is one that a contract knows."""
+def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None) -> Any:
+    """Load one part in float32 from safetensors.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    class_name : str
+        One that a contract knows.
+    scratch : Scratch, optional
+        Where the parameters of a UNet or ControlNet are put; in memory by default.
+
+    Raises
+    ------
+    FormatError, MissingError
+        Weights are damaged, of another network, or not there.
+    """
     import diffusers
     import torch
     import transformers
 
-    weights = [path.name for path in folder.glob("*.safetensors")]
-    if not weights:
-        raise MissingError(f"{folder}: no *.safetensors weights; save the model with safe_serialization=True")
-    full = [name for name in weights if ".fp16." not in name]
     keywords: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
-    if not full:
+    if all(weights.is_half(path) for path in weights.files(folder)):
         keywords["variant"] = "fp16"
     library: Any = transformers if class_name.startswith("CLIP") else diffusers
     if class_name == "StableDiffusionSafetyChecker":
@@ -215,11 +237,34 @@ def load_module(folder: Path, class_name: str) -> Any:
         keywords["dtype"] = keywords.pop("torch_dtype")
     from parity.convert import workarounds
 
+    if scratch is not None and class_name in MAPPABLE:
+        return _mapped(kind, folder, scratch)
     try:
         with workarounds.loading():
             return kind.from_pretrained(folder, **keywords).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError) as error:
         raise FormatError(f"{folder}: cannot be loaded as {class_name}: {error}") from error
+
+
+def _mapped(kind: Any, folder: Path, scratch: Scratch) -> Any:
+    """Load a diffusers network whose parameters lie in a scratch file; only one at a time is in memory."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    with torch.device("meta"):
+        module = kind.from_config(kind.load_config(folder, local_files_only=True))
+    tensors = {}
+    try:
+        for path in weights.files(folder):
+            with safe_open(path, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118 (no mapping)
+                    array = scratch.put(stored.get_tensor(name).float().numpy())
+                    tensors[name] = torch.from_numpy(array)
+                    scratch.release()
+        module.load_state_dict(tensors, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise FormatError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+    return module.eval().requires_grad_(False)
 
 
 def open_controlnet(model: str | Path) -> tuple[str, Path, Mapping[str, Any]]:

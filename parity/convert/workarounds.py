@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
+import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from parity import quiet
+from parity.convert.scratch import Scratch
 
 Report = Callable[[str, int, int], None]
 
@@ -100,6 +106,19 @@ VALIDATION: Final = Workaround(
     "coremltools validates the whole program after each of its 110 passes, which is two fifths of a conversion; "
     "before each of the three pipelines is enough",
 )
+TEMPORARY_FOLDER: Final = Workaround(
+    "temporary-folder",
+    "coremltools",
+    ">=6.0",
+    "coremltools first writes all weights into the system's temporary folder, which may be small, or memory; "
+    "a folder on the output's disk takes its place",
+)
+CASTS_IN_MEMORY: Final = Workaround(
+    "casts-in-memory",
+    "coremltools",
+    ">=6.0",
+    "coremltools keeps every weight that it casts to float16 in memory beside the original until it writes the file",
+)
 SAFETY_NOISE: Final = Workaround(
     "safety-noise",
     "diffusers",
@@ -115,6 +134,10 @@ ALL: Final = (
     PROGRESS,
     CONVERSION_DATE,
     BOUNDARY_ORDER,
+    SCALAR_ARRAYS,
+    VALIDATION,
+    TEMPORARY_FOLDER,
+    CASTS_IN_MEMORY,
     SAFETY_NOISE,
 )
 
@@ -159,16 +182,27 @@ def tracing() -> Iterator[None]:
 
 
 @contextmanager
-def converting(report: Report | None = None) -> Iterator[None]:
+def converting(
+    report: Report | None = None, *, folder: Path | None = None, scratch: Scratch | None = None
+) -> Iterator[None]:
     """Surround ``coremltools.convert`` and coremltools' weight compression.
 
     Parameters
     ----------
     report : callable, optional
         Called with (pass or stage, done, total) while coremltools works.
+    folder : pathlib.Path, optional
+        For coremltools' temporary files; the system's by default.
+    scratch : Scratch, optional
+        Takes the large arrays that coremltools makes.
     """
     coremltools()
     with ExitStack() as stack:
+        if folder is not None and TEMPORARY_FOLDER.needed:
+            stack.enter_context(_temporary_files(folder))
+        if scratch is not None and CASTS_IN_MEMORY.needed:
+            stack.enter_context(_casts(scratch))
+            report = _releasing(report, scratch)
         if CONVERT_NOISE.needed:
             stack.enter_context(quiet.without("coremltools", _CONVERT_MESSAGES))
         if PROGRESS.needed:
@@ -198,6 +232,50 @@ def _fewer_validations() -> Iterator[None]:
         yield
     finally:
         Program.validate = original
+
+
+@contextmanager
+def _temporary_files(folder: Path) -> Iterator[None]:
+    import coremltools.converters.mil.converter as converter
+    import coremltools.models.utils as utils
+
+    before = [module._tempfile for module in (converter, utils)]
+    here = SimpleNamespace(
+        TemporaryDirectory=partial(tempfile.TemporaryDirectory, dir=folder),
+        mkdtemp=partial(tempfile.mkdtemp, dir=folder),
+        NamedTemporaryFile=tempfile.NamedTemporaryFile,  # small, and deletes itself too late for a folder that goes
+    )
+    converter._tempfile = utils._tempfile = here
+    try:
+        yield
+    finally:
+        converter._tempfile, utils._tempfile = before
+
+
+@contextmanager
+def _casts(scratch: Scratch) -> Iterator[None]:
+    from coremltools.converters.mil.mil.ops.defs.iOS15.elementwise_unary import cast
+
+    original = cast.__dict__["get_cast_value"]
+
+    def get_cast_value(kind: Any, *arguments: Any) -> Any:
+        value = original.__func__(kind, *arguments)
+        return scratch.put(value) if isinstance(value, np.ndarray) else value
+
+    cast.get_cast_value = classmethod(get_cast_value)
+    try:
+        yield
+    finally:
+        cast.get_cast_value = original
+
+
+def _releasing(report: Report | None, scratch: Scratch) -> Report:
+    def released(stage: str, done: int, total: int) -> None:
+        scratch.release()
+        if report is not None:
+            report(stage, done, total)
+
+    return released
 
 
 @contextmanager

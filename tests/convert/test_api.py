@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import pytest
 from parity import convert
 from parity.cli import main
 from parity.convert import api, build, check, fingerprint, lower, plan
-from parity.errors import ParityError, UnsupportedError, UsageError
+from parity.errors import UnsupportedError, UsageError
 
 Model = Callable[[str], Path]
 
@@ -191,24 +189,6 @@ def test_drift_removes_the_package(model: Model, tmp_path: Path, monkeypatch: py
     with pytest.raises(check.DriftError, match=r"text_encoder: output \w+ .* at least 40 dB are needed"):
         convert.convert(model("sd1"), tmp_path, components=["text_encoder"])
     assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_nothing(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    def full(path: Path, spec: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(lower, "write_spec", full)
-    with pytest.raises(ParityError, match=r"cannot be written: .*nothing was left behind"):
-        text_encoder(model("sd1"), tmp_path / "out")
-    assert files(tmp_path / "out") == []
-
-
-def test_too_little_space_is_noticed_first(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 5))
-    with pytest.raises(ParityError, match=r"GiB are needed, 0\.0 GiB are free"):
-        text_encoder(model("sd1"), tmp_path / "out")
 
 
 def test_networks_without_contract_leave_nothing(model: Model, tmp_path: Path) -> None:

@@ -167,6 +167,51 @@ def test_controlnet_for_another_base(model: Model, tmp_path: Path) -> None:
         plan.plan(model("sd1"), components=["controlnet"], controlnets=[folder])
 
 
+def test_controlnet_whose_configuration_hides_its_base(model: Model, tmp_path: Path) -> None:
+    """Its configuration is that of a fitting one; its weights are not."""
+    from tests.convert.models import controlnet
+
+    fitting = (model("controlnet") / "config.json").read_text()
+    for name, changes, message in (
+        ("wide", {"cross_attention_dim": 48}, r"its tensor down_blocks\.0.*to_k.weight is \(16, 48\)"),
+        ("inpaint", {"in_channels": 9}, r"its tensor conv_in.weight is \(16, 9, 3, 3\), .* has \(16, 4, 3, 3\)"),
+        ("deep", {"layers_per_block": 2}, r"its tensor down_blocks.* is \(.*\), the UNet of tiny-sd1 has none"),
+        ("linear", {"use_linear_projection": True}, r"its tensor .*proj_in.weight is \(16, 16\)"),
+    ):
+        folder = tmp_path / name
+        controlnet(**changes).save_pretrained(folder)
+        (folder / "config.json").write_text(fitting)
+        with pytest.raises(UsageError, match=f"{name} was made for another base model: {message}"):
+            plan.plan(model("sd1"), components=["controlnet"], controlnets=[folder])
+    with pytest.raises(UsageError, match=r"its tensor conv_in\.weight"):
+        plan.plan(model("inpaint"), components=["controlnet"], controlnets=[model("controlnet")])
+
+
+def test_controlnet_without_a_residuals_output(model: Model, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "cut"
+    shutil.copytree(model("controlnet"), folder)
+    (weights,) = folder.glob("*.safetensors")
+    tensors = load_file(weights)
+    del tensors["controlnet_down_blocks.3.weight"]
+    save_file(tensors, weights)
+    with pytest.raises(
+        UsageError, match=r"its list of the residuals' channels is \[16, 16, 16, 32\], .* has \[16, 16,"
+    ):
+        plan.plan(model("sd1"), components=["controlnet"], controlnets=[folder])
+    weights.write_bytes(weights.read_bytes()[:20])
+    with pytest.raises(FormatError, match="no safetensors header"):
+        plan.plan(model("sd1"), components=["controlnet"], controlnets=[folder])
+    with pytest.raises(UsageError, match="batch 1: controlnet of family sd"):
+        plan.plan(
+            model("sd1"),
+            components=["controlnet"],
+            controlnets=[model("controlnet")],
+            settings=plan.Settings(batch=1),
+        )
+
+
 def _edit(folder: Path, **changes: object) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, **changes}))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +133,48 @@ def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     with workarounds.converting():
         _converted()
     assert 3 <= len(calls) < 10
+
+
+def test_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[Path] = []
+    original = tempfile.mkdtemp
+
+    def mkdtemp(*arguments: object, **options: object) -> str:
+        made.append(Path(original(*arguments, **options)))  # type: ignore[call-overload]
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    _converted()
+    assert made
+    assert all(path.parent == Path(tempfile.gettempdir()) for path in made)
+    made.clear()
+    with workarounds.converting(folder=tmp_path):
+        _converted()
+    assert made
+    assert all(path.parent == tmp_path for path in made)
+
+
+def test_casts_in_memory(tmp_path: Path) -> None:
+    """The weights of the program that coremltools made: in memory without, in the file with."""
+    from parity.convert.scratch import Scratch
+    from tests.convert.test_scratch import lies_in
+
+    ct = workarounds.coremltools()
+    with workarounds.tracing():
+        traced = torch.jit.trace(torch.nn.Conv2d(64, 64, 1).eval(), torch.zeros(1, 64, 2, 2))
+
+    def weight() -> np.ndarray:
+        inputs = [ct.TensorType(name="x", shape=(1, 64, 2, 2))]
+        model = ct.convert(traced, inputs=inputs, minimum_deployment_target=ct.target.macOS13, skip_model_load=True)
+        (conv,) = model._mil_program.functions["main"].find_ops(op_type="conv")
+        return conv.weight.val
+
+    scratch = Scratch(tmp_path, 100_000)
+    with workarounds.converting():
+        assert weight().dtype == np.float16
+        assert not lies_in(scratch, weight())
+    with workarounds.converting(scratch=scratch):
+        assert lies_in(scratch, weight())
 
 
 def test_safety_noise(caplog: pytest.LogCaptureFixture) -> None:
