@@ -30,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-id", metavar="ID", help="model id for file names and metadata")
     parser.add_argument("--controlnet", action="append", default=[], metavar="MODEL", help="ControlNet; repeatable")
     parser.add_argument("--refiner", metavar="MODEL", help="SDXL refiner, for the component of that name")
+    parser.add_argument(
+        "--vae", "--custom-vae-version", metavar="MODEL", help="VAE in the place of the model's own (1.1.0 and later)"
+    )
     parser.add_argument("--height", type=int, metavar="PIXELS", help="image height, a multiple of 8")
     parser.add_argument("--width", type=int, metavar="PIXELS", help="image width, a multiple of 8")
     parser.add_argument("--batch", type=int, default=2, help="batch of the denoiser, 2 or 1")
@@ -67,6 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
         identifier=arguments.model_id,
         controlnets=arguments.controlnet,
         refiner=arguments.refiner,
+        vae=arguments.vae,
         progress=bar,
         force=arguments.force,
         check=not arguments.no_check,

@@ -44,6 +44,7 @@ def convert(
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),
     refiner: Any = None,
+    vae: str | Path | None = None,
     progress: Progress | None = None,
     force: bool = False,
     check: bool = True,
@@ -66,8 +67,8 @@ def convert(
         ``ORIGINAL``, ``SPLIT_EINSUM`` or ``SPLIT_EINSUM_V2``.
     identifier : str, optional
         Model id for file names and metadata; the hub id or the folder's name by default.
-    controlnets, refiner
-        Models for the components of these names.
+    controlnets, refiner, vae
+        Models for the components of these names; a VAE takes the place of the model's own.
     progress : callable, optional
         Called with (component, stage, done, total).
     force : bool
@@ -98,6 +99,7 @@ def convert(
         identifier=identifier,
         controlnets=controlnets,
         refiner=refiner,
+        vae=vae,
     )
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
@@ -131,6 +133,7 @@ def cached(
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),
     refiner: Any = None,
+    vae: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Path]:
@@ -149,6 +152,7 @@ def cached(
         identifier=identifier,
         controlnets=controlnets,
         refiner=refiner,
+        vae=vae,
     )
     packages = {}
     for job in jobs:

@@ -28,7 +28,8 @@ def scratch(job: Job, folder: Path) -> Scratch | None:
 def load(job: Job, *, scratch: Scratch | None = None) -> Any:
     """Return the original torch module of a job, in float32 unless a loaded pipeline holds it otherwise."""
     if job.folder is not None:
-        return source.load_module(job.folder, "ControlNetModel", scratch=scratch)
+        kind = "ControlNetModel" if job.part == "controlnet" else "AutoencoderKL"
+        return source.load_module(job.folder, kind, scratch=scratch)
     return job.source.module(job.part, scratch=scratch)
 
 

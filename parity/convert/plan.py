@@ -8,14 +8,14 @@ features, file name and texts. Bad input ends here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
 from parity.convert import base, compress
 from parity.convert.sizes import residuals, sizes
-from parity.convert.source import PARTS, Source, open_controlnet, open_model
+from parity.convert.source import PARTS, Source, open_model, open_network
 from parity.errors import UsageError
 
 ATTENTION: Final = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
@@ -85,7 +85,7 @@ class Job:
     part : str
         Its folder in the diffusers pipeline.
     folder : pathlib.Path or None
-        Where the part lies when it is no part of ``source`` (a ControlNet).
+        Where the part lies when it is no part of ``source`` (a ControlNet, a custom VAE).
     inputs, outputs : tuple of Feature
     file_name : str
     labels : mapping
@@ -134,6 +134,7 @@ def plan(
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),
     refiner: Any = None,
+    vae: str | Path | None = None,
 ) -> list[Job]:
     """Check a request and return its jobs in the order of conversion.
 
@@ -149,6 +150,8 @@ def plan(
         For the component ``controlnet``.
     refiner : path, hub id or DiffusionPipeline, optional
         For the component ``refiner`` of a base model.
+    vae : path or hub id, optional
+        An ``AutoencoderKL`` for the VAE's components instead of the model's own (1.1.0 and later).
 
     Raises
     ------
@@ -167,8 +170,12 @@ def plan(
             jobs.extend(_controlnet_jobs(source, window, settings, controlnets))
         elif component == "refiner":
             jobs.append(_refiner_job(source, window, settings, refiner))
+        elif vae is not None and PARTS[component] == "vae":
+            jobs.append(_vae_job(source, window, settings, component, vae))
         else:
             jobs.append(_job(source, window, settings, component))
+    if vae is not None and all(job.part != "vae" for job in jobs):
+        raise UsageError("a VAE was named, but neither vae_decoder nor vae_encoder is among the components")
     if not jobs:
         raise UsageError(f"components: name at least one of {', '.join(PARTS)}")
     return jobs
@@ -221,6 +228,21 @@ def _job(source: Source, window: ConverterWindow, settings: Settings, component:
     return _make(source, source, window, settings, contract, PARTS[component], None, ids, source.identifier)
 
 
+def _vae_job(source: Source, window: ConverterWindow, settings: Settings, component: str, vae: str | Path) -> Job:
+    """Plan a VAE that replaces the model's: names and texts stay the model's, SDXL's decoder becomes half precision."""
+    if window.order < converter("1.1.0").order:
+        raise UsageError(f"custom VAE: converter {window.name} has no such option; 1.1.0 and later have")
+    name, folder, config = open_network(vae, "AutoencoderKL")
+    theirs, mine = config.get("latent_channels", 4), source.config("unet")["out_channels"]
+    if theirs != mine:
+        raise UsageError(f"VAE {name} has {theirs} latent channels, the UNet of {source.identifier} gives {mine}")
+    half = component == "vae_decoder" and source.family.startswith("sdxl")
+    contract = window.component(component, family=source.family, variant="custom-vae" if half else "")
+    other = replace(source, configs={**source.configs, "vae": config})
+    ids = {"model_id": source.identifier}
+    return _make(source, other, window, settings, contract, "vae", folder, ids, source.identifier)
+
+
 def _refiner_job(source: Source, window: ConverterWindow, settings: Settings, refiner: Any) -> Job:
     if refiner is None:
         raise UsageError("component refiner: name the refiner model (refiner=… or --refiner); the base has none")
@@ -240,7 +262,7 @@ def _controlnet_jobs(
     contract = window.component("controlnet", family=source.family)
     jobs = []
     for model in controlnets:
-        name, folder, config = open_controlnet(model)
+        name, folder, config = open_network(model, "ControlNetModel")
         base.require(source, name, folder, config)
         ids = {"model_id": source.identifier, "controlnet_id": name}
         jobs.append(_make(source, source, window, settings, contract, "controlnet", folder, ids, name))

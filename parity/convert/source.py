@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -267,19 +267,29 @@ def _mapped(kind: Any, folder: Path, scratch: Scratch) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def open_controlnet(model: str | Path) -> tuple[str, Path, Mapping[str, Any]]:
-    """Open a ControlNet folder or hub id: its identifier, folder and configuration."""
+def open_network(model: str | Path, class_name: str) -> tuple[str, Path, Mapping[str, Any]]:
+    """Open a network that is no pipeline, by folder or hub id: its identifier, folder and configuration.
+
+    Parameters
+    ----------
+    model : path or hub id
+    class_name : str
+        ``ControlNetModel`` or ``AutoencoderKL``: what it must be.
+
+    Raises
+    ------
+    MissingError, UnsupportedError
+        There is none; it is of another class.
+    """
     folder = Path(model).expanduser()
     name = str(model)
     if not folder.exists() and _HUB_ID.fullmatch(name):
-        folder = _download(name)
+        folder = _download(name, ["config.json", "diffusion_pytorch_model*.safetensors"])
     else:
         name = _identifier(folder)
-    config = _read_json(folder / "config.json", "a ControlNet folder has one")
-    if config.get("_class_name") != "ControlNetModel":
-        raise UnsupportedError(
-            f"ControlNet {name} is a {config.get('_class_name')}; the converter writes ControlNetModel"
-        )
+    config = _read_json(folder / "config.json", f"a folder with a {class_name} has one")
+    if config.get("_class_name") != class_name:
+        raise UnsupportedError(f"{name} is a {config.get('_class_name')}; {class_name} is needed here")
     return name, folder, config
 
 
@@ -302,11 +312,11 @@ def _read_json(path: Path, why: str) -> dict[str, Any]:
     return result
 
 
-def _download(model: str) -> Path:
+def _download(model: str, patterns: Sequence[str] = ("*.json", "*.txt", "*/*.safetensors")) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "*/*.safetensors"]))
+        return Path(snapshot_download(model, allow_patterns=[*patterns]))
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
         raise MissingError(f"model {model}: no such folder, and the hub gave nothing: {error}") from error

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from parity import convert
-from parity.convert import attention, build, lower, plan
+from parity.convert import attention, build, check, lower, plan
 from parity.convert.networks import Network
 
 Model = Callable[[str], Path]
@@ -147,6 +147,26 @@ def test_sdxl_decoder_is_single_precision(model: Model, tmp_path: Path) -> None:
     made = convert.convert(model("sdxl"), tmp_path, components=["vae_decoder"])
     assert features(made["vae_decoder"]) == {"inputs": [("z", FLOAT32)], "outputs": [("image", FLOAT32)]}
     assert agreements(tmp_path)[made["vae_decoder"].name] > 100
+
+
+def test_custom_vae_takes_the_place_of_the_models_own(model: Model, tmp_path: Path) -> None:
+    """Another VAE of other weights: the package agrees with it, not with the model's own."""
+    from parity import coreml
+    from tests.convert import models
+
+    vae = models._seeded(models.diffusers.AutoencoderKL(**models.VAE), 8)
+    vae.save_pretrained(tmp_path / "vae")
+    made = convert.convert(model("sdxl"), tmp_path / "out", components=["vae_decoder"], vae=tmp_path / "vae")
+    assert made["vae_decoder"].name == "Stable_Diffusion_version_tiny-sdxl_vae_decoder.mlpackage"
+    assert features(made["vae_decoder"]) == {"inputs": [("z", FLOAT16)], "outputs": [("image", FLOAT32)]}
+    assert agreements(tmp_path / "out")[made["vae_decoder"].name] > 50
+    z = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float16).astype(np.float32)
+    actual = coreml.load(made["vae_decoder"]).predict({"z": z})["image"]
+    own = build.load(plan.plan(model("sdxl"), components=["vae_decoder"])[0])
+    with torch.no_grad():
+        right, wrong = (net.decode(torch.from_numpy(z)).sample.numpy() for net in (vae, own))
+    assert check.psnr(actual, right) > 50
+    assert check.psnr(actual, wrong) < 30
 
 
 @pytest.mark.slow

@@ -212,6 +212,40 @@ def test_controlnet_without_a_residuals_output(model: Model, tmp_path: Path) -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("family", "component", "dtype", "compute"),
+    [
+        ("sd1", "vae_decoder", "FLOAT16", "FLOAT16"),
+        ("sdxl", "vae_decoder", "FLOAT16", "FLOAT16"),  # the model's own is FLOAT32
+        ("sdxl", "vae_encoder", "FLOAT32", "FLOAT32"),
+    ],
+)
+def test_custom_vae(model: Model, family: str, component: str, dtype: str, compute: str) -> None:
+    """contracts.md sections 4 and 5.8-5.9: precision; names and texts are the model's."""
+    (own,) = plan.plan(model(family), components=[component], identifier="o/m")
+    (made,) = plan.plan(model(family), components=[component], identifier="o/m", vae=model("sd2") / "vae")
+    assert (made.inputs[0].dtype, made.contract.compute) == (dtype, compute)
+    assert made.file_name == own.file_name == f"Stable_Diffusion_version_o_m_{component}.mlpackage"
+    assert (made.labels["author"], made.labels["license"]) == (own.labels["author"], own.labels["license"])
+    assert made.weights == model("sd2") / "vae"
+    assert own.weights == model(family) / "vae"
+
+
+def test_custom_vaes_that_cannot_be(model: Model, tmp_path: Path) -> None:
+    vae, other = model("sd2") / "vae", tmp_path / "deep"
+    with pytest.raises(UsageError, match=r"C6 has no such option; 1\.1\.0 and later have"):
+        plan.plan(model("sdxl"), components=["vae_decoder"], vae=vae, settings=plan.Settings(contract="C6"))
+    with pytest.raises(UsageError, match="neither vae_decoder nor vae_encoder is among the components"):
+        plan.plan(model("sd1"), components=["unet"], vae=vae)
+    shutil.copytree(vae, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "latent_channels": 16}))
+    with pytest.raises(UsageError, match="VAE deep has 16 latent channels, the UNet of tiny-sd1 gives 4"):
+        plan.plan(model("sd1"), components=["vae_decoder"], vae=other)
+    with pytest.raises(UnsupportedError, match="is a ControlNetModel; AutoencoderKL is needed here"):
+        plan.plan(model("sd1"), components=["vae_decoder"], vae=model("controlnet"))
+
+
 def _edit(folder: Path, **changes: object) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, **changes}))

@@ -41,6 +41,23 @@ def test_a_hub_id_is_downloaded_once_opened_and_named(model: Model, monkeypatch:
     assert not any("bin" in pattern or "py" in pattern for pattern in patterns)  # type: ignore[attr-defined]
 
 
+def test_a_network_of_the_hub_has_its_weights_at_the_top(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fnmatch
+
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda _, *, allow_patterns: asked.append(allow_patterns) or str(model("controlnet")),
+    )
+    name, folder, config = source.open_network("owner/net", "ControlNetModel")
+    assert (name, folder, config["_class_name"]) == ("owner/net", model("controlnet"), "ControlNetModel")
+    wanted = [path.name for path in folder.iterdir()]
+    assert all(any(fnmatch.fnmatch(file, pattern) for pattern in asked[0]) for file in wanted)
+
+
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
@@ -79,8 +96,8 @@ def test_classes_without_contract(model: Model, tmp_path: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(UnsupportedError, match="unet is a UNet3DConditionModel; the converter writes UNet2DCondition"):
         source.open_model(folder).module("unet")
-    with pytest.raises(UnsupportedError, match="is a UNet2DConditionModel; the converter writes ControlNetModel"):
-        source.open_controlnet(model("sd1") / "unet")
+    with pytest.raises(UnsupportedError, match="is a UNet2DConditionModel; ControlNetModel is needed here"):
+        source.open_network(model("sd1") / "unet", "ControlNetModel")
 
 
 def test_half_precision_variants_are_loaded_in_single_precision(model: Model, tmp_path: Path) -> None:
