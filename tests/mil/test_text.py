@@ -210,6 +210,54 @@ def test_blocks_lists_and_states_come_back(ct: Any, tmp_path: Path, bare: bool) 
     )
 
 
+NESTED = """program(1.0)
+{
+    func main<ios16>(tensor<fp16, [2]> x) {
+        tensor<fp16, []> bound = const()[name = tensor<string, []>("bound"), val = tensor<fp16, []>(0x1p+3)];
+        RESULT = while_loop(loop_vars = (x))BEFORE FIRST {
+            tensor<fp16, []> sum = reduce_sum(x = a, keep_dims = tensor<bool, []>(false));
+            tensor<bool, []> low = less(x = sum, y = bound);
+        } -> (low)COMMA SECOND {
+            tensor<fp16, [2]> twice = add(x = b, y = b);
+        } -> (twice)AFTER;
+    } -> (y);
+}
+"""
+_FORMS = {
+    "RESULT": ["tensor<fp16, [2]> y", "(tensor<fp16, [2]> y)"],
+    "COMMA": [",", ""],
+    "FIRST": ["while_cond(tensor<fp16, [2]> a)", "(tensor<fp16, [2]> a)", "block0(tensor<fp16, [2]> a = x)"],
+}
+
+
+@pytest.mark.parametrize("result", _FORMS["RESULT"])
+@pytest.mark.parametrize("comma", _FORMS["COMMA"])
+@pytest.mark.parametrize("first", _FORMS["FIRST"])
+@pytest.mark.parametrize("before", [True, False])
+def test_nested_blocks_in_every_form_that_is_read(
+    tmp_path: Path, result: str, comma: str, first: str, before: bool
+) -> None:
+    name = '[name = tensor<string, []>("loop")]'
+    source = NESTED
+    for mark, form in {
+        "RESULT": result,
+        "COMMA": comma,
+        "FIRST": first,
+        "SECOND": first.replace(" a", " b").replace("cond", "body").replace("0", "1"),
+        "BEFORE": name if before else "",
+        "AFTER": "" if before else name,
+    }.items():
+        source = source.replace(mark, form)
+    folder = tmp_path / "nested.mlmodelc"
+    folder.mkdir()
+    (folder / "model.mil").write_text(source)
+    model = mil.load(folder)
+    loop = model.program.functions["main"].block_specializations["CoreML6"].operations[-1]
+    assert [value.name for block in loop.blocks for value in block.inputs] == ["a", "b"]
+    assert loop.attributes["name"].immediateValue.tensor.strings.values[0] == "loop"
+    np.testing.assert_array_equal(mil.Session(model).predict({"x": np.array([0.5, 0.5])})["y"], [4, 4])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place", "message"),
     [

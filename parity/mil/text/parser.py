@@ -4,8 +4,11 @@
 arguments, outputs, attributes and nested blocks. Every error has line and column.
 
 Checked against a file that Core ML's compiler wrote (iOS 15 dialect) and against programs of coremltools printed by
-the test suite in both dialects. The form of nested blocks has not been seen in a compiled file: ``{ … } -> (…)`` with
-optional name and inputs is read.
+the test suite in both dialects. The form of nested blocks has not been seen in a compiled file and is *not verified*.
+Read is everything that coremltools' own printing and the rest of the grammar suggest: after the operation, before or
+behind its attributes, ``{ … } -> (…)`` for each block, with or without a name, with or without inputs in parentheses
+(``(TYPE name, …)``, where ``= value`` may say what a name starts as), separated by commas or not; results of an
+operation may stand in parentheses.
 """
 
 from __future__ import annotations
@@ -112,7 +115,10 @@ def _body(source: Source, block: Any, depth: int) -> None:
 
 
 def _operation(source: Source, operation: Any, depth: int) -> None:
-    if source.peek(1).text != "(":  # otherwise an operation without results, such as write_state(…)
+    if source.peek().text == "(":
+        _parameters(source, operation.outputs)
+        source.expect("=")
+    elif source.peek(1).text != "(":  # otherwise an operation without results, such as write_state(…)
         while True:
             _typed_name(source, operation.outputs.add())
             if not source.accept(","):
@@ -132,16 +138,24 @@ def _operation(source: Source, operation: Any, depth: int) -> None:
         source.expect("=")
         _argument(source, operation.inputs[name].arguments)
     _attributes(source, operation.attributes)
-    while not source.accept(";"):
+    while source.peek().text not in (";", "["):
         _block(source, operation.blocks.add(), depth + 1)
         source.accept(",")
+    if operation.blocks:
+        _attributes(source, operation.attributes)
+    source.expect(";")
 
 
 def _block(source: Source, block: Any, depth: int) -> None:
     if source.peek().kind == "name":
         source.take()
-    if source.peek().text == "(":
-        _parameters(source, block.inputs)
+    if source.accept("("):
+        while not source.accept(")"):
+            if block.inputs:
+                source.expect(",")
+            _typed_name(source, block.inputs.add())
+            if source.accept("="):
+                source.name("a value")  # the operation's own arguments say the same
     _body(source, block, depth)
 
 
