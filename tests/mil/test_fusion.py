@@ -160,6 +160,41 @@ def test_prepared_weights_give_the_same_products(convert: Any) -> None:
         np.testing.assert_array_equal(next(iter(small.predict({"x0": x.numpy()}).values())), fused.astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"stride": 2, "bias": False},
+        {"dilation": 2, "padding": (2, 0)},
+        {"groups": 2, "padding": 1},
+        {"padding": "same"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_prepared_convolutions_give_the_same_results(convert: Any, options: dict[str, Any]) -> None:
+    torch.manual_seed(9)
+    module = torch.nn.Sequential(torch.nn.Conv2d(96, 192, 3, **options), torch.nn.SiLU())
+    x = torch.randn(2, 96, 9, 8)
+    path = convert(module, (x,))
+    session = mil.Session(mil.load(path), "float32")
+    for _ in range(2):
+        (fused,) = session.predict({"x0": x.numpy()}).values()
+    assert any(name.startswith("%packed:") for name in next(iter(session._plans.values()))._fixed)
+    single, _ = _run(path, {"x0": x.numpy()}, "float32", fuse=False)
+    assert _psnr(fused.astype(np.float64), single) > 110
+    rounded, _ = _run(path, {"x0": x.numpy()}, "declared", fuse=True)
+    assert _psnr(rounded, _run(path, {"x0": x.numpy()}, "declared", fuse=False)[0]) > 70
+    with torch.no_grad():
+        assert _psnr(fused.astype(np.float64), module(x).numpy().astype(np.float64)) > 55
+
+
+def test_convolutions_with_many_results_are_left_alone(convert: Any) -> None:
+    path = convert(torch.nn.Conv2d(64, 128, 3), (torch.zeros(1, 64, 40, 40),))
+    session = mil.Session(mil.load(path), "float32")
+    session.predict({"x0": np.zeros((1, 64, 40, 40), np.float32)})
+    assert not any(name.startswith("%packed:") for name in next(iter(session._plans.values()))._fixed)
+
+
 class Residual(torch.nn.Module):
     """Values that are read again after an elementwise operation on them, directly and through views."""
 
