@@ -8,6 +8,7 @@ wrong with the files becomes a finding, never an exception: a folder with one br
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -16,14 +17,16 @@ from typing import Any
 from parity import mil
 from parity.contracts import names
 from parity.contracts.converters import Converters
-from parity.contracts.fingerprint import fingerprint, from_text
+from parity.contracts.fingerprint import fingerprint, from_text, weight_problem
 from parity.contracts.identify import identify
 from parity.contracts.inspection import Component, Feature, Finding, Fingerprint
 from parity.errors import FormatError, ParityError
+from parity.mil import dtypes
 
 _DTYPES = {"fp16": "FLOAT16", "fp32": "FLOAT32", "fp64": "DOUBLE", "int32": "INT32", "int8": "INT8"}
 _COMPILED_DTYPES = {"Float16": "FLOAT16", "Float32": "FLOAT32", "Double": "DOUBLE", "Int32": "INT32", "Int8": "INT8"}
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_BLOBS = re.compile(r'tensor<(\w+), \[([\d, ]*)\]>\(BLOBFILE\(path = [^"]*"[^"]*"\)?, offset = [^(]*\((\d+)\)')
 _TEXT_LIMIT = 256 << 20  # bytes of model.mil that are searched; the largest UNets have a few MiB
 
 
@@ -42,7 +45,7 @@ def pointer(path: Path) -> str:
     return f"{path.name} is a git-lfs pointer, not the file{missing}; run `git lfs pull`"
 
 
-def read(path: Path, root: Path, tables: Converters, *, weights: bool = True) -> tuple[Component, tuple[Finding, ...]]:
+def read(path: Path, root: Path, tables: Converters, *, records: bool = True) -> tuple[Component, tuple[Finding, ...]]:
     """Read and identify one model.
 
     Parameters
@@ -52,8 +55,8 @@ def read(path: Path, root: Path, tables: Converters, *, weights: bool = True) ->
     root : pathlib.Path
         Inspected folder, for relative paths.
     tables : Converters
-    weights : bool
-        Whether the weight file is the real one; False skips the check that it is complete.
+    records : bool
+        Whether the weight file holds its records; otherwise only its size is compared with what the program needs.
 
     Returns
     -------
@@ -74,14 +77,13 @@ def read(path: Path, root: Path, tables: Converters, *, weights: bool = True) ->
             return broken(text)
     try:
         if component.form == "mlmodelc":
-            component, problem = _compiled(path, component)
+            component, problem = _compiled(path, component, records=records)
         else:
-            component, problem = _package(path, component)
+            component, problem = _package(path, component, records=records)
     except ParityError as error:
         return broken(_relative(str(error), root))
     except (OSError, ValueError, RecursionError) as error:
         return broken(f"cannot be read: {_relative(str(error), root)}")
-    problem = problem if weights else ""
     if problem:
         findings.append(Finding("error", str(where), f"{_relative(problem, root)} (an unfinished download?)"))
     identity = identify(component, tables)
@@ -118,7 +120,7 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _package(path: Path, component: Component) -> tuple[Component, str]:
+def _package(path: Path, component: Component, *, records: bool) -> tuple[Component, str]:
     model = mil.load(path)
     metadata = model.metadata
     inputs = tuple(_feature(feature) for feature in model.inputs)
@@ -136,11 +138,11 @@ def _package(path: Path, component: Component) -> tuple[Component, str]:
     )
     if model.kind != "mlProgram":
         return component, ""
-    print_, problem = fingerprint(model.program, model.weights, tokens=_tokens(inputs))
+    print_, problem = fingerprint(model.program, model.weights, tokens=_tokens(inputs), records=records)
     return replace(component, fingerprint=print_), problem
 
 
-def _compiled(path: Path, component: Component) -> tuple[Component, str]:
+def _compiled(path: Path, component: Component, *, records: bool) -> tuple[Component, str]:
     metadata, text = path / "metadata.json", path / "model.mil"
     for file in (metadata, text, path / "weights" / "weight.bin"):
         if file.is_symlink() and path.resolve() not in file.resolve().parents:
@@ -149,7 +151,7 @@ def _compiled(path: Path, component: Component) -> tuple[Component, str]:
         raise FormatError(f"{path}: neither model.mil nor metadata.json; an unfinished download, or not an ML Program")
     weights = mil.Weights(path)
     if not metadata.is_file():
-        parsed, problem = _package(path, component)
+        parsed, problem = _package(path, component, records=records)
         note = replace(parsed, hints=(*parsed.hints, "metadata.json is missing: read from model.mil"))
         return note, problem
     component, histogram = _schema(metadata, component)
@@ -161,12 +163,9 @@ def _compiled(path: Path, component: Component) -> tuple[Component, str]:
     else:
         problem = f"{path}: model.mil is missing"
     content = program.decode("utf-8", errors="replace")
-    offsets = [int(offset) for offset in re.findall(r"offset = (?:tensor<uint64, \[\]>|uint64)\((\d+)\)", content)]
-    if offsets and not problem:
-        try:
-            weights.file().record(max(offsets))
-        except ParityError as error:
-            problem = str(error)
+    last = max((_blob(match) for match in _BLOBS.finditer(content)), default=None)
+    if last is not None and not problem:
+        problem = weight_problem({weights.names()[0]: last}, weights, records=records)
     component = replace(component, fingerprint=from_text(content, histogram))
     size = path / "weights" / "weight.bin"
     if component.sizes is not None and size.is_file():
@@ -194,6 +193,13 @@ def _compiled_mask(text: str, tokens: int, weights: mil.Weights, print_: Fingerp
     if minimum is None:
         return replace(print_, mask="none")
     return replace(print_, mask=judge_mask(minimum), mask_minimum=minimum)
+
+
+def _blob(match: re.Match[str]) -> tuple[int, int]:
+    """Offset and bytes of a weight that a compiled model's text refers to."""
+    dtype = dtypes.BY_NAME.get(match[1])
+    elements = math.prod(int(size) for size in match[2].split(",") if size.strip())
+    return int(match[3]), elements * dtype.bits // 8 if dtype else 0
 
 
 def _schema(path: Path, component: Component) -> tuple[Component, dict[str, int]]:

@@ -302,6 +302,13 @@ def _remarks(checked: Checked, found: list[Component], where: str) -> None:
     if len(known) > 1 and not common:
         text = "the components come from different converter releases; this is legal, each is judged by itself"
         checked.findings.append(Finding("note", where, text))
+    encoder = _of(found, "vae_encoder")
+    if checked.family == "sd3" and encoder is not None and encoder.family == "sd3":
+        text = (
+            "the VAE encoder is SDXL's: the converter exports it under SD3 ids as well, though SD3 needs 32 channels "
+            "of moments; no released converter writes such an encoder"
+        )
+        checked.findings.append(Finding("warning", encoder.path, text))
     whole, halves = _of(found, "unet"), _of(found, "unet", chunk=1)
     if whole and halves and whole.fingerprint.compression and not halves.fingerprint.compression:
         text = "the whole UNet is compressed and its chunks are not; Swift prefers the chunks"

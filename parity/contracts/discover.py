@@ -3,7 +3,8 @@
 Walks a folder (links that leave it are reported and not followed), groups models by the folder they lie in (models in
 ``controlnet/`` belong to the folder above), and notes tokenizer files, unfinished downloads and archives. A zip archive
 is looked at through a temporary folder: names that leave it and links are refused, an entry never gives more than its
-stated size, and :data:`LIMIT` bounds the sum; weights are unpacked for text encoders only.
+stated size, and :data:`LIMIT` bounds the sum. Weights are unpacked for text encoders only; of the others a sparse file
+of the same size gets the beginning and, where the archive stores them uncompressed, all records.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from pathlib import Path, PurePosixPath
 from parity.contracts.component import pointer
 from parity.contracts.inspection import Finding
 from parity.errors import FormatError
+from parity.mil import blobs
 
 LIMIT = 4 << 30  # bytes that an archive may unpack to, weights that are not needed left out
 _RATIO = 200  # a zip entry may be at most this many times smaller than its content; text compresses about 30 times
 _DEPTH = 8
+_HEAD = 1 << 16  # bytes of a weight file that are always unpacked
+_LOCAL_NAME, _LOCAL_SIZE = 26, 30  # of a zip entry's local header: where its two variable lengths stand, and its size
 _MODELS = {".mlpackage", ".mlmodelc", ".mlmodel"}
 _UNFINISHED = {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp"}
 # What zipfile lets through for damaged, encrypted or exotic archives
@@ -134,7 +138,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 @contextmanager
-def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding]]]:
+def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding], frozenset[Path]]]:
     """Unpack what inspection needs of a zip archive into a temporary folder that vanishes afterwards.
 
     Yields
@@ -142,6 +146,8 @@ def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding]]]:
     folder : pathlib.Path
     findings : list of Finding
         Entries that were refused.
+    outlined : frozenset of pathlib.Path
+        Weight files of which only beginning and size are real.
 
     Raises
     ------
@@ -153,18 +159,19 @@ def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding]]]:
         folder.mkdir()
         try:
             with zipfile.ZipFile(archive) as file:
-                findings = _extract(file, folder, archive)
+                findings, outlined = _extract(file, folder, archive)
         except FormatError:
             raise
         except _DAMAGED as error:
             raise FormatError(f"{archive}: not a readable zip archive (an unfinished download?): {error}") from None
         except OSError as error:
             raise FormatError(f"{archive}: cannot be unpacked: {error}") from None
-        yield folder, findings
+        yield folder, findings, frozenset(outlined)
 
 
-def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> list[Finding]:
+def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> tuple[list[Finding], list[Path]]:
     findings = []
+    outlined = []
     total = 0
     for entry in file.infolist():
         if entry.is_dir() or PurePosixPath(entry.filename).parts[:1] == ("__MACOSX",):
@@ -180,10 +187,10 @@ def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> list[Finding
             continue
         path = folder.joinpath(*[part for part in parts if part not in ("", ".")])
         weights = path.parent.name == "weights"
-        if weights and "text" not in entry.filename.lower():
+        if weights and "text" not in entry.filename.lower() and entry.file_size > _HEAD:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as target:
-                target.truncate(entry.file_size)  # a hole of the right size stands for weights that nobody reads
+            if not _outline(file, entry, path, archive):
+                outlined.append(path)
             continue
         total += entry.file_size
         if total > LIMIT or entry.file_size > _RATIO * max(entry.compress_size, 4096):
@@ -193,4 +200,33 @@ def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> list[Finding
         path.parent.mkdir(parents=True, exist_ok=True)
         with file.open(entry) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)  # zipfile stops at the stated size
-    return findings
+    return findings, outlined
+
+
+def _outline(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, archive: Path) -> bool:
+    """Write a sparse stand-in for a weight file; tell whether it has all records."""
+    with path.open("wb") as target:
+        target.truncate(entry.file_size)
+        with file.open(entry) as source:
+            target.write(source.read(_HEAD))
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return False
+        with archive.open("rb") as raw:
+            raw.seek(entry.header_offset + _LOCAL_NAME)
+            start = entry.header_offset + _LOCAL_SIZE + sum(struct.unpack("<HH", raw.read(4)))
+            raw.seek(start)
+            (count,) = struct.unpack("<I", raw.read(4))
+            offset = blobs.ALIGNMENT
+            for _ in range(count):
+                raw.seek(start + offset)
+                record = raw.read(blobs.ALIGNMENT)
+                if offset + blobs.ALIGNMENT > entry.file_size or len(record) < blobs.ALIGNMENT:
+                    break
+                target.seek(offset)
+                target.write(record)
+                sentinel, _, size, data, _ = struct.unpack_from("<IIQQQ", record)
+                following = -(-(data + size) // blobs.ALIGNMENT) * blobs.ALIGNMENT
+                if sentinel != blobs.SENTINEL or following <= offset:
+                    break  # damaged: whoever reads this record finds out
+                offset = following
+    return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from parity.mil import dtypes, values
 
 _QUERY_BLOCK = 512
 _OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
+RECORD = 64  # bytes of a weight's record, directly before its data in every file that was seen
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -37,7 +38,7 @@ def operations(program: Any) -> Iterator[Any]:
             yield from _walk(block)
 
 
-def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerprint, str]:
+def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = True) -> tuple[Fingerprint, str]:
     """Read a program.
 
     Parameters
@@ -47,6 +48,8 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
         Where the mask's value is read, and the file that is checked for being complete.
     tokens : int
         Token count of a text encoder, 0 for other components: constants of (…, tokens, tokens) are its causal mask.
+    records : bool
+        Whether the weight file's records can be read; otherwise its size alone is checked.
 
     Returns
     -------
@@ -59,7 +62,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
     scores: list[tuple[int, int]] = []  # (keys, queries) of split attention
     last_axis = False
     masks: list[Any] = []
-    blobs: dict[str, int] = {}
+    blobs: dict[str, tuple[int, int]] = {}  # weight file to the last record's offset and its weight's bytes
     for operation in operations(program):
         kind = operation.type
         if tokens:
@@ -70,8 +73,8 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
             if size:  # most constants are small and lie in the program
                 storage[label] += size
                 blob = value.blobFileValue
-                if blob.offset > blobs.get(blob.fileName, -1):
-                    blobs[blob.fileName] = blob.offset
+                if (blob.offset, size) > blobs.get(blob.fileName, (-1, 0)):
+                    blobs[blob.fileName] = (blob.offset, size)
             continue
         counts[kind] += 1
         if kind.startswith("constexpr_"):
@@ -93,7 +96,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0) -> tuple[Fingerp
         mask=mask,
         mask_minimum=minimum,
     )
-    return result, _weight_problem(blobs, weights)
+    return result, weight_problem(blobs, weights, records=records)
 
 
 def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
@@ -183,10 +186,11 @@ def _constants(operation: Any) -> Iterator[Any]:
                 yield binding.value
 
 
-def _note_blob(value: Any, blobs: dict[str, int]) -> None:
+def _note_blob(value: Any, blobs: dict[str, tuple[int, int]]) -> None:
     if value.WhichOneof("value") == "blobFileValue":
         blob = value.blobFileValue
-        blobs[blob.fileName] = max(blobs.get(blob.fileName, 0), int(blob.offset))
+        found = (int(blob.offset), _stored(value)[1])
+        blobs[blob.fileName] = max(blobs.get(blob.fileName, (-1, 0)), found)
 
 
 def _compressed(operation: Any) -> dict[str, int]:
@@ -251,10 +255,24 @@ def _mask(masks: list[Any], weights: Any) -> tuple[float | None, str]:
     return minimum, "none" if minimum is None else judge_mask(minimum)
 
 
-def _weight_problem(blobs: dict[str, int], weights: Any) -> str:
-    for name, offset in sorted(blobs.items()):
+def weight_problem(blobs: Mapping[str, tuple[int, int]], weights: Any, *, records: bool = True) -> str:
+    """Say what is wrong with weight files, empty if nothing is.
+
+    Parameters
+    ----------
+    blobs : mapping of str to (int, int)
+        Name of a file to the offset of its last record and the bytes of the weight behind it.
+    weights : parity.mil.Weights
+    records : bool
+        False where only the file's beginning and size are real: then the last weight must fit in.
+    """
+    for name, (offset, size) in sorted(blobs.items()):
         try:
-            weights.file(name).record(offset)
+            file = weights.file(name)
+            if records:
+                file.record(offset)
+            elif offset + RECORD + size > file.size:
+                return f"{file.path}: {file.size} bytes, but its last weight ends at byte {offset + RECORD + size}"
         except ParityError as error:
             return str(error)
     return ""

@@ -45,8 +45,8 @@ def inspect(path: Path | str, *, extra: Iterable[Path] = ()) -> Inspection:
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder")
     if path.suffix == ".zip" and path.is_file():
-        with unpacked(path) as (folder, refused):
-            inspection = _folder(folder, tables, archive=True)
+        with unpacked(path) as (folder, refused, outlined):
+            inspection = _folder(folder, tables, outlined)
         findings = (*refused, *inspection.findings)
         return replace(inspection, path=str(path), findings=findings, seconds=time.perf_counter() - start)
     if path.suffix in (".mlpackage", ".mlmodelc", ".mlmodel"):
@@ -65,22 +65,22 @@ def _single(path: Path, extra: tuple[Path, ...]) -> Inspection:
     return Inspection(str(path), True, (bundle,), (), 0.0)
 
 
-def _folder(path: Path, extra: tuple[Path, ...], *, archive: bool = False) -> Inspection:
+def _folder(path: Path, extra: tuple[Path, ...], outlined: frozenset[Path] = frozenset()) -> Inspection:
     groups, findings = discover(path)
-    bundles = [_bundle(group, path, extra, archive=archive) for group in groups]
+    bundles = [_bundle(group, path, extra, outlined=outlined) for group in groups]
     if not bundles:
         findings.append(Finding("error", ".", "no Core ML models here (.mlpackage or .mlmodelc)"))
     return Inspection(str(path), False, tuple(bundles), tuple(findings), 0.0)
 
 
 def _bundle(
-    group: Group, root: Path, extra: tuple[Path, ...], *, single: bool = False, archive: bool = False
+    group: Group, root: Path, extra: tuple[Path, ...], *, single: bool = False, outlined: frozenset[Path] = frozenset()
 ) -> Bundle:
     found: list[Component] = []
     findings: list[Finding] = []
     for path in group.models:
-        real = not archive or "text" in path.name.lower()
-        component, problems = components.read(path, root, converters(extra), weights=real)
+        records = not any(path in weights.parents for weights in outlined)
+        component, problems = components.read(path, root, converters(extra), records=records)
         found.append(component)
         findings += problems
     where = group.folder.relative_to(root).as_posix()
