@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity.contracts.converters import ComponentContract, Converters, ConverterWindow, FeatureRule
 from parity.contracts.inspection import Component, Evidence, Feature
@@ -57,6 +57,9 @@ def identify(component: Component, tables: Converters) -> Identity:
     if chunk is not None:
         return _chunk_identity(component, chunk, tables)
     matches = _matches(component, tables)
+    renamed = None if matches else _renamed(component)
+    if renamed is not None:
+        matches = _matches(renamed, tables)
     if not matches:
         return Identity("foreign", 0, "", "", {}, (), (), ())
     kind = _prefer(component, [contract.component for _, contract, _ in matches])
@@ -66,6 +69,8 @@ def identify(component: Component, tables: Converters) -> Identity:
     matches = [match for match in matches if match[1].family == family]
     narrowing = _Narrowing([window for window, _, _ in matches], "names, shapes and dtypes of the features")
     _narrow(narrowing, component, kind, sizes, family)
+    if renamed is not None:
+        narrowing.keep(f"its features, but an input called {component.inputs[0].name}", lambda window: False)
     return Identity(
         kind,
         0,
@@ -76,6 +81,14 @@ def identify(component: Component, tables: Converters) -> Identity:
         tuple(narrowing.evidence),
         _hints(component),
     )
+
+
+def _renamed(component: Component) -> Component | None:
+    """Return a VAE encoder of one input under its other name: repairs make pairs of name and dtype that are new."""
+    if form(component) not in ("z", "x"):
+        return None
+    (feature,) = component.inputs
+    return replace(component, inputs=(replace(feature, name="x" if feature.name == "z" else "z"),))
 
 
 def form(component: Component) -> str:
