@@ -30,7 +30,7 @@ class Reason:
     ----------
     rule : str
         Id of the rule; ``family`` when the release does not know the family, empty when it has no such task.
-    verdict, failure, basis, evidence, remedy, repair : str
+    verdict, failure, basis, evidence, remedy, repair, general
         See :class:`parity.contracts.consumers.Rule`.
     """
 
@@ -41,6 +41,7 @@ class Reason:
     evidence: str
     remedy: str
     repair: str = ""
+    general: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def _apply(rule: Rule, facts: Mapping[str, str]) -> Reason | None:
             return None
         text = f"cannot be told, {' and '.join(unread)} could not be read; it would be: {rule.failure}"
         return Reason(rule.id, "unknown", text, rule.basis, rule.evidence, rule.remedy)
-    return Reason(rule.id, rule.verdict, rule.failure, rule.basis, rule.evidence, rule.remedy, rule.repair)
+    texts = (rule.failure, rule.basis, rule.evidence, rule.remedy, rule.repair)
+    return Reason(rule.id, rule.verdict, *texts, general=rule.general)
 
 
 def _matches(value: str, allowed: tuple[str, ...]) -> bool:

@@ -85,6 +85,8 @@ class Rule:
         What the user sees, what to do, who saw it, and which repair of :mod:`parity.contracts.repair` helps.
     basis : str
         ``reported``, ``read`` or ``run``.
+    general : bool
+        A remark on whole apps, which tables state once and not in each cell.
     """
 
     id: str
@@ -97,6 +99,7 @@ class Rule:
     evidence: str
     remedy: str
     repair: str
+    general: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,7 @@ def _rule(entry: Table, table: Consumers) -> Rule:
         evidence=entry.text("evidence", default=""),
         remedy=entry.text("remedy", default=""),
         repair=entry.text("repair", default=""),
+        general=entry.flag("general", default=False),
     )
 
 

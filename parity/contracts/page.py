@@ -11,6 +11,7 @@ from parity.contracts.summary import (
     MARKS,
     headline,
     megabytes,
+    ordered,
     overview,
     precision,
     sizes,
@@ -47,7 +48,7 @@ def render(inspection: Inspection, matrices: list[Matrix], requirements: list[Re
                 "windows": windows(component.windows, tables),
                 "evidence": [(item.text, windows(item.windows, tables)) for item in component.evidence],
             }
-            for component in bundle.components
+            for component in ordered(bundle.components)
         ]
         bundles.append({"bundle": bundle, "headline": headline(bundle, tables), "rows": rows, "overview": arranged})
     return environment.get_template("inspection.html.j2").render(

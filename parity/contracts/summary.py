@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from parity.contracts.capability import Matrix, Reason, shown
 from parity.contracts.consumers import Consumer, Task
@@ -11,6 +12,20 @@ from parity.contracts.inspection import Bundle, Component
 
 MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
 LEGEND = "✓ works   ~ with a flaw or only on some systems   ✗ fails   ? cannot be told   · no such task in the release"
+_ORDER = (
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_t5",
+    "multilingual_projection",
+    "vae_encoder",
+    "unet",
+    "refiner",
+    "mmdit",
+    "control-unet",
+    "controlnet",
+    "vae_decoder",
+    "safety_checker",
+)
 APPS = {
     "swift": "Swift package",
     "python": "Python pipeline",
@@ -29,7 +44,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Note:
-    """A numbered reason, and the cells that it stands for as ``img2img: Swift package 0.4.0, 1.0.0``."""
+    """A numbered reason, and the cells that it stands for as ``img2img on Swift package 0.4.0 to 1.0.0``.
+
+    Remarks on whole apps have the number 0 and come last.
+    """
 
     number: int
     reason: Reason
@@ -59,6 +77,7 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
     A task that a release does not have gets no number: its column head says enough.
     """
     numbers: dict[Reason, int] = {}
+    remarks: dict[Reason, int] = {}
     places: dict[Reason, dict[str, list[Consumer]]] = {}
     blocks = []
     tasks = shown(matrix, bundle)
@@ -70,16 +89,20 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
             for consumer in columns:
                 cell = matrix.cell(task.id, consumer.id)
                 number = 0
-                for position, reason in enumerate(r for r in cell.reasons if r.rule):
-                    known = numbers.setdefault(reason, len(numbers) + 1)
+                for reason in (r for r in cell.reasons if r.rule):
                     places.setdefault(reason, {}).setdefault(task.id, []).append(consumer)
-                    number = known if position == 0 else number
+                    if reason.general:
+                        remarks[reason] = 0
+                    else:
+                        number = number or numbers.setdefault(reason, len(numbers) + 1)
+                        numbers.setdefault(reason, len(numbers) + 1)
                 cells.append((consumer, "absent" if _no_task(cell.reasons, consumer, task) else cell.verdict, number))
             if any(verdict != "absent" for _, verdict, _ in cells):
                 rows.append(Row(task, tuple(cells)))
         if rows:
             blocks.append(Block(app, columns, tuple(rows)))
-    notes = [Note(number, reason, _places(places[reason], matrix.consumers)) for reason, number in numbers.items()]
+    ordered = {**numbers, **remarks}
+    notes = [Note(number, reason, _places(places[reason], matrix.consumers)) for reason, number in ordered.items()]
     return Overview(tuple(blocks), tuple(notes))
 
 
@@ -105,10 +128,15 @@ def headline(bundle: Bundle, tables: Converters) -> str:
 
 
 def windows(ids: tuple[str, ...], tables: Converters) -> str:
-    """Name windows for people: tags where there are, runs shortened, e.g. ``0.4.0 to C6b``."""
+    """Name windows for people: tags where there are, else the days of main, e.g. ``0.4.0 to 2023-09-25``."""
     if not ids:
         return "no known release"
-    names = {window.id: (window.releases[0] if window.releases else window.id) for window in tables.windows}
+    following = [*tables.windows[1:], None]
+    firsts = {w.id: w.releases[0] if w.releases else str(w.since) for w in tables.windows}
+    lasts = {
+        w.id: w.releases[-1] if w.releases or after is None else str(after.since - timedelta(days=1))
+        for w, after in zip(tables.windows, following, strict=True)
+    }
     order = [window.id for window in tables.windows]
     positions = sorted(order.index(name) for name in ids)
     if len(positions) == len(order):
@@ -121,8 +149,8 @@ def windows(ids: tuple[str, ...], tables: Converters) -> str:
             runs.append([position])
     texts = []
     for run in runs:
-        first, last = names[order[run[0]]], names[order[run[-1]]]
-        texts.append(first if len(run) == 1 else f"{first} to {last}")
+        first, last = firsts[order[run[0]]], lasts[order[run[-1]]]
+        texts.append(first if first == last or order[run[0]] == order[run[-1]] else f"{first} to {last}")
     return ", ".join(texts)
 
 
@@ -150,9 +178,17 @@ def sizes(component: Component) -> str:
     return ", ".join(parts)
 
 
+def ordered(components: tuple[Component, ...]) -> list[Component]:
+    """Put components in the order in which a picture passes them, the rest behind."""
+    position = {kind: index for index, kind in enumerate(_ORDER)}
+    return sorted(components, key=lambda c: (position.get(c.kind, len(_ORDER)), c.chunk, c.path))
+
+
 def title(component: Component) -> str:
     """Name a component for a table: kind, chunk and form."""
     name = component.kind if component.kind != "broken" else f"{component.named or 'model'} (broken)"
+    if component.kind == "controlnet" and component.version:
+        name += f" {component.version.rpartition('/')[2]}"
     if component.chunk:
         name += f" chunk {component.chunk}"
     return f"{name} ({component.contract})" if component.contract else name

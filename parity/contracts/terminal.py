@@ -13,6 +13,7 @@ from parity.contracts.summary import (
     MARKS,
     headline,
     megabytes,
+    ordered,
     overview,
     precision,
     sizes,
@@ -93,7 +94,7 @@ def _components(bundle: Bundle, tables: Converters, console: Console, *, evidenc
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("component", "weights", "size", "attention", "sizes", "written by"):
         table.add_column(column, justify="right" if column == "size" else "left")
-    for component in bundle.components:
+    for component in ordered(bundle.components):
         attention = component.fingerprint.attention
         denoiser = component.kind in ("unet", "control-unet", "refiner", "controlnet", "mmdit")
         table.add_row(
@@ -106,7 +107,7 @@ def _components(bundle: Bundle, tables: Converters, console: Console, *, evidenc
         )
     console.print(table)
     if evidence:
-        for component in bundle.components:
+        for component in ordered(bundle.components):
             for item in component.evidence:
                 left = windows(item.windows, tables)
                 console.print(Text(f"  {title(component)}: {item.text} → {left}", style="dim"))
@@ -148,8 +149,9 @@ def _matrix(bundle: Bundle, matrix: Matrix, console: Console) -> None:
     for note in arranged.notes:
         reason = note.reason
         source = f"{reason.basis}: {reason.evidence}" if reason.evidence else f"{reason.basis} in the source"
-        body = Text.assemble(reason.failure, (f"  [{source}]", "dim"), "\n", (note.where, "dim"))
+        body = Text(reason.failure)
         if reason.remedy:
             body.append(f"\n→ {reason.remedy}", "cyan")
-        notes.add_row(Text(str(note.number), style=_STYLES[reason.verdict]), body)
+        body.append(f"\n{note.where} · {source}", "dim")
+        notes.add_row(Text(str(note.number or "i"), style=_STYLES[reason.verdict] if note.number else "dim"), body)
     console.print(notes)
