@@ -15,6 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from parity.convert.networks import Network
 from parity.convert.plan import Feature
 from parity.convert.scratch import Scratch
 from parity.convert.workarounds import Report
+from parity.mil.allocator import returning_memory
 
 _NUMPY: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "INT32": np.int32}
 _MODEL: Final = Path("Data/com.apple.CoreML/model.mlmodel")
@@ -82,7 +84,8 @@ def lower(
     ct = workarounds.coremltools()
     if report is not None:
         report("trace", 0, 1)
-    with workarounds.tracing(), torch.no_grad():
+    frugal = returning_memory() if scratch is not None else nullcontext()
+    with workarounds.tracing(), torch.no_grad(), frugal:
         tensors = tuple(torch.from_numpy(example) for example in examples)
         traced = torch.jit.trace(network.module, tensors, check_trace=False)
     precision = ct.precision.FLOAT16 if compute == "FLOAT16" else ct.precision.FLOAT32

@@ -7,7 +7,8 @@ memory: the system can take their pages back at any time, and between stages the
 
 Steps: the module is made without memory and its parameters are read, one at a time, from safetensors into the file
 (:func:`parity.convert.source.load_module`); coremltools takes them as they are; what it casts to float16 goes into the
-same file (:func:`parity.convert.workarounds.converting`); the weights are written from there, one at a time.
+same file (:func:`parity.convert.workarounds.converting`); the weights are written from there, one at a time. While
+the network is traced freed buffers go back to the system at once (:func:`parity.mil.allocator.returning_memory`).
 
 The file has no name, so nothing is left of it whatever ends the process. Proved by tests: packages of small networks
 are identical with and without. Not proved: which share of the mapped pages a system keeps; it is free to keep all.

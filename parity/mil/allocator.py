@@ -4,6 +4,8 @@ The C library's allocator returns every big buffer to the system when it is free
 one. Activations of a network are big and short-lived, so page faults cost more than elementwise arithmetic (6 times as
 much where this was measured). While a session runs, glibc is asked to keep freed memory; afterwards its defaults are
 restored and the free memory at the top of the heap is returned. Elsewhere than on glibc nothing happens.
+
+Where many small objects outlive the big ones between them the opposite is wanted, see :func:`returning_memory`.
 """
 
 from __future__ import annotations
@@ -53,3 +55,20 @@ def keeping_memory() -> Iterator[None]:
                 library.mallopt(_MMAP_MAX, 65536)
                 library.mallopt(_TRIM_THRESHOLD, 128 << 10)
                 library.mallopt(_MMAP_THRESHOLD, 128 << 10)
+
+
+@contextmanager
+def returning_memory() -> Iterator[None]:
+    """Give every buffer from 128 KiB on back to the system when it is freed, inside the ``with`` block.
+
+    By itself glibc raises that size up to 32 MiB as a program goes on. Buffers below it lie in one heap, where small
+    objects that stay keep the space between them: tracing SDXL's UNet makes holes of 14 GiB.
+    """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_MMAP_THRESHOLD, 128 << 10)  # the default, but once set it no longer grows
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.malloc_trim(0)
