@@ -232,6 +232,9 @@ class Converters:
                     yield window, contract
 
 
+_Made = dict[tuple[str, str, tuple[str, ...]], tuple[FeatureRule, ...]]
+
+
 @lru_cache(maxsize=8)
 def converters(extra: tuple[Path, ...] = ()) -> Converters:
     """Read the built-in table, then tables that a user adds.
@@ -255,7 +258,8 @@ def converters(extra: tuple[Path, ...] = ()) -> Converters:
             raw.insert(ids.index(after) + 1 if after else len(raw), entry)
     ids = [entry.text("id") for entry in raw]
     entries = [entry for table in tables for entry in table.items("component")]
-    windows = tuple(_window(entry, order, entries, ids) for order, entry in enumerate(raw))
+    made: _Made = {}
+    windows = tuple(_window(entry, order, entries, ids, made) for order, entry in enumerate(raw))
     metadata = tables[0].table("metadata")
     licenses = metadata.table("license")
     return Converters(
@@ -292,7 +296,7 @@ def _writers(name: str, family: str) -> str:
     return f"known components are {', '.join(components)}"
 
 
-def _window(entry: Table, order: int, components: list[Table], ids: list[str]) -> ConverterWindow:
+def _window(entry: Table, order: int, components: list[Table], ids: list[str], made: _Made) -> ConverterWindow:
     window = ConverterWindow(
         id=entry.text("id"),
         releases=entry.texts("releases", default=()),
@@ -324,7 +328,7 @@ def _window(entry: Table, order: int, components: list[Table], ids: list[str]) -
             key = (component.text("name"), family, component.text("variant", default=""))
             if origin.get(key) == component.path:
                 raise component.error("from", f"two contracts of {key[0]} for {family} in window {window.id}")
-            found[key], origin[key] = _contract(component, window, family), component.path
+            found[key], origin[key] = _contract(component, window, family, made), component.path
     return ConverterWindow(**{**_fields(window), "components": tuple(found.values())})
 
 
@@ -339,15 +343,15 @@ def _position(component: Table, key: str, ids: list[str], *, default: int) -> in
     return ids.index(name) if name else default
 
 
-def _contract(entry: Table, window: ConverterWindow, family: str) -> ComponentContract:
+def _contract(entry: Table, window: ConverterWindow, family: str, made: _Made) -> ComponentContract:
     name = entry.text("name")
     specification = entry.number("specification", default=0)
     contract = ComponentContract(
         component=name,
         family=family,
         variant=entry.text("variant", default=""),
-        inputs=tuple(_rule(rule, ()) for rule in entry.items("inputs")),
-        outputs=tuple(_rule(rule, window.output_dtypes) for rule in entry.items("outputs")),
+        inputs=_rules(entry, "inputs", (), made),
+        outputs=_rules(entry, "outputs", window.output_dtypes, made),
         file_stem=entry.text("stem", default=f"Stable_Diffusion_version_{{model_id}}_{name}"),
         resource=entry.text("resource", default=""),
         compute=entry.text("compute", default="FLOAT16"),
@@ -361,6 +365,14 @@ def _contract(entry: Table, window: ConverterWindow, family: str) -> ComponentCo
     if not contract.inputs or not contract.outputs:
         raise FormatError(f"{entry.where}: a component needs inputs and outputs")
     return contract
+
+
+def _rules(entry: Table, side: str, default: tuple[str, ...], made: _Made) -> tuple[FeatureRule, ...]:
+    """Read the features of one side once; windows that state the same dtypes share them."""
+    key = (entry.where, side, default)
+    if key not in made:
+        made[key] = tuple(_rule(rule, default) for rule in entry.items(side))
+    return made[key]
 
 
 def _rule(entry: Table, default: tuple[str, ...]) -> FeatureRule:

@@ -27,15 +27,20 @@ _QUERY_BLOCK = 512
 _OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
 RECORD = 64  # bytes of a weight's record, directly before its data in every file that was seen
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+_FORMS = {code: (_STORED.get(dtype.name, dtype.name), dtype.bits) for code, dtype in dtypes.BY_CODE.items()}
 
 
 def operations(program: Any) -> Iterator[Any]:
-    """Iterate over all operations of a program's functions, nested blocks included, in order."""
+    """Iterate over all operations of a program's functions; those of nested blocks follow behind."""
     for name in sorted(program.functions):
         function = program.functions[name]
         block = function.block_specializations.get(function.opset)
-        if block is not None:
-            yield from _walk(block)
+        blocks = [] if block is None else [block]
+        while blocks:
+            for operation in blocks.pop().operations:
+                yield operation
+                if operation.blocks:
+                    blocks.extend(operation.blocks)
 
 
 def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = True) -> tuple[Fingerprint, str]:
@@ -82,9 +87,9 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
             for value in _constants(operation):
                 _note_blob(value, blobs)
         elif kind == "einsum":  # scores (batch, keys, head, queries), or their product with the values: few "keys"
-            shape = _shape(operation.outputs[0].type)
-            if len(shape) == 4:
-                scores.append((shape[1], shape[3]))
+            axes = operation.outputs[0].type.tensorType.dimensions
+            if len(axes) == 4:
+                scores.append((axes[1].constant.size, axes[3].constant.size))
         elif kind == "softmax":
             last_axis = True
     storage = _without_inputs_of_compressed(storage)
@@ -152,30 +157,19 @@ def judge_mask(minimum: float) -> str:
     return "unpatched" if minimum <= _OVERFLOW or not math.isfinite(minimum) else "patched"
 
 
-def _walk(block: Any) -> Iterator[Any]:
-    for operation in block.operations:
-        yield operation
-        if operation.blocks:
-            for nested in operation.blocks:
-                yield from _walk(nested)
-
-
 def _shape(message: Any) -> tuple[int, ...]:
     return tuple([d.constant.size for d in message.tensorType.dimensions])
 
 
 def _stored(value: Any) -> tuple[str, int]:
     """Form and bytes of a constant that counts as a weight (lies in the weight file)."""
-    if value.WhichOneof("value") != "blobFileValue":
+    if not value.HasField("blobFileValue"):
         return "", 0
     tensor = value.type.tensorType
-    dtype = dtypes.BY_CODE.get(tensor.dataType)
-    if dtype is None:
-        return "", 0
-    bits = dtype.bits
+    label, bits = _FORMS.get(tensor.dataType, ("", 0))
     for dimension in tensor.dimensions:
         bits *= dimension.constant.size
-    return _STORED.get(dtype.name, dtype.name), bits // 8
+    return label, bits // 8
 
 
 def _constants(operation: Any) -> Iterator[Any]:

@@ -122,11 +122,14 @@ def _matches(
     component: Component, tables: Converters
 ) -> list[tuple[ConverterWindow, ComponentContract, dict[str, int]]]:
     found = []
+    fits: dict[tuple[int, int], dict[str, int] | None] = {}  # windows share the rules of what did not change
     for window in tables.windows:
         for contract in window.components:
-            sizes = _fit(contract.inputs, component.inputs, {})
-            if sizes is not None:
-                sizes = _fit(contract.outputs, component.outputs, sizes)
+            key = (id(contract.inputs), id(contract.outputs))
+            if key not in fits:
+                sizes = _fit(contract.inputs, component.inputs, {})
+                fits[key] = None if sizes is None else _fit(contract.outputs, component.outputs, sizes)
+            sizes = fits[key]
             if sizes is not None and sizes.get("B", contract.batches[0]) in contract.batches:
                 found.append((window, contract, sizes))
     return found

@@ -129,8 +129,10 @@ def _matrix(bundle: Bundle, matrix: Matrix, console: Console) -> None:
 
     arranged = overview(matrix, bundle)
     for block in arranged.blocks:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column(APPS.get(block.app, block.app), min_width=26, style="")
+        narrow = console.width < 100
+        padding = (0, 1, 0, 0) if narrow else (0, 1)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
+        table.add_column(APPS.get(block.app, block.app), min_width=16 if narrow else 26)
         for consumer in block.consumers:
             table.add_column(consumer.label, justify="left", min_width=5)
         for row in block.rows:

@@ -138,3 +138,18 @@ def test_a_folder_of_broken_models_is_refused_by_repair(tmp_path: Path, capsys: 
     assert cli.main(["repair", str(tmp_path / "m"), "-o", str(tmp_path / "out")]) == 1
     assert "cannot be repaired" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_all_columns_fit_into_80(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    packages.folder_of(folder, "control-unet", "controlnet", window="0.4.0")
+    cli.main(["inspect", str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("Swift package "))
+    assert head.split()[2:] == ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "2023-08", "1.1", "main"]
+    row = next(line for line in lines if line.startswith("image to image"))
+    assert len(row) <= 80
+    assert row.count("✗") == 5
+    assert row.count("✓") == 1
