@@ -69,6 +69,7 @@ def check(
     facts["tokenizer"] = "present" if tokenizer else ("assumed" if single else "absent")
     forms = {c.form for c in found}
     facts["layout"] = "packages" if forms == {"mlpackage"} else "compiled" if forms == {"mlmodelc"} else "mixed"
+    facts["specification"] = str(max((c.specification for c in found), default=0))
     absent = "assumed" if single else "absent"
     for part in _PARTS:
         facts[part] = _state(part, found, absent, checked, where)

@@ -219,7 +219,7 @@ def _narrow(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[
     forms = component.fingerprint.compression
     if any("palette" in name for name in forms):
         narrowing.keep("palettized weights", lambda window: any("palette" in c for c in window.compression))
-    elif "8-bit linear" in forms:
+    elif "8-bit linear" in forms and not quantized_activations:  # activation quantization makes weights linear, too
         narrowing.keep("weights of 8-bit linear form", lambda window: "affine8" in window.compression)
     if component.fingerprint.attention == "SPLIT_EINSUM_V2":
         narrowing.keep("attention SPLIT_EINSUM_V2", lambda window: "SPLIT_EINSUM_V2" in window.attention)

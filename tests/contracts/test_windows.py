@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parity.contracts import converters
@@ -155,6 +156,59 @@ def test_real_halves_tell_who_cut_them(
     if compression:
         assert all("6-bit palette" in c.fingerprint.compression for c in bundle.components)
     assert halves.first.is_dir()
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
+def test_a_unet_with_quantized_activations(tmp_path: Path) -> None:
+    """Made by coremltools' own quantizer for torch, as the released script does, on a small net with a UNet's features."""
+    (bundle,) = inspect(quantized_unet(tmp_path / "Stable_Diffusion_version_x_unet.mlpackage")).bundles
+    (found,) = bundle.components
+    assert (found.kind, found.specification) == ("unet", 8)
+    assert found.fingerprint.operators["quantize"] > 0
+    assert list(found.windows) == ["C8e", "C8f"]
+    assert any(evidence.text == "activations are quantized" for evidence in found.evidence)
+    reasons = capabilities(bundle).cell("txt2img", "S8").reasons
+    assert any("macOS 14" in reason.failure for reason in reasons)
+
+
+def quantized_unet(path: Path) -> Path:
+    import torch
+
+    from parity import quiet
+
+    ct = quiet.coremltools()
+    from coremltools.optimize.torch import quantization
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 3, padding=1)
+            self.text, self.act = torch.nn.Conv2d(32, 8, 1), torch.nn.ReLU()
+
+        def forward(self, sample, timestep, encoder_hidden_states):  # type: ignore[no-untyped-def]
+            context = self.text(encoder_hidden_states).mean(dim=(2, 3), keepdim=True)
+            return self.last(self.act(self.first(sample) + context + timestep[:, None, None, None] * 0.001))
+
+    torch.manual_seed(93)
+    inputs = {"sample": (2, 4, 16, 16), "timestep": (2,), "encoder_hidden_states": (2, 32, 1, 77)}
+    examples = tuple(torch.randn(shape) for shape in inputs.values())
+    options = quantization.ModuleLinearQuantizerConfig(quantization_scheme="symmetric", milestones=[0, 1000, 1000, 0])
+    quantizer = quantization.LinearQuantizer(Network().eval(), quantization.LinearQuantizerConfig(options))
+    prepared = quantizer.prepare(example_inputs=examples)
+    quantizer.step()
+    prepared(*examples)
+    traced = torch.jit.trace(quantizer.finalize().eval(), examples)
+    model = ct.convert(
+        traced,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target.macOS14,
+        compute_units=ct.ComputeUnit.CPU_ONLY,
+        inputs=[ct.TensorType(name, shape, dtype=np.float16) for name, shape in inputs.items()],
+        outputs=[ct.TensorType("noise_pred", dtype=np.float32)],
+        skip_model_load=True,
+    )
+    model.save(str(path))
+    return path
 
 
 def test_an_inpainting_unet_is_named(tmp_path: Path) -> None:
