@@ -160,7 +160,7 @@ def test_real_halves_tell_who_cut_them(
 
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
 def test_a_unet_with_quantized_activations(tmp_path: Path) -> None:
-    """Made by coremltools' own quantizer for torch, as the released script does, on a small net with a UNet's features."""
+    """Made by coremltools' quantizer for torch, as the released script does: a small net with a UNet's features."""
     (bundle,) = inspect(quantized_unet(tmp_path / "Stable_Diffusion_version_x_unet.mlpackage")).bundles
     (found,) = bundle.components
     assert (found.kind, found.specification) == ("unet", 8)
