@@ -222,6 +222,45 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
         assert text in play(models, consumer).failure
 
 
+def test_components_of_other_sizes_fail_as_the_tables_say(
+    written: Written, converted: Converted, play: Callable[..., Execution]
+) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    larger = {name: converted("0.4.0", name, height=192, width=192) for name in ("vae_decoder", "vae_encoder")}
+    large_image = np.random.RandomState(3).uniform(-1, 1, (1, 3, 192, 192)).astype(np.float32)
+    for other, options, rule in (
+        ({"vae_decoder": larger["vae_decoder"]}, {}, "at decoding"),
+        ({"vae_encoder": larger["vae_encoder"]}, {"image": large_image}, "the encoder's latents have another size"),
+    ):
+        failure = play(models | other, "S7", **options).failure
+        assert rule in failure
+    assert "sampleInputShapeNotCorrect" in play(models, "S7", image=large_image).failure, "images are not resized"
+
+
+@pytest.mark.slow
+def test_controlnets_of_float16_outputs_crash_until_repaired(
+    written: Written, play: Callable[..., Execution], checkpoint: Path, tmp_path: Path
+) -> None:
+    from parity import convert
+    from parity.contracts import repair
+
+    nets = releases.controlnets(checkpoint)[:1]
+    original = Original(checkpoint, nets)
+    models = written("0.4.0", "sd", "text_encoder", "control-unet", "vae_decoder")
+    image = np.random.RandomState(3).uniform(0, 1, (1, 3, 128, 128)).astype(np.float32)
+    made = convert.cached(
+        checkpoint, contract="0.4.0", components=["controlnet"], controlnets=nets, outputs="FLOAT16", identifier="a/b"
+    )
+    ((name, path),) = made.items()
+    for consumer in ("S4", "S8"):
+        failure = play(models | made, consumer, original=original, controls=[image]).failure
+        assert failure == "crash: the residuals are read as Float32 without conversion"
+    (result,) = repair.apply(repair.plan(inspect(path)), tmp_path)
+    assert all(proof.exact for proof in result.proofs)
+    mended = play(models | {name: Path(result.target)}, "S4", original=original, controls=[image])
+    assert mended.psnr >= LOWEST_PSNR, mended.failure
+
+
 def test_the_safety_check_agrees_with_pytorch(written: Written, checkpoint: Path) -> None:
     folder = releases.safety(checkpoint)
     shades = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None, None] * np.ones((1, 128, 128, 3), np.float32)

@@ -27,7 +27,6 @@ _MISFITS = {
     ("control-unet", "sample"): ("controlnet-size",),
     ("vae_decoder", "z"): ("sizes",),
     ("safety_checker", "images"): ("safety-size-swift", "safety-size-python"),
-    ("vae_encoder", "z"): ("encoder-size",),
 }
 _MISSING = {
     "text_encoder": ("no-text-encoder", "no-text-encoder-xl"),
@@ -127,6 +126,8 @@ class CoreMLNetworks:
             raise ConsumerFailureError("nil input z", rule=rule)
         if len(names) > 1:
             raise ConsumerFailureError("more than one input", rule="legacy-encoder-new-swift")
+        if tuple(image.shape) != self._shape("vae_encoder", names[0]):
+            raise ConsumerFailureError("Encoder.Error.sampleInputShapeNotCorrect is thrown: images are not resized")
         return self._read("vae_encoder", self._run("vae_encoder", {names[0]: image}))
 
     def noised(

@@ -134,9 +134,18 @@ def noise_level(settings: Settings, timesteps: list[int]) -> float:
 
 
 def starting_latents(settings: Settings, moments: np.ndarray, draws: Draws, level: float) -> np.ndarray:
-    """Sample, scale and noise the starting image's latent from its moments; shape (1, L, h, w)."""
+    """Sample, scale and noise the starting image's latent from its moments; shape (1, L, h, w).
+
+    Raises
+    ------
+    ConsumerFailureError
+        The encoder's latents have another shape than the UNet's.
+    """
     assert draws.latent is not None
     mean, logvar = np.split(moments.astype(np.float32), 2, axis=1)
+    if mean.shape != draws.noise.shape:
+        text = f"the encoder's latents are {mean.shape}, the UNet's {draws.noise.shape}"
+        raise ConsumerFailureError(text, rule="encoder-size")
     std = np.exp(np.clip(logvar, -30, 20) / 2)
     latent = (mean + std * draws.latent).astype(np.float32) * np.float32(settings.factor)
     return (np.sqrt(level) * latent + np.sqrt(1 - level) * draws.noise).astype(np.float32)
