@@ -143,7 +143,7 @@ def _distinct(found: list[tuple[Pairing, Case]]) -> list[tuple[Pairing, Case]]:
     groups: dict[Any, list[tuple[Pairing, Case]]] = {}
     for pairing, case in found:
         rules = conventions(consumers().consumer(pairing.consumer))
-        if pairing.release.family == "xl" and rules.xl_spacing == "karras":
+        if pairing.release.family == "xl" and rules.xl_spacing == "karras" and case.request.scheduler != "pndm":
             continue  # not played: unknown
         decisive = tuple(getattr(rules, name) for name in ("pipeline", "images", *_DECISIVE[pairing.task]))
         extra = (rules.time_ids, rules.xl_spacing) if pairing.release.family == "xl" else ()
@@ -246,7 +246,8 @@ class Player:
         rules = conventions(consumer)
         digests = tuple(sorted((name, _program(path)) for name, path in models.items()))
         key = (digests, consumer.app, rules, pairing.task, request)
-        if key not in self._played:
+        known = self._played.get(key)
+        if known is None or (known.failure and known.consumer != consumer.id):  # each has its own message
             self._played[key] = execute(
                 models,
                 pairing.consumer,
