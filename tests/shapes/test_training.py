@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fixtures.shapes import __main__ as program
-from fixtures.shapes import loop, sheet, stages, state
+from fixtures.shapes import half, loop, sheet, stages, state
 from parity.errors import FormatError, MissingError
 from parity.recipes import trained
 
@@ -69,6 +69,24 @@ def test_normalising_changes_the_latents_and_nothing_else() -> None:
     torch.testing.assert_close(scaled.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
     torch.testing.assert_close(scaled.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-3, atol=0)
     torch.testing.assert_close(scaled, stages.normalised(means), rtol=0, atol=2e-4)
+
+
+def test_taming_bounds_the_streams_and_changes_no_output() -> None:
+    torch.manual_seed(0)
+    model = stages.recipe().component("vae")
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        model.encoder.down_blocks[1].downsamplers[0].conv.weight.mul_(3000)  # as training can do
+        model.decoder.conv_in.weight.mul_(3000)
+        latents = model.encode(images).latent_dist.mean
+        picture = model.decode(latents).sample
+        factors = half.tame(model, images)
+        again = model.encode(images).latent_dist.mean
+        torch.testing.assert_close(again, latents, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.decode(latents).sample, picture, rtol=1e-4, atol=1e-4)
+    assert factors["encoder"][0] == 1 > factors["encoder"][2]
+    assert factors["decoder"][0] < 1
+    assert half.largest([model.encoder.conv_norm_out], lambda: model.encode(images)) <= half.LARGEST
 
 
 def test_one_command_makes_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
