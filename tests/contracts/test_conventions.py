@@ -192,6 +192,9 @@ def test_conventions_of_ones_own(tmp_path: Path) -> None:
     table.write_text(text + 'images = "seed"\nschedulers = ["dpm++"]\n')
     mine = conventions(consumers((table,)).consumer("mine"))
     assert (mine.images, mine.schedulers, mine.encoder) == ("seed", ("dpm++",), "any")
+    ids = np.zeros((1, 77), np.int64)
+    failure = execute({}, consumers((table,)).consumer("mine"), tmp_path, prompt=ids, negative=ids).failure
+    assert "model-load error for Unet" in failure, "with the messages of the release that it is like"
     for number, (line, message) in enumerate(
         [('imges = "seed"', "unknown field 'imges'"), ('images = "many"', "'images' must be one, stream, seed")]
     ):

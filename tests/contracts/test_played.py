@@ -5,6 +5,8 @@ The grid converter release x consumer release x task is part of the parity suite
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +135,27 @@ def test_python_draws_what_the_diffusers_pipeline_draws(scheduler: str, kind: st
     np.testing.assert_allclose(ours, expected, atol=2e-2)  # latents begin in float16 here
 
 
+def test_swift_draws_another_picture_than_a_model_of_v_prediction_means(checkpoint: Path) -> None:
+    theirs = pipeline("StableDiffusionPipeline", checkpoint)
+    theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, prediction_type="v_prediction")
+    meant = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], latents=swift_noise((1, 4, 16, 16)), **COMMON).images
+    assert np.abs(torch_side(checkpoint, "S2") - meant).max() > 0.2
+
+
 # -------------------------------------------------------------------------------------------------- on real conversions
+
+
+def test_python_draws_what_a_model_of_v_prediction_means(
+    written: Written, play: Callable[..., Execution], checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": "v_prediction"}))
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    mine, usual = (play(models, "P6", original=where, scheduler="ddim") for where in (folder, checkpoint))
+    assert mine.psnr >= LOWEST_PSNR
+    assert np.abs(mine.pictures - usual.pictures).max() > 0.1, "the scheduler's configuration decides"
 
 
 def test_sources_and_releases_draw_different_pictures(written: Written, play: Callable[..., Execution]) -> None:

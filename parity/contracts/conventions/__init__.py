@@ -221,5 +221,8 @@ def _check(settings: Settings, who: Consumer) -> None:
 
 def _stated(failure: ConsumerFailureError, who: Consumer, task: str) -> str:
     """Return the tables' text for a failure; the finding itself where they have none for this release and task."""
-    known = {rule.id: rule for rule in consumers().rules if who.id in rule.consumers and task in rule.tasks}
+    table = consumers()
+    ids = {consumer.id for consumer in table.consumers}
+    name = next(name for name in who.lineage if name in ids)  # an app of one's own has the rules of its like
+    known = {rule.id: rule for rule in table.rules if name in rule.consumers and task in rule.tasks}
     return next((known[name].failure for name in failure.rule.split() if name in known), str(failure))
