@@ -9,6 +9,7 @@ from pathlib import Path
 from parity import convert
 from parity.convert.compress import NAMES
 from parity.convert.plan import ATTENTION, DEFAULT_COMPONENTS, TARGETS
+from parity.convert.probe import KINDS
 from parity.convert.source import PARTS
 from parity.errors import UsageError
 
@@ -41,8 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outputs", metavar="DTYPE", help="FLOAT16 or FLOAT32; what the release wrote by default")
     parser.add_argument("--compression", metavar="KIND", help=", ".join(NAMES))
     parser.add_argument(
-        "--analyse-bits", metavar="FILE", type=Path, help="find mixed-bit recipes for the UNet and stop"
+        "--analyse-bits", metavar="FILE", type=Path, help="find mixed-bit recipes for the UNet (JSON, SVG) and stop"
     )
+    parser.add_argument("--probe", metavar="KIND", help=f"what the analysis compares: {', '.join(KINDS)}")
+    parser.add_argument("--probe-steps", type=int, default=1, metavar="N", help="steps of the analysis' pipeline")
     parser.add_argument("--recipe", metavar="FILE:NAME", help="palettize the UNet by a recipe of --analyse-bits")
     parser.add_argument("--chunk", action="store_true", help="also write the denoisers cut in two")
     parser.add_argument("--resources", metavar="DIR", type=Path, help="also write the Swift package's resources")
@@ -54,7 +57,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the command; see the module's docstring."""
     bar = _Bar()
     if arguments.analyse_bits:
-        analysis = convert.analyse_bits(arguments.model, arguments.analyse_bits, progress=bar)
+        analysis = convert.analyse_bits(
+            arguments.model, arguments.analyse_bits, progress=bar, probe=arguments.probe, steps=arguments.probe_steps
+        )
         bar.end()
         for name, recipe in analysis["recipes"].items():
             print(f"{name}  {sum(recipe['psnr']) / len(recipe['psnr']):.1f} dB")

@@ -183,7 +183,9 @@ def _label(job: Job, program: Path, target: Path) -> None:
 
 
 def analyse_bits(model: Any, file: str | Path, *, progress: Progress | None = None, **options: Any) -> dict[str, Any]:
-    """Find mixed-bit recipes for a model's UNet and write them to a JSON file; see :mod:`parity.convert.mixed`.
+    """Find mixed-bit recipes for a model's UNet; see :mod:`parity.convert.mixed`.
+
+    They are written to a JSON file, and a curve of size and PSNR to an SVG beside it.
 
     Parameters
     ----------
@@ -191,7 +193,8 @@ def analyse_bits(model: Any, file: str | Path, *, progress: Progress | None = No
     file : path
         Continued when it exists and is of the same model.
     **options
-        ``prompts`` (number of probes), and ``bits``, ``count``, ``large`` of :func:`parity.convert.mixed.analyse`.
+        ``probe``, ``prompts`` and ``steps`` of :func:`parity.convert.probe.chosen`, and ``bits``, ``count``, ``large``
+        of :func:`parity.convert.mixed.analyse`.
     """
     from parity.convert import build
 

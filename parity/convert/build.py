@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.convert import mixed, networks, source, weights
+from parity.convert import probe as probes
 from parity.convert.compress import compress
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
@@ -94,16 +95,31 @@ def write(
 
 
 def analyse_bits(
-    job: Job, file: Path, *, prompts: int = 8, report: Report | None = None, **options: Any
+    job: Job,
+    file: Path,
+    *,
+    probe: str | None = None,
+    prompts: int = 8,
+    steps: int = 1,
+    report: Report | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Find mixed-bit recipes for a UNet job; see :func:`parity.convert.mixed.analyse`."""
+    """Find mixed-bit recipes for a UNet job, see :mod:`parity.convert.mixed` and :mod:`parity.convert.probe`."""
     import torch
 
+    question = probes.chosen(job, kind=probe, prompts=prompts, steps=steps)
     unet = load(job)
     names = [feature.name for feature in job.inputs]
     inputs = []
     for seed in range(prompts):
         tensors = [torch.from_numpy(array) for array in examples(job, seed=seed)]
         inputs.append(networks.keywords(dict(zip(names, tensors, strict=True))))
-    probe = mixed.network_probe(unet, inputs)
-    return mixed.analyse(unet, probe, file, model_version=job.labels["version"], report=report, **options)
+    return mixed.analyse(
+        unet,
+        probes.answer(question, job, unet, inputs),
+        file,
+        model_version=job.labels["version"],
+        probe=question,
+        report=report,
+        **options,
+    )

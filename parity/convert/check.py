@@ -120,12 +120,23 @@ def check(job: Job, package: Path, expected: Sequence[Reference], *, runtime: st
 
 
 def bound(job: Job) -> float:
-    """Return the least PSNR that a job's package must reach."""
+    """Return the least PSNR that a job's package must reach.
+
+    For a recipe of mixed bits it is the mean of the error powers that the bounds of its numbers of bits allow, each
+    weighted by the share of the network's weights that have them.
+    """
     table = _table()
-    if job.compression is not None:
-        name = "mixed" if job.compression.startswith("mixed") else job.compression
-        return float(table["compression"][name])
-    return float(table["component"].get(job.component, table["precision"][job.contract.compute]))
+    plain = float(table["component"].get(job.component, table["precision"][job.contract.compute]))
+    if job.settings.recipe is not None and job.compression == "mixed":
+        shapes = job.source.shapes(job.part)
+        total = sum(math.prod(shape) for shape in shapes.values())
+        power = 10 ** (-plain / 10)
+        for layer, bits in job.settings.recipe:
+            if bits < 16:
+                share = math.prod(shapes[f"{layer}.weight"]) / total
+                power += share * 10 ** (-table["compression"][f"palette{bits}"] / 10)
+        return -10 * math.log10(power)
+    return plain if job.compression is None else float(table["compression"][job.compression])
 
 
 def psnr(actual: np.ndarray, expected: np.ndarray) -> float:

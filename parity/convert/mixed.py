@@ -2,17 +2,17 @@
 
 Palettizing every layer alike wastes bits on those that do not matter. Steps, as the released pre-analysis takes them:
 
-1. *alone*: each large layer is palettized by itself, for each number of bits; the PSNR of the UNet's answers to a
-probe,
-   against its own answers before, is recorded (rounded to 0.1 dB);
+1. *alone*: each large layer is palettized by itself, for each number of bits; the PSNR of the answers to a probe,
+   against the answers before, is recorded (rounded to 0.1 dB);
 2. *cumulative*: for each number of bits the layers are palettized one after the other, the most harmless first;
 3. *recipes*: between two baselines (weights in float16; weights in linear 8 bits) thresholds are spread; a recipe gives
    each layer the fewest bits whose cumulative PSNR is above its threshold, else 16; it is measured as a whole.
 
 The result is a JSON file with the keys of the released script, written after each layer, so that an interrupted
-analysis goes on. Differences: the released probe runs a pipeline for one step on eight prompts; here it is the UNet
-on eight seeded inputs, since a scheduler's one step is linear in the UNet's answer. Its first baseline is a repeated
-run of the same model (about 82 dB on a GPU), which on a CPU is equal; float16 weights take its place.
+analysis goes on, and a curve of the recipes beside it (:mod:`parity.convert.curve`). The probe is a pipeline's latents
+after one step on eight prompts, as in the released script, or one of :mod:`parity.convert.probe`. Difference: the
+script's first baseline is a repeated run of the same model (about 82 dB on a GPU), which on a CPU is equal; float16
+weights take its place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from parity import mil
 from parity.convert import workarounds
 from parity.convert.check import psnr
 from parity.convert.compress import palettes, write
+from parity.convert.curve import draw
+from parity.convert.probe import Answer, Probe
 from parity.convert.workarounds import Report
 from parity.errors import FormatError, UsageError
 from parity.files import replacing
@@ -39,7 +41,6 @@ from parity.files import replacing
 BITS: Final = (1, 2, 4, 6, 8)
 LARGE: Final = 100_000  # weights; smaller layers stay as they are
 
-Probe = Callable[[], Sequence[np.ndarray]]
 Recipe = Mapping[str, int]
 
 
@@ -55,10 +56,11 @@ def candidates(unet: Any, *, large: int = LARGE) -> dict[str, Any]:
 
 def analyse(
     unet: Any,
-    probe: Probe,
+    answers: Answer,
     file: Path,
     *,
     model_version: str,
+    probe: Probe,
     bits: Sequence[int] = BITS,
     count: int = 7,
     large: int = LARGE,
@@ -70,12 +72,14 @@ def analyse(
     ----------
     unet : UNet2DConditionModel
         In float32; its weights are changed while this runs and restored.
-    probe : callable
-        Returns what the UNet answers now; see :func:`network_probe`.
+    answers : callable
+        Returns what the UNet answers now, see :mod:`parity.convert.probe`.
     file : pathlib.Path
-        JSON, with the keys model_version, single_layer, cumulative, baselines, recipes.
+        JSON, with the keys model_version, probe, single_layer, cumulative, baselines, recipes; beside it the curve.
     model_version : str
         Goes into the file; a file of another model is refused.
+    probe : Probe
+        Which question ``answers`` asks; goes into the file, one with another question is refused.
     bits, count, large
         Numbers of bits, number of recipes, least size of a layer.
 
@@ -88,11 +92,13 @@ def analyse(
     if not layers:
         raise UsageError(f"no layer has more than {large} weights; nothing to analyse")
     result = _read(file, model_version)
-    expected = probe()
+    if result.setdefault("probe", probe.describe()) != probe.describe():
+        raise UsageError(f"{file} was made with the probe {result['probe']}, not {probe.describe()}; name another file")
+    expected = answers()
     total, done = 2 * len(bits) * len(layers), 0
 
     def measured() -> list[float]:
-        values = (psnr(a, e) for a, e in zip(probe(), expected, strict=True))
+        values = (psnr(a, e) for a, e in zip(answers(), expected, strict=True))
         return [round(v, 1) if math.isfinite(v) else 999.0 for v in values]
 
     def advance() -> None:
@@ -131,6 +137,9 @@ def analyse(
             key = f"recipe_{average_bits(recipe, layers):.2f}_bit_mixedpalette"
             result["recipes"][key] = {"layers": recipe, "psnr": measured()}
     _write(file, result)
+    with replacing(file.with_suffix(".svg")) as path:
+        weights = sum(layer.weight.numel() for layer in layers.values())
+        path.write_text(draw(result, weights=weights), encoding="utf-8")
     return result
 
 
@@ -169,17 +178,6 @@ def linear8(weight: np.ndarray) -> np.ndarray:
     low, high = weight.min(axis=axes, keepdims=True), weight.max(axis=axes, keepdims=True)
     scale = np.where(high > low, (high - low) / 255, 1)
     return np.round((weight - low) / scale) * scale + low
-
-
-def network_probe(unet: Any, inputs: Sequence[Mapping[str, Any]]) -> Probe:
-    """Return a probe: the UNet's answers to given keyword arguments."""
-    import torch
-
-    def probe() -> list[np.ndarray]:
-        with torch.no_grad():
-            return [unet(**one, return_dict=False)[0].numpy() for one in inputs]
-
-    return probe
 
 
 def read_recipe(file: Path, name: str) -> dict[str, int]:
