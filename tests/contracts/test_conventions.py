@@ -196,7 +196,13 @@ def test_conventions_of_ones_own(tmp_path: Path) -> None:
     failure = execute({}, consumers((table,)).consumer("mine"), tmp_path, prompt=ids, negative=ids).failure
     assert "model-load error for Unet" in failure, "with the messages of the release that it is like"
     for number, (line, message) in enumerate(
-        [('imges = "seed"', "unknown field 'imges'"), ('images = "many"', "'images' must be one, stream, seed")]
+        [
+            ('imges = "seed"', "unknown field 'imges'"),
+            ('images = "many"', "'images' must be one, stream, seed"),
+            ('schedulers = ["euler-a"]', "'schedulers' must be pndm, dpm"),
+            ("start_pixels = -1", "'start_pixels' must be a number"),
+            ("holes = 1", "'holes' must be true or false"),
+        ]
     ):
         faulty = tmp_path / f"faulty-{number}.toml"
         faulty.write_text(text + line + "\n")

@@ -24,6 +24,11 @@ _CHOICES = {
     "xl_spacing": ("linspace", "leading", "karras"),
     "safety": ("none", "dummy", "picture"),
 }
+_LISTS = {
+    "schedulers": ("pndm", "dpm++", "ddim", "euler", "lms"),
+    "sources": ("numpy", "torch", "nvidia"),
+    "spacings": ("linspace", "leading", "karras"),
+}
 _FLAGS = ("holes", "serial", "refiner")
 
 
@@ -116,10 +121,10 @@ def conventions(consumer: Consumer) -> Conventions:
         elif name in _CHOICES:
             good = value in _CHOICES[name]
         else:
-            good = isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+            good = isinstance(value, list) and bool(value) and all(item in _LISTS[name] for item in value)
             value = tuple(value) if good else value
         if not good:
-            allowed = _CHOICES.get(name, ("true or false",) if name in _FLAGS else ("a list of texts",))
+            allowed = _CHOICES.get(name) or _LISTS.get(name) or ("true or false" if name in _FLAGS else "a number",)
             raise FormatError(f"{where}: field '{name}' must be {', '.join(allowed)}, not {value!r}")
         values[name] = value
     missing = [name for name in ("pipeline", "schedulers", "sources") if name not in values]
