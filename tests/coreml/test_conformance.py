@@ -29,7 +29,7 @@ def test_a_selection_of_coremltools_tests_passes(tmp_path):
     counts = json.loads(totals.read_text())["total"]
     assert counts["predicting"] >= 150
     assert counts.get("failed", 0) == 0
-    assert counts.get("runtime", 0) <= 4  # crop_resize of iOS 15, as listed in expected.toml
+    assert counts.get("runtime", 0) == 0
 
 
 class TestExpected:

@@ -50,11 +50,12 @@ def heads(request: pytest.FixtureRequest, ct: Any, convert: Any) -> tuple[Path, 
 
 
 def test_converted_heads_are_found_and_right(heads: tuple[Path, str]) -> None:
-    path, kind = heads
+    path, _ = heads
     x = _inputs(1, **_SHAPES)
     expected = KINDS["ORIGINAL"](*(torch.from_numpy(value) for value in x.values()), 2).numpy()
     fused, kinds = _run(path, x)
-    assert kinds.count("fused_attention") == (2 if kind == "SPLIT_EINSUM" else 4)
+    assert kinds.count("fused_attention") == 2  # one a head; V2's blocks of queries are joined
+    assert kinds.count("concat") == 1
     assert "einsum" not in kinds
     np.testing.assert_allclose(fused, _run(path, x, fuse=False)[0], atol=1e-6)
     np.testing.assert_allclose(fused, expected, atol=2e-3)  # weights and constants are float16
@@ -150,6 +151,42 @@ def test_a_softmax_over_the_queries_is_no_attention(program: Any) -> None:
     fused, kinds = _run(path, x)
     assert kinds == ["einsum", "softmax", "einsum"]
     np.testing.assert_array_equal(fused, _run(path, x, fuse=False)[0])
+
+
+_Slices = list[tuple[int, int]]
+
+
+def _blocks(slices: _Slices, *, step: int = 1, other: bool = False) -> Build:
+    def body(mb: Any, q: Any, k: Any, v: Any) -> Any:
+        parts = []
+        for number, (start, end) in enumerate(slices):
+            key = mb.mul(x=k, y=1.5) if other and number else k
+            part = mb.slice_by_index(x=q, begin=[0, 0, 0, start], end=[2, 8, 1, end], stride=[1, 1, 1, step])
+            weights = mb.softmax(x=mb.einsum(values=(key, part), equation="bkhc,bchq->bkhq"), axis=1)
+            parts.append(mb.einsum(values=(v, weights), equation="bchk,bkhq->bchq"))
+        return mb.concat(values=parts, axis=-1)
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (_blocks([(0, 4), (4, 8), (8, 9)]), 1),
+        (_blocks([(0, 4), (5, 9)]), 2),  # a gap
+        (_blocks([(4, 9), (0, 4)]), 2),  # another order
+        (_blocks([(0, 4), (4, 8)]), 2),  # the last query is left out
+        (_blocks([(0, 4), (4, 9)], step=2), 2),
+        (_blocks([(0, 4), (4, 9)], other=True), 2),  # other keys
+    ],
+    ids=["joined", "gap", "order", "short", "stride", "keys"],
+)
+def test_blocks_of_queries_are_joined_where_they_make_up_the_whole(program: Any, body: Build, count: int) -> None:
+    shapes = {"q": (2, 8, 1, 9), "k": (2, 7, 1, 8), "v": (2, 6, 1, 7)}
+    path, x = program(body, **shapes), _inputs(9, **shapes)
+    fused, kinds = _run(path, x)
+    assert kinds.count("fused_attention") == count
+    np.testing.assert_allclose(fused, _run(path, x, fuse=False)[0], atol=1e-6)
 
 
 def _read_twice(mb: Any, q: Any, k: Any, v: Any) -> Any:

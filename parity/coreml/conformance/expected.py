@@ -20,7 +20,7 @@ KINDS = {
     "scope": "not an ML Program: neural networks, other model types, pipelines",
     "platform": "needs macOS, Xcode or a device; or asserts how Apple's compiler prints or refuses something",
     "stack": "fails before anything is predicted: this release of coremltools with this torch, NumPy or scikit-learn",
-    "half": "expects what was computed in half precision, within float32 tolerance; judged within HALF if that fails",
+    "half": "expects what half precision or unrounded operands gave, within float32 tolerance; judged within HALF else",
 }
 """Kinds of entries. Only ``runtime`` ones count as failed ML Program cases; ``half`` ones have to pass."""
 
@@ -29,8 +29,9 @@ HALF = 4e-3
 
 For programs in float16 coremltools itself allows rtol 0.05 and atol 0.5.
 
-Half precision on a CPU rounds where it pleases: PyTorch's transposed convolution, LSTM and GRU differ from the rounded
-float32 result in 40 to 60 % of elements. coremltools leaves these cases out unless INCLUDE_MIL_FP32_UNIT_TESTS is set.
+These tests expect what NumPy or PyTorch computed in half precision, which rounds in other places than a program that
+computes in float32 and rounds once; or what float32 gave for operands before they were rounded to float16, which the
+program never sees. coremltools leaves these cases out unless INCLUDE_MIL_FP32_UNIT_TESTS is set.
 """
 
 

@@ -80,8 +80,8 @@ def _try(view: View, division: Node, *, rounded: bool) -> None:
         return
     rank, groups = len(shape), shape[1]
     for reduction in (mean, variance):
-        axes = view.constant(reduction, "axes", ())
-        if not all(isinstance(axis, int) for axis in axes) or not view.constant(reduction, "keep_dims"):
+        axes = view.vector(reduction, "axes", ())
+        if not view.constant(reduction, "keep_dims"):
             return
         if sorted(axis % rank for axis in axes) != list(range(2, rank)):
             return

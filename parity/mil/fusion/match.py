@@ -66,6 +66,12 @@ class View:
             return default
         return self.constants.python(names[0])
 
+    def vector(self, node: Node, parameter: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """Return a parameter's constant if it is a vector of whole numbers or truth values, or the default."""
+        value = self.constant(node, parameter, default)
+        whole = isinstance(value, tuple) and all(isinstance(item, int) for item in value)
+        return value if whole else default
+
     def scalar(self, name: str) -> float | None:
         """Return a constant with one element as a number."""
         if (

@@ -3,7 +3,8 @@
 ml-stable-diffusion's SPLIT_EINSUM and SPLIT_EINSUM_V2 write, for each head and block of queries,
 ``einsum("bkhc,bchq->bkhq")``, a scale, ``softmax`` over axis 1 and ``einsum("bkhq,bchk->bchq")``. Which letter is what
 follows from the equations, so any arrangement that MIL allows is recognised. Rounding and hazards are treated as in
-:mod:`parity.mil.fusion.attention`.
+:mod:`parity.mil.fusion.attention`. Blocks of queries that are sliced from one value and put together again become one:
+the kernel has its own blocks, and larger ones.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def rewrite(view: View, *, rounded: bool) -> None:
     """Replace every such attention in ``view``; ``rounded`` says that float16 results are rounded."""
     for node in [n for n in view.nodes if n.type == "einsum"]:
         _try(view, node, rounded=rounded)
+    for node in [n for n in view.nodes if n.type == "concat"]:
+        _join(view, node)
 
 
 def _parse(view: View, node: Node) -> _Product | None:
@@ -168,3 +171,63 @@ def _orders(query: str, key: str, value: str, products: str, result: str, key_le
         mask=tuple(products.index(letter) for letter in batch + row + key_letter),
         result=tuple(last.index(letter) for letter in result),
     )
+
+
+def _join(view: View, concat: Node) -> None:
+    """Replace attentions of consecutive slices of one value, put together again, by one attention of that value."""
+    blocks = [view.only(name, "fused_attention") for name in concat.inputs["values"]]
+    first = blocks[0]
+    if first is None or len(blocks) < 2 or view.constant(concat, "interleave", False):
+        return
+    shared = first.operator.function
+    if not isinstance(shared, partial) or shared.func is not _attention or "mask" in first.inputs:
+        return
+    orders: _Orders = shared.keywords["orders"]
+    axis, rows, rank = view.constant(concat, "axis"), orders.query[-2], len(orders.result)
+    if not isinstance(axis, int) or not -rank <= axis < rank or orders.result[axis] != rank - 2:
+        return
+    source, start, covered = "", 0, []
+    for block in blocks:
+        cut = view.only(block.inputs["query"][0], "slice_by_index") if block is not None else None
+        if (
+            block is None
+            or cut is None
+            or not _alike(block, first)
+            or cut.inputs["x"][0] != (source or cut.inputs["x"][0])
+        ):
+            return
+        source = cut.inputs["x"][0]
+        size = _cut(view, cut, rows, start)
+        if size is None:
+            return
+        start += size
+        covered += [cut, block]
+    if start != (view.shape(source) or ())[rows]:
+        return
+    inputs = {"query": source, "key": first.inputs["key"][0], "value": first.inputs["value"][0]}
+    covered.append(concat)
+    view.replace(covered, [fused("fused_attention", shared, inputs, covered=covered)])
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Tell whether two nodes are such attentions with equal options, keys and values."""
+    a, b = one.operator.function, other.operator.function
+    same = isinstance(a, partial) and isinstance(b, partial) and a.func is b.func and a.keywords == b.keywords
+    return same and all(one.inputs.get(name) == other.inputs.get(name) for name in ("key", "value", "mask"))
+
+
+def _cut(view: View, node: Node, axis: int, start: int) -> int | None:
+    """Return how long a slice is along ``axis`` if it begins at ``start`` there and is whole along all others."""
+    whole, part = view.shape(node.inputs["x"][0]), view.shape(node.outputs[0])
+    names = ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")
+    if whole is None or part is None or len(whole) != len(part) or None in whole or None in part:
+        return None
+    if any(name in node.inputs and not view.fixed.issuperset(node.inputs[name]) for name in names):
+        return None
+    begins, masks = view.vector(node, "begin", ()), view.vector(node, "begin_mask", (0,) * len(whole))
+    plain = set(view.vector(node, "stride", (1,))) == {1} and not any(view.vector(node, "squeeze_mask", ()))
+    if not plain or len(begins) != len(whole) or len(masks) != len(whole):
+        return None
+    begin = 0 if masks[axis] else begins[axis]
+    others = all(size == full for i, (size, full) in enumerate(zip(part, whole, strict=True)) if i != axis)
+    return part[axis] if others and begin == start else None
