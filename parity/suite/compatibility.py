@@ -134,7 +134,11 @@ def _requests(pairing: Pairing) -> list[Case]:
     if not asked or pairing.task in ("inpaint", "refiner"):
         asked = [solver]
     stream = "numpy-legacy" if rules.pipeline == "python" else "swift-numpy"
-    name = f"compatibility-{pairing.release.name}-{pairing.consumer}-{pairing.task}".replace(" ", "-")
+    release = pairing.release
+    made = "-".join(filter(None, [release.contract, release.family.strip("sd"), f"{release.safety_size or ''}"]))
+    name = f"{made}-in-{pairing.consumer}-{pairing.task}"
+    if pairing.task == "safety-check":
+        return [Case(name, base, 93, stream)]
     return [Case(f"{name}-{request.scheduler}", request, 93, stream) for request in asked]
 
 
