@@ -132,8 +132,8 @@ def analyse(
     for recipe in _recipes(result, layers, bits, count):
         with _restored(layers):
             for name, n in recipe.items():
-                if n < 16:
-                    _set(layers[name], palettized(_array(layers[name]), n))
+                weight = _array(layers[name])
+                _set(layers[name], palettized(weight, n) if n < 16 else weight.astype(np.float16))
             key = f"recipe_{average_bits(recipe, layers):.2f}_bit_mixedpalette"
             result["recipes"][key] = {"layers": recipe, "psnr": measured()}
     _write(file, result)

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parity.convert import workarounds
+from parity import quiet
+from parity.convert import weights
 from parity.convert.plan import Job
 from parity.errors import UsageError
 
@@ -132,13 +133,19 @@ def _pipeline(probe: Probe, job: Job, unet: Any) -> Answer:
 
     pipeline = job.source.pipeline
     if pipeline is None:
-        parts = {name: None for name in ("safety_checker", "feature_extractor", "image_encoder")}
-        present = job.source.configs["model_index"]
-        options = {name: part for name, part in parts.items() if name in present}
-        with workarounds.loading():
+        assert job.source.folder is not None
+        present = job.source.configs["model_index"].keys()
+        unused = ("safety_checker", "feature_extractor", "image_encoder")
+        options: dict[str, Any] = {name: None for name in unused if name in present}
+        if all(weights.is_half(path) for path in weights.files(job.source.folder / "text_encoder")):
+            options["variant"] = "fp16"
+        with quiet.loading():
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                job.source.folder, unet=unet, torch_dtype=torch.float32, local_files_only=True, **options
+                job.source.folder, unet=unet, local_files_only=True, **options
             )
+        for part in ("text_encoder", "text_encoder_2", "vae"):
+            if getattr(pipeline, part, None) is not None:
+                getattr(pipeline, part).float()
     pipeline.set_progress_bar_config(disable=True)
     kind = "latent" if probe.kind == "latents" else "np"
 
@@ -146,9 +153,9 @@ def _pipeline(probe: Probe, job: Job, unet: Any) -> Answer:
         answers = []
         for prompt in PROMPTS[: probe.prompts]:
             draws = torch.Generator().manual_seed(SEED)
-            options: dict[str, Any] = {"num_inference_steps": probe.steps, "generator": draws, "output_type": kind}
+            asked = {"num_inference_steps": probe.steps, "generator": draws, "output_type": kind}
             with torch.no_grad():
-                answers.append(np.asarray(pipeline(prompt, negative_prompt="", **options).images))
+                answers.append(np.asarray(pipeline(prompt, negative_prompt="", **asked).images))
         return answers
 
     return ask

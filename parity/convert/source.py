@@ -223,25 +223,23 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
         Weights are damaged, of another network, or not there.
     """
     import diffusers
-    import torch
     import transformers
 
-    keywords: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
+    keywords: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     if all(weights.is_half(path) for path in weights.files(folder)):
         keywords["variant"] = "fp16"
     library: Any = transformers if class_name.startswith("CLIP") else diffusers
     if class_name == "StableDiffusionSafetyChecker":
         library = importlib.import_module("diffusers.pipelines.stable_diffusion.safety_checker")
     kind = getattr(library, class_name)
-    if issubclass(kind, transformers.PreTrainedModel) and int(transformers.__version__.split(".")[0]) >= 5:
-        keywords["dtype"] = keywords.pop("torch_dtype")
     from parity.convert import workarounds
 
     if scratch is not None and class_name in MAPPABLE:
         return _mapped(kind, folder, scratch)
     try:
         with workarounds.loading():
-            return kind.from_pretrained(folder, **keywords).eval().requires_grad_(False)
+            module = kind.from_pretrained(folder, **keywords)
+        return module.float().eval().requires_grad_(False)  # the argument for the dtype has another name each year
     except (OSError, ValueError, RuntimeError) as error:
         raise FormatError(f"{folder}: cannot be loaded as {class_name}: {error}") from error
 

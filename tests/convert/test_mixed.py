@@ -106,14 +106,16 @@ def test_bounds_of_recipes(model: Model) -> None:
     assert bound(2) < bound(4) < bound(6) < bound(8) < 40
 
 
-def test_the_probe_is_a_pipeline_where_there_is_one(tmp_path: Path) -> None:
+def test_the_probe_is_a_pipeline_where_there_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Latents after one step and pictures, on the project's own miniature; the curve is written and well-formed."""
     from xml.etree import ElementTree
 
     options = {"bits": (2, 4), "count": 2, "large": 70_000, "prompts": 2}
     folder = recipes.build("tiny-sd")
+    capfd.readouterr()  # building may draw bars
     latents = convert.analyse_bits(folder, tmp_path / "latents.json", **options)
     picture = convert.analyse_bits(folder, tmp_path / "picture.json", probe="picture", steps=2, **options)
+    assert capfd.readouterr().err == ""
     assert latents["probe"] == {"kind": "latents", "prompts": 2, "steps": 1, "seed": 93}
     assert picture["probe"] == {"kind": "picture", "prompts": 2, "steps": 2, "seed": 93}
     for result in (latents, picture):
