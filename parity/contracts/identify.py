@@ -141,8 +141,9 @@ def _fit(rules: tuple[FeatureRule, ...], features: tuple[Feature, ...], sizes: d
         if rule.repeated:
             index = 0
             while (name := rule.name.format(i=index)) in by_name:
-                solved = rule.at(index).shape_formula.solve(by_name.pop(name).shape, known=sizes)
-                if solved is None:
+                one = by_name.pop(name)
+                solved = rule.at(index).shape_formula.solve(one.shape, known=sizes)
+                if solved is None or one.dtype not in rule.dtypes:
                     return None
                 sizes = {key: value for key, value in solved.items() if not key.endswith(f"_{index}")}
                 index += 1

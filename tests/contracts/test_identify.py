@@ -103,3 +103,11 @@ def test_the_features_decide_not_the_name(tmp_path: Path) -> None:
 def test_a_text_encoder_of_sdxl_is_told_from_the_second_by_its_name(tmp_path: Path) -> None:
     for name in ("text_encoder", "text_encoder_2"):
         assert one(packages.component(tmp_path, name, family="sdxl")).kind == name
+
+
+def test_float16_residuals_narrow_a_controlnet(tmp_path: Path) -> None:
+    usual = one(packages.component(tmp_path / "a", "controlnet", window="0.4.0"))
+    half = one(packages.component(tmp_path / "b", "controlnet", window="0.4.0", outputs="FLOAT16"))
+    assert "C7" in usual.windows
+    assert half.kind == "controlnet"
+    assert half.windows == tuple(name for name in usual.windows if name < "C7")

@@ -56,7 +56,8 @@ def test_every_component_of_every_window_is_ascribed_to_it(window: str, written:
             found = one(path)
             assert found.kind == kind, path
             expected = [group for group in alike[kind] if window in group][-1]
-            if window == "C6b":  # float16 outputs, with the coremltools of those weeks
+            float32 = family == "xl" and kind == "vae_decoder"  # computes in float32
+            if window == "C6b" and not float32:  # float16 outputs, with the coremltools of those weeks
                 expected = [name for name in expected if name not in C7_ON]
             assert list(found.windows) == expected, (kind, found.evidence)
             assert len(found.evidence) >= 1
