@@ -16,7 +16,7 @@ import numpy as np
 Point = tuple[float, float, str]
 
 _WIDTH, _HEIGHT = 760, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 150, 48, 60
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 180, 48, 60
 _RECIPES, _UNIFORM, _LEVEL, _TEXT = "#0b5fa5", "#b3541e", "#777777", "#222222"
 _TICKS: Final = 5
 

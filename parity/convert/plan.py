@@ -294,6 +294,9 @@ def _make(
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
     author = converters().author_template.format(model_id=version if part == "controlnet" else original.identifier)
     license_texts = converters().licenses.get(contract.license, {})
+    whole = (
+        contract.compute == "FLOAT32" and settings.outputs in window.output_dtypes
+    )  # left to coremltools: by precision
     metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
     return Job(
         key=f"controlnet:{version}" if part == "controlnet" else contract.component,
@@ -302,7 +305,7 @@ def _make(
         part=part,
         folder=folder,
         inputs=_features(contract.inputs, values, extra, None),
-        outputs=_features(contract.outputs, values, extra, settings.outputs),
+        outputs=_features(contract.outputs, values, extra, None if whole else settings.outputs),
         file_name=contract.file_name(**ids),
         labels={
             "author": author,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import compress, lower
+from parity.convert import check, compress, lower, plan
 from parity.errors import UsageError
 from tests.convert.test_conversion import operations
 
@@ -72,11 +72,51 @@ def test_unknown_compression(plain: Path, tmp_path: Path) -> None:
         compress.compress(plain, tmp_path / "z.mlpackage", "zip")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("component", ["unet", "text_encoder"])
-@pytest.mark.parametrize("compression", compress.NAMES)
-def test_every_compression(model: Model, tmp_path: Path, compression: str, component: str) -> None:
-    contract = "0.4.0" if compression == "affine8" else "main"
-    convert.convert(model("sd1"), tmp_path, contract=contract, components=[component], compression=compression)
-    (entry,) = json.loads((tmp_path / "conversion.json").read_text()).values()
+RELEASES = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "C6", "1.1.0", "main")
+CELLS = [
+    (contract, attention, compression)
+    for contract in RELEASES
+    for attention in plan.converter(contract).attention
+    for compression in plan.converter(contract).compression
+    if compression in compress.NAMES
+]
+
+
+def test_cells_cover_every_compression_and_attention() -> None:
+    """0.1.0 to 0.4.0: affine8 in two kinds; 1.0.0: four palettes in three; then five in three."""
+    assert len(CELLS) == len(set(CELLS)) == 4 * 2 + 4 * 3 + 3 * 5 * 3
+    assert {compression for *_, compression in CELLS} == set(compress.NAMES)
+
+
+def _convert_and_check(model: Model, folder: Path, component: str, **options: str) -> None:
+    made = convert.convert(model("sd1"), folder, components=[component], **options)  # type: ignore[arg-type]
+    (entry,) = json.loads((folder / "conversion.json").read_text()).values()
+    settings = plan.Settings(**options)  # type: ignore[arg-type]
+    (job,) = plan.plan(model("sd1"), components=[component], settings=settings)
+    assert entry["agreement"]["bound"] == check.bound(job)
     assert entry["agreement"]["psnr"] >= entry["agreement"]["bound"]
+    kind = "constexpr_affine_dequantize" if options["compression"] == "affine8" else "constexpr_lut_to_dense"
+    assert operations(made[component])[kind] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("contract", "attention", "compression"), CELLS)
+def test_every_contract_attention_and_compression(
+    model: Model, tmp_path: Path, contract: str, attention: str, compression: str
+) -> None:
+    """The UNet, executed by the reference runtime and compared with PyTorch, each compression with its own bound."""
+    _convert_and_check(model, tmp_path, "unet", contract=contract, attention=attention, compression=compression)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compression", compress.NAMES)
+@pytest.mark.parametrize("component", ["text_encoder", "control-unet"])
+def test_every_compression_of_other_components(model: Model, tmp_path: Path, compression: str, component: str) -> None:
+    contract = "0.4.0" if compression == "affine8" else "main"
+    _convert_and_check(model, tmp_path, component, contract=contract, compression=compression)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("component", ["vae_decoder", "vae_encoder", "safety_checker"])
+def test_linear_weights_of_components_that_palettes_leave_alone(model: Model, tmp_path: Path, component: str) -> None:
+    _convert_and_check(model, tmp_path, component, contract="0.4.0", compression="affine8")

@@ -65,6 +65,70 @@ def test_features_of_the_released_contracts(
     assert shapes(job(model(family), component, contract=contract)) == inputs
 
 
+HALF, SINGLE = "FLOAT16", "FLOAT32"
+DENOISER = [("sample", HALF), ("timestep", HALF), ("encoder_hidden_states", HALF)]
+TEXT = ([("input_ids", SINGLE)], ["last_hidden_state", "pooled_outputs"])
+EMBEDDINGS = ([("input_ids", SINGLE)], ["hidden_embeds", "pooled_outputs"])
+RESIDUALS = [f"additional_residual_{i}" for i in range(5)]
+FIVE = ["sample", "diagonal_noise", "noise", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"]
+SAFETY = ["filtered_images", "has_nsfw_concepts", "concept_scores"]
+ALL = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "C6", "1.1.0", "1.1.1", "main")
+XL = ("C6", "1.1.0", "1.1.1", "main")
+FACTS = [  # contracts.md 5.1 to 5.10, typed from there and not from the tables that the converter reads
+    ("sd1", ALL, "text_encoder", *TEXT),
+    ("sd1", ALL, "unet", DENOISER, ["noise_pred"]),
+    ("inpaint", ALL, "unet", DENOISER, ["noise_pred"]),
+    ("sd1", ALL, "vae_decoder", [("z", HALF)], ["image"]),
+    ("sd1", ALL, "safety_checker", [("clip_input", HALF), ("images", HALF), ("adjustment", HALF)], SAFETY),
+    ("sd1", ("0.2.0", "0.3.0"), "vae_encoder", [(name, HALF) for name in FIVE], ["latent_dist"]),
+    ("sd1", ("C4a", "0.4.0", "1.0.0", "C6"), "vae_encoder", [("z", HALF)], ["latent"]),
+    ("sd1", ("1.1.0", "1.1.1", "main"), "vae_encoder", [("x", HALF)], ["latent"]),
+    ("sd1", ("C4b", *ALL[3:]), "control-unet", [*DENOISER, *((r, HALF) for r in RESIDUALS)], ["noise_pred"]),
+    ("sd1", ("C4b", *ALL[3:]), "controlnet", [*DENOISER, ("controlnet_cond", HALF)], RESIDUALS),
+    ("sdxl", XL, "text_encoder", *EMBEDDINGS),
+    ("sdxl", XL, "text_encoder_2", *EMBEDDINGS),
+    ("sdxl", XL, "unet", [*DENOISER, ("time_ids", HALF), ("text_embeds", HALF)], ["noise_pred"]),
+    ("sdxl", XL, "vae_decoder", [("z", SINGLE)], ["image"]),
+    ("sdxl", ("C6",), "vae_encoder", [("z", HALF)], ["latent"]),
+    ("sdxl", XL[1:], "vae_encoder", [("x", SINGLE)], ["latent"]),
+    ("sdxl-refiner", XL[1:], "unet", [*DENOISER, ("time_ids", HALF), ("text_embeds", HALF)], ["noise_pred"]),
+]
+
+
+@pytest.mark.parametrize(("family", "contracts", "component", "inputs", "outputs"), FACTS)
+def test_feature_lists_equal_the_facts(
+    model: Model,
+    family: str,
+    contracts: tuple[str, ...],
+    component: str,
+    inputs: list[tuple[str, str]],
+    outputs: list[str],
+) -> None:
+    for contract in contracts:
+        settings = plan.Settings(contract=contract)
+        nets = [model("controlnet")] if component == "controlnet" else []
+        (made,) = plan.plan(model(family), components=[component], settings=settings, controlnets=nets)
+        assert [(f.name, f.dtype) for f in made.inputs] == inputs, contract
+        assert [(f.name, f.dtype) for f in made.outputs] == [(name, SINGLE) for name in outputs], contract
+
+
+def test_half_precision_outputs_where_a_release_left_them_to_coremltools(model: Model) -> None:
+    """Sections 4 and 6: FLOAT16 with coremltools 7.0b2 and later until C7; programs in float32 kept FLOAT32."""
+    for contract, component, expected in (
+        ("0.1.0", "unet", HALF),
+        ("1.0.0", "vae_decoder", HALF),
+        ("C6b", "text_encoder", HALF),
+    ):
+        assert job(model("sd1"), component, contract=contract, outputs=HALF).outputs[0].dtype == expected
+    names = ["unet", "text_encoder_2", "vae_encoder", "vae_decoder"]
+    settings = plan.Settings(contract="C6", outputs=HALF)
+    jobs = plan.plan(model("sdxl"), components=names, settings=settings)
+    assert [made.outputs[0].dtype for made in jobs] == [HALF, HALF, HALF, SINGLE]
+    for contract in ("1.1.0", "main"):
+        with pytest.raises(UsageError, match="outputs FLOAT16: this release writes noise_pred as FLOAT32"):
+            job(model("sdxl"), "unet", contract=contract, outputs=HALF)
+
+
 @pytest.mark.parametrize(("contract", "expected"), [("C6", (12,)), ("1.1.0", (2, 6)), ("main", (2, 6))])
 def test_time_ids_are_flat_in_the_first_sdxl_window(model: Model, contract: str, expected: tuple[int, ...]) -> None:
     assert shapes(job(model("sdxl"), "unet", contract=contract))["time_ids"] == expected
