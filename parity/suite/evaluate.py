@@ -3,7 +3,7 @@
 Steps for a candidate: run the reference (once per case) and the candidate with the same stream; compare where both
 start; feed the reference's recorded inputs to each of the candidate's components (teacher forcing), which says *which
 component* differs, free of inherited error; compare the pictures. For a golden: compare the reference's trace with the
-accepted one. For compatibility: see :mod:`parity.suite.compatibility`. Each comparison has its own tolerance; the
+accepted one. For compatibility: see :mod:`parity.suite.player`. Each comparison has its own tolerance; the
 cell's verdict combines them.
 
 The verdict is about the numerics named in the cell and nothing else: the reference runtime never speaks for hardware.
@@ -24,7 +24,7 @@ from parity.errors import MissingError
 from parity.pipelines import tasks
 from parity.pipelines.components import SIGNATURES, TASK_COMPONENTS
 from parity.pipelines.model import Model
-from parity.suite import comparison, compatibility, golden, provenance, tolerance
+from parity.suite import comparison, golden, player, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.options import Options
@@ -66,8 +66,8 @@ class Evaluator:
         return TorchBackend(self.model.location, device=self.options.device)
 
     @cached_property
-    def _player(self) -> compatibility.Player:
-        return compatibility.Player(self.model)
+    def _player(self) -> player.Player:
+        return player.Player(self.model)
 
     @cached_property
     def packages(self) -> dict[str, Path]:
@@ -176,7 +176,7 @@ class Evaluator:
     def _compatibility(self, cell: Cell) -> Outcome:
         assert cell.pairing is not None  # only these cells are of this kind
         self._progress(f"playing {cell.pairing.sentence}")
-        bound = tolerance.find(self._tolerances, compatibility.POINT, precision="float16", numerics=cell.numerics)
+        bound = tolerance.find(self._tolerances, player.POINT, precision="float16", numerics=cell.numerics)
         start = time.perf_counter()
         check, pictures = self._player.judge(cell.pairing, cell.case, bound)
         seconds = {"candidate": time.perf_counter() - start}

@@ -11,9 +11,10 @@ import pytest
 from parity.contracts.capability import Cell, Matrix, Reason
 from parity.contracts.consumers import consumers
 from parity.pipelines.model import Model
-from parity.suite import compatibility, releases, tolerance
-from parity.suite.compatibility import Pairing, Player
+from parity.suite import compatibility, player, releases, tolerance
+from parity.suite.compatibility import Pairing
 from parity.suite.options import Options
+from parity.suite.player import Player
 from parity.suite.releases import Release
 from parity.suite.verdict import Verdict
 
@@ -67,14 +68,14 @@ def test_drawn_parts_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest
 
 
 @lru_cache(maxsize=1)
-def player() -> Player:
+def shared() -> Player:
     return Player(Model(Options().model_version))
 
 
 def judge(pairing: Pairing):  # type: ignore[no-untyped-def]
     case = next(case for p, case in compatibility.cases("all") if p == pairing)
-    bound = tolerance.find(tolerance.load(None), compatibility.POINT, precision="float16", numerics="reference runtime")
-    return player().judge(pairing, case, bound)
+    bound = tolerance.find(tolerance.load(None), player.POINT, precision="float16", numerics="reference runtime")
+    return shared().judge(pairing, case, bound)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_tables_that_say_something_else_are_found(
 ) -> None:
     """0.1.0 has no VAE encoder: text to image works, image to image fails with a known text."""
     pairing = Pairing(Release("0.1.0"), "S7", task)
-    true: Matrix = player().matrix(pairing.release)
+    true: Matrix = shared().matrix(pairing.release)
     cell = true.cell(task, "S7")
     reason = Reason("planted", "no", "another text", "read", "", "")
     planted = {
@@ -100,7 +101,7 @@ def test_tables_that_say_something_else_are_found(
         "other": Cell(task, "S7", "no", (reason,)),
         "no": cell if task == "img2img" else Cell(task, "S7", "no", (reason,)),
     }[said]
-    monkeypatch.setattr(player(), "matrix", lambda release: replace(true, cells={**true.cells, (task, "S7"): planted}))
+    monkeypatch.setattr(shared(), "matrix", lambda release: replace(true, cells={**true.cells, (task, "S7"): planted}))
     check, pictures = judge(pairing)
     assert check.verdict is verdict
     assert bool(pictures) == (task == "txt2img")
@@ -111,7 +112,7 @@ def test_tables_that_say_something_else_are_found(
 def test_equal_executions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """0.4.0 and 1.0.0 of the Swift package behave alike, and the converters of both times wrote the same UNet."""
     judge(Pairing(Release("0.1.0"), "S4", "txt2img"))
-    monkeypatch.setattr(compatibility, "execute", None)
+    monkeypatch.setattr(player, "execute", None)
     check, _ = judge(Pairing(Release("0.3.0"), "S5", "txt2img"))
     assert check.verdict is Verdict.PASS
 
