@@ -22,22 +22,22 @@ KINDS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "control-unet", "
 WAYS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
 
 
-@pytest.fixture(params=["packages", "compiled"])
-def folder(request: pytest.FixtureRequest, written: Written, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def layouts(written: Written, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Real models of 1.1.0, as packages and as a Resources folder."""
     models = {key: path for key, path in written("1.1.0").items() if key in KINDS}
-    target = tmp_path / "models"
-    if request.param == "packages":
-        target.mkdir()
-        for path in models.values():
-            shutil.copytree(path, target / path.name)
-        return target
-    names = dict(
-        zip(KINDS, ("TextEncoder", "Unet", "VAEDecoder", "VAEEncoder", "ControlledUnet", "SafetyChecker"), strict=True)
-    )
-    for key, path in models.items():
-        compiled(path, target / f"{names[key]}.mlmodelc")
-    return target
+    root = tmp_path_factory.mktemp("layouts")
+    names = ("TextEncoder", "Unet", "VAEDecoder", "VAEEncoder", "ControlledUnet", "SafetyChecker")
+    for key, name in zip(KINDS, names, strict=True):
+        shutil.copytree(models[key], root / "packages" / models[key].name)
+        compiled(models[key], root / "compiled" / f"{name}.mlmodelc")
+    return {name: root / name for name in ("packages", "compiled")}
+
+
+@pytest.fixture(params=["packages", "compiled"])
+def folder(request: pytest.FixtureRequest, layouts: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of one layout, to be damaged."""
+    return Path(shutil.copytree(layouts[request.param], tmp_path / "models"))
 
 
 def zipped(folder: Path, compression: int) -> Path:
@@ -78,7 +78,6 @@ def test_whole_archives_are_judged_like_their_folder(folder: Path, way: str) -> 
 def test_cut_weights_of_any_component_are_found(folder: Path, way: str, kind: str) -> None:
     path = weights(folder, kind)
     content = path.read_bytes()
-    path.unlink()  # the fixture links to the cache
     path.write_bytes(content[: len(content) * 9 // 10])
     (bundle,) = inspect(zipped(folder, WAYS[way])).bundles
     broken = [c for c in bundle.components if c.kind == "broken"]
@@ -94,7 +93,6 @@ def test_a_damaged_record_is_found(folder: Path) -> None:
     words = np.frombuffer(content, "<u4")
     (records,) = np.nonzero(words == 0xDEADBEEF)
     content[4 * records[-1] : 4 * records[-1] + 4] = b"\0\0\0\0"
-    path.unlink()
     path.write_bytes(content)
     (bundle,) = inspect(zipped(folder, zipfile.ZIP_STORED)).bundles
     assert [c.named for c in bundle.components if c.kind == "broken"] == ["unet"]
@@ -104,7 +102,6 @@ def test_a_damaged_record_is_found(folder: Path) -> None:
 def test_a_weight_file_that_is_none_is_found(folder: Path, way: str) -> None:
     path = weights(folder, "vae_decoder")
     size = path.stat().st_size
-    path.unlink()
     path.write_bytes(b"<html>" + bytes(size))
     (bundle,) = inspect(zipped(folder, WAYS[way])).bundles
     assert [c.named for c in bundle.components if c.kind == "broken"] == ["vae_decoder"]

@@ -139,7 +139,7 @@ def test_sizes_of_safety_checkers(
     assert verdict == ("yes" if size == (512, 512) else "no")
 
 
-@pytest.mark.parametrize(("window", "chunker"), [("0.3.0", "legacy"), ("1.1.0", "legacy"), ("main", "bisect")])
+@pytest.mark.parametrize(("window", "chunker"), [("0.3.0", "legacy"), ("main", "bisect")])
 @pytest.mark.parametrize("compression", [None, pytest.param("palette6", marks=pytest.mark.slow)])
 def test_real_halves_tell_who_cut_them(
     window: str, chunker: str, compression: str | None, converted: Converted, tmp_path: Path
