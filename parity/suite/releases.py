@@ -117,29 +117,36 @@ def controlnets(location: Path) -> tuple[Path, ...]:
     folder = cache.folder("controlnets", cache.key(config=config, weights=_digest(location / "unet"), edition=_EDITION))
     found = tuple(folder / name for name in ("first", "second"))
     for number, target in enumerate(found):
-        if not (target / "config.json").is_file():
-            with cache.locked(target), replacing(target) as path:
-                _controlnet(location, seed=93 + number).save_pretrained(path)
+        with cache.locked(target):
+            if not (target / "config.json").is_file():
+                with replacing(target) as path:
+                    _controlnet(location, seed=93 + number).save_pretrained(path)
     return found
 
 
 def safety(location: Path) -> Path:
     """Return a folder with a model's configurations and a drawn safety checker."""
     index = json.loads((location / "model_index.json").read_text(encoding="utf-8"))
-    configs = {path.parent.name: path for path in sorted(location.glob("*/*config.json")) if path.name != "generation"}
+    names = ("config.json", "scheduler_config.json")
+    configs = {path.parent.name: path for name in names for path in sorted(location.glob(f"*/{name}"))}
     texts = {name: path.read_text(encoding="utf-8") for name, path in configs.items()}
     target = cache.folder("safety", cache.key(index=index, configs=texts, edition=_EDITION)) / location.name
-    if not (target / "model_index.json").is_file():
-        with cache.locked(target.parent), replacing(target) as folder:
-            for name, path in configs.items():
-                if not name.startswith(("tokenizer", "feature", "safety")):
-                    (folder / name).mkdir(parents=True)
-                    shutil.copyfile(path, folder / name / path.name)
-            with quiet.loading():
-                _safety_checker().save_pretrained(folder / "safety_checker")
-            index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
-            (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    with cache.locked(target.parent):
+        if not (target / "model_index.json").is_file():
+            with replacing(target) as folder:
+                _write_safety(folder, configs, index)
     return target
+
+
+def _write_safety(folder: Path, configs: Mapping[str, Path], index: dict[str, Any]) -> None:
+    for name, path in configs.items():
+        if not name.startswith(("tokenizer", "feature", "safety")):
+            (folder / name).mkdir(parents=True)
+            shutil.copyfile(path, folder / name / path.name)
+    with quiet.loading():
+        _safety_checker().save_pretrained(folder / "safety_checker")
+    index = index | {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _digest(folder: Path) -> str:
