@@ -140,12 +140,14 @@ class Player:
         release = pairing.release
         location = releases.safety(Path(self.model.location))
         side = self.model.image_size[0]
-        pictures = np.stack([np.linspace(low, 1, 3 * side * side).reshape(side, side, 3) for low in (0.0, 0.5, 0.9)])
+        shades = [np.linspace(low, 1, 3 * side * side).reshape(side, side, 3) for low in (0.0, 0.5)]
+        plain = np.full((side, side, 3), 0.6) * (1, 0.5, 1)  # this one the drawn checker flags
+        pictures = np.stack([*shades, plain])
         models = {"safety_checker": self.packages(release)["safety_checker"]}
         result = check_safety(models, pairing.consumer, location, pictures.astype(np.float32), kept=self._kept)
         if result.failure:
             return _failed(result.failure, result.detail, pairing, expected)
-        if expected.verdict != "yes" or result.flags != result.references:
+        if expected.verdict != "yes" or result.flags != result.references or len(set(result.flags)) != 2:
             return _disagree(pairing, f"flags {result.flags}, PyTorch {result.references}", expected)
         return Check(POINT, "flags as PyTorch's checker", "", math.nan, math.nan, Verdict.PASS, "")
 

@@ -25,7 +25,7 @@ SD = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "1.1.0", "main")
 XL = ("C6", "1.1.0", "main")
 IDENTIFIER = "parity/model"
 
-_EDITION = 1  # raise it when the drawn parts must change
+_EDITION = 2  # raise it when the drawn parts must change
 _CONTROL_RULES = (
     Rule(match="controlnet_(down|mid)", gain=0.5),
     Rule(match="bias$", std=0.05),
@@ -33,7 +33,7 @@ _CONTROL_RULES = (
 )
 _SAFETY_RULES = (
     Rule(match=r"norm\d?\.weight$|layrnorm\.weight$", mean=1.0, std=0.1),
-    Rule(match="embeds_weights$", mean=0.15),
+    Rule(match="embeds_weights$", mean=0.68, std=0.0),
     Rule(match="embeds$", std=1.0),
     Rule(match="bias$", std=0.05),
     Rule(match="", gain=1.0),

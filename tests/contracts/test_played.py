@@ -290,6 +290,7 @@ def test_the_safety_check_agrees_with_pytorch(written: Written, checkpoint: Path
     models = written("0.1.0", "sd", "safety_checker")
     result = check_safety(models, "P1", folder, shades)
     assert result.flags == result.references
+    assert set(result.flags) == {True, False}
     assert check_safety(models, "S4", folder, shades).failure.startswith(
         "Core ML shape error thrown from generateImages"
     )
