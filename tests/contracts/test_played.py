@@ -208,6 +208,33 @@ def test_python_decodes_sdxl_with_the_factor_of_sd(written: Written, play: Calla
     assert np.abs(right - wrong).max() > 0.1, "which is not the picture that SDXL's own factor gives"
 
 
+def test_the_refiner_takes_over_for_the_last_steps(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("1.1.0", "xl")
+    original = Original(recipes.build("tiny-sdxl"), refiner=recipes.build("tiny-sdxl-refiner"))
+    options = {"original": original, "scheduler": "dpm++", "steps": 5}
+    refined, base = (play(models, "S7", task=task, **options) for task in ("refiner", "txt2img"))
+    assert refined.psnr >= LOWEST_PSNR
+    assert np.abs(refined.pictures - base.pictures).max() > 0.02
+    without = {name: path for name, path in models.items() if name != "refiner"}
+    assert "goes on with the base model only" in play(without, "S8", task="refiner", **options).failure
+
+
+def test_holes_of_the_control_image_act_from_august_2023_on(
+    written: Written, play: Callable[..., Execution], checkpoint: Path
+) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "control-unet", "controlnet", "vae_decoder")
+    second = [name for name in models if name.startswith("controlnet:")][1]
+    del models[second]
+    image = np.full((1, 4, 128, 128), 0.5, np.float32)
+    image[:, 3, 32:96, 32:96] = 0
+    original = Original(checkpoint, releases.controlnets(checkpoint)[:1])
+    options = {"original": original, "scheduler": "dpm++", "steps": 8}
+    holed = play(models, "S7", controls=[image], task="inpaint", **options)
+    plain = play(models, "S7", controls=[image[:, :3]], **options)
+    assert holed.psnr >= LOWEST_PSNR
+    assert np.abs(holed.pictures - plain.pictures).max() > 0.02
+
+
 def test_float16_outputs_crash_old_releases_only(
     written: Written, converted: Converted, play: Callable[..., Execution]
 ) -> None:
