@@ -62,6 +62,18 @@ TRACE_NOISE: Final = Workaround(
     ">=0.20",
     "diffusers' modules compare sizes in Python, which tracing warns about; sizes are constant here",
 )
+TRACE_DEPRECATION: Final = Workaround(
+    "trace-deprecation",
+    "torch",
+    ">=2.9",
+    "torch announces the end of TorchScript at each trace; coremltools reads nothing else as well",
+)
+CLUSTERS: Final = Workaround(
+    "clusters",
+    "scikit-learn",
+    ">=0.24",
+    "k-means warns about tensors with fewer different values than its table has places, which need no full table",
+)
 CONVERT_NOISE: Final = Workaround(
     "convert-noise",
     "coremltools",
@@ -129,6 +141,8 @@ SAFETY_NOISE: Final = Workaround(
 ALL: Final = (
     IMPORT_NOISE,
     TRACE_NOISE,
+    TRACE_DEPRECATION,
+    CLUSTERS,
     CONVERT_NOISE,
     LOADING_BARS,
     PROGRESS,
@@ -176,8 +190,8 @@ def tracing() -> Iterator[None]:
     with warnings.catch_warnings():
         if TRACE_NOISE.needed:
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="(torch|transformers)")
+        if TRACE_DEPRECATION.needed:
+            warnings.filterwarnings("ignore", message=".torch.jit.trace", category=DeprecationWarning)
         yield
 
 
@@ -210,10 +224,9 @@ def converting(
         if VALIDATION.needed:
             stack.enter_context(_fewer_validations())
         stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="coremltools")  # overflow to inf, kept
         if SCALAR_ARRAYS.needed:
             warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")
-        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # constant tensors need no full table
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # see CLUSTERS
         yield
 
 

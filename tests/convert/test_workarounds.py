@@ -65,6 +65,30 @@ def test_trace_noise() -> None:
         torch.jit.trace(module, example)
 
 
+def test_trace_deprecation() -> None:
+    module, example = torch.nn.Linear(2, 2).eval(), torch.zeros(1, 2)
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit\.trace"):
+        torch.jit.trace(module, example)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with workarounds.tracing():
+            torch.jit.trace(module, example)
+
+
+def test_clusters() -> None:
+    from sklearn.exceptions import ConvergenceWarning
+
+    workarounds.coremltools()
+    from coremltools.models.neural_network.quantization_utils import _get_kmeans_lookup_table_and_weight as cluster
+
+    with pytest.warns(ConvergenceWarning, match="Number of distinct clusters"):
+        cluster(2, np.ones((3, 4), np.float16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with workarounds.converting():
+            cluster(2, np.ones((3, 4), np.float16))
+
+
 def test_convert_noise_and_progress(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     _converted()
@@ -211,6 +235,10 @@ def test_boundary_order() -> None:
 def test_every_workaround_names_its_versions() -> None:
     assert len({w.name for w in workarounds.ALL}) == len(workarounds.ALL)
     assert all(w.needed for w in workarounds.ALL), "an entry whose range ended can go"
+    defined = [value for value in vars(workarounds).values() if isinstance(value, workarounds.Workaround)]
+    assert sorted(w.name for w in defined) == sorted(w.name for w in workarounds.ALL)
+    tests = " ".join(name for name in globals() if name.startswith("test_"))
+    assert not [w.name for w in workarounds.ALL if w.name.replace("-", "_") not in tests], "each has a test"
     assert not workarounds.Workaround("x", "torch", "<1", "").needed
 
 
