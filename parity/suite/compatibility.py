@@ -20,6 +20,7 @@ from parity.suite import releases
 from parity.suite.case import Case
 from parity.suite.releases import Release
 
+MODEL = "tiny-sd"  # the smallest: what every release wrote of it is converted in a minute or two
 _PROMPT, _NEGATIVE = "a photo of a red circle on a blue background", "blurry, low quality"
 SAFETY = (Release("0.1.0"), Release("C3", safety_size=128), Release("main", safety_size=512))
 # Which conventions decide what happens in a task; scheduler and random source are asked for

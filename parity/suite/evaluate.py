@@ -24,7 +24,7 @@ from parity.errors import MissingError
 from parity.pipelines import tasks
 from parity.pipelines.components import SIGNATURES, TASK_COMPONENTS
 from parity.pipelines.model import Model
-from parity.suite import comparison, golden, player, provenance, tolerance
+from parity.suite import comparison, compatibility, golden, player, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.options import Options
@@ -67,7 +67,7 @@ class Evaluator:
 
     @cached_property
     def _player(self) -> player.Player:
-        return player.Player(self.model)
+        return player.Player(Model(compatibility.MODEL))
 
     @cached_property
     def packages(self) -> dict[str, Path]:

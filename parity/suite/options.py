@@ -14,7 +14,7 @@ from typing import Any
 from parity import assets, coreml
 from parity.errors import MissingError, UsageError
 
-DEFAULT_MODEL = "tiny-sd"
+DEFAULT_MODEL = "shapes-sd"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("model-version", "the PyTorch original: diffusers folder, hub id or shipped recipe", "ID_OR_PATH"),
+    Option("model-version", "the PyTorch original: diffusers folder, hub id or shipped model", "ID_OR_PATH"),
     Option("models", "folder of converted models; without it the original is converted here", "DIR", kind="path"),
     Option(
         "compute-unit",

@@ -77,5 +77,5 @@ def cells(options: Options) -> list[Cell]:
     if options.shipped:
         name = coreml.resolve("reference", "CPU_ONLY")
         for pairing, case in compatibility.cases(options.compatibility):
-            planned.append(Cell(options.model_version, case, "compatibility", numerics=name, pairing=pairing))
+            planned.append(Cell(compatibility.MODEL, case, "compatibility", numerics=name, pairing=pairing))
     return planned

@@ -13,7 +13,6 @@ from parity.contracts.consumers import consumers
 from parity.pipelines.model import Model
 from parity.suite import compatibility, player, releases, tolerance
 from parity.suite.compatibility import Pairing
-from parity.suite.options import Options
 from parity.suite.player import Player
 from parity.suite.releases import Release
 from parity.suite.verdict import Verdict
@@ -56,7 +55,7 @@ def test_components_of_each_release() -> None:
 
 
 def test_drawn_parts_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    location = Path(Model(Options().model_version).location)
+    location = Path(Model(compatibility.MODEL).location)
     first = releases.controlnets(location)
     assert len(first) == 2
     content = [(net / "diffusion_pytorch_model.safetensors").read_bytes() for net in first]
@@ -69,7 +68,7 @@ def test_drawn_parts_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest
 
 @lru_cache(maxsize=1)
 def shared() -> Player:
-    return Player(Model(Options().model_version))
+    return Player(Model(compatibility.MODEL))
 
 
 def judge(pairing: Pairing):  # type: ignore[no-untyped-def]
