@@ -16,7 +16,9 @@ CASES = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nschedule
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makefile(".toml", cases=CASES)
-    pytester.makeini("[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\nparity_model_version = tiny-sd\n")
+    pytester.makeini(
+        "[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\nparity_model_version = tiny-sd\n"
+    )
     return pytester
 
 
