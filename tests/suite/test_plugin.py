@@ -17,7 +17,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makefile(".toml", cases=CASES)
     pytester.makeini(
-        "[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\nparity_model_version = tiny-sd\n"
+        "[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\n"
+        "parity_model_version = tiny-sd\n"
     )
     return pytester
 
