@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parity import cli, convert, recipes
+from parity.suite.options import DEFAULT_MODEL
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -23,7 +24,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Converted models in one folder, as a user has them."""
     folder = tmp_path_factory.mktemp("models")
-    for path in convert.cached(str(recipes.build("tiny-sd"))).values():
+    for path in convert.cached(str(recipes.find(DEFAULT_MODEL))).values():
         shutil.copytree(path, folder / path.name)
     return folder
 
