@@ -19,7 +19,7 @@ from parity.suite.evaluate import Evaluator
 from parity.suite.options import Options
 from parity.suite.verdict import Verdict
 
-OPTIONS = Options(model_version="tiny-sd", coreml_runtime="reference", compute_unit=("CPU_ONLY",))
+OPTIONS = Options(coreml_runtime="reference", compute_unit=("CPU_ONLY",))
 
 
 @pytest.fixture(scope="module")
