@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from parity import quiet
 from parity.convert import weights
 from parity.convert.fingerprint import folder_hash, module_hash
 from parity.convert.scratch import Scratch
@@ -237,7 +238,7 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
     if scratch is not None and class_name in MAPPABLE:
         return _mapped(kind, folder, scratch)
     try:
-        with workarounds.loading():
+        with quiet.loading(), workarounds.loading():
             module = kind.from_pretrained(folder, **keywords)
         return module.float().eval().requires_grad_(False)  # the argument for the dtype has another name each year
     except (OSError, ValueError, RuntimeError) as error:

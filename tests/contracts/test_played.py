@@ -265,7 +265,7 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
     for consumer in ("S8", "P6"):
         serial = play(models, consumer)
         assert serial.psnr >= LOWEST_PSNR
-        np.testing.assert_allclose(serial.pictures, play(whole, consumer).pictures, atol=0.02)
+        np.testing.assert_allclose(serial.pictures, play(whole, consumer).pictures, atol=0.05)
     assert play(models, "S8", guidance=0.5).psnr >= LOWEST_PSNR, "no guidance, one row"
     for consumer, text in (("S7", "the input has batch 2"), ("D2024-06", "batch 2"), ("P5", "batch 2 is sent")):
         assert text in play(models, consumer).failure

@@ -78,15 +78,15 @@ def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -
     images = again(
         ["a red square on the left on a gray background"] * 8,
         image=start,
-        strength=0.8,
+        strength=0.7,
         guidance_scale=5.0,
         num_inference_steps=20,
         generator=torch.Generator().manual_seed(93),
         output_type="np",
     ).images
     verdicts = [measure.judge(np.rint(image * 255).astype(np.uint8), wanted) for image in images]
-    assert sum(verdict.colour for verdict in verdicts) >= 6
-    assert sum(verdict.place is True and verdict.background for verdict in verdicts) >= 6
+    assert sum(verdict.colour for verdict in verdicts) >= 7
+    assert sum(verdict.place is True and verdict.background for verdict in verdicts) >= 7
     assert not measure.judge(np.asarray(start), wanted).colour, "the start is not yet what the prompt says"
 
 
