@@ -50,13 +50,14 @@ def require(source: Source, name: str, folder: Path, config: Mapping[str, Any]) 
     unet = source.config("unet")
     for key in _FIELDS:
         _compare(name, source, key, _plain(config.get(key)), _plain(unet.get(key)))
-    mine, theirs = _shared(source.shapes("unet")), weights.shapes(folder)
+    shapes = weights.shapes(folder)
+    mine, theirs = _shared(source.shapes("unet")), _shared(shapes)
     for tensor, shape in mine.items():
-        _compare(name, source, f"tensor {tensor}", _shared(theirs).get(tensor, "absent"), shape)
-    if extra := sorted(_shared(theirs).keys() - mine.keys()):
+        _compare(name, source, f"tensor {tensor}", theirs.get(tensor, "absent"), shape)
+    if extra := sorted(theirs.keys() - mine.keys()):
         _compare(name, source, f"tensor {extra[0]}", theirs[extra[0]], "none")
     expected = [channels for channels, _, _ in residuals(unet, 64, 64)]
-    _compare(name, source, "list of the residuals' channels", _outputs(theirs), expected)
+    _compare(name, source, "list of the residuals' channels", _outputs(shapes), expected)
 
 
 def _compare(name: str, source: Source, what: str, theirs: Any, mine: Any) -> None:

@@ -233,12 +233,10 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
     if class_name == "StableDiffusionSafetyChecker":
         library = importlib.import_module("diffusers.pipelines.stable_diffusion.safety_checker")
     kind = getattr(library, class_name)
-    from parity.convert import workarounds
-
     if scratch is not None and class_name in MAPPABLE:
         return _mapped(kind, folder, scratch)
     try:
-        with quiet.loading(), workarounds.loading():
+        with quiet.loading():
             module = kind.from_pretrained(folder, **keywords)
         return module.float().eval().requires_grad_(False)  # the argument for the dtype has another name each year
     except (OSError, ValueError, RuntimeError) as error:

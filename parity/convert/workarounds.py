@@ -80,12 +80,6 @@ CONVERT_NOISE: Final = Workaround(
     ">=7.0",
     "coremltools logs that 64-bit indices become 32-bit ones (Core ML has no others) and that a network gives a tuple",
 )
-LOADING_BARS: Final = Workaround(
-    "loading-bars",
-    "transformers",
-    ">=5.0",
-    "transformers draws a progress bar on stderr for every loaded part; progress is reported by the converter",
-)
 PROGRESS: Final = Workaround(
     "progress",
     "coremltools",
@@ -144,7 +138,6 @@ ALL: Final = (
     TRACE_DEPRECATION,
     CLUSTERS,
     CONVERT_NOISE,
-    LOADING_BARS,
     PROGRESS,
     CONVERSION_DATE,
     BOUNDARY_ORDER,
@@ -165,21 +158,6 @@ def coremltools() -> Any:
     import coremltools
 
     return coremltools
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Surround ``from_pretrained``."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    if LOADING_BARS.needed:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 @contextmanager

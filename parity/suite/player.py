@@ -88,20 +88,16 @@ class Player:
     @lru_cache(maxsize=64)  # noqa: B019 - a player lives as long as its run
     def packages(self, release: Release) -> dict[str, Path]:
         """Return the packages of a release."""
-        safety = release in compatibility.SAFETY and bool(release.safety_size)
-        return releases.packages(release, self.model.location, ("safety_checker", "vae_decoder") if safety else ())
+        return releases.packages(release, self.model.location, ("safety_checker",) if release.safety_size else ())
 
     @lru_cache(maxsize=64)  # noqa: B019
     def matrix(self, release: Release) -> Matrix:
         """Inspect the folder of a release and return its capabilities."""
         models = self.packages(release)
         if release.safety_size:  # a checker of another size lies beside a decoder of the model's own
-            models = {name: models[name] for name in ("safety_checker",)} | self._decoder()
+            models = models | releases.packages(Release("main"), self.model.location, ("vae_decoder",))
         with tempfile.TemporaryDirectory(prefix="parity-compatibility-") as folder:
             return capabilities(inspect(releases.assemble(models, Path(folder))).bundles[0])
-
-    def _decoder(self) -> dict[str, Path]:
-        return releases.packages(Release("main"), self.model.location, ("vae_decoder",))
 
     def _play(self, pairing: Pairing, case: Case) -> Execution:
         release, request = pairing.release, case.request
@@ -120,8 +116,8 @@ class Player:
                 models,
                 pairing.consumer,
                 releases.original(release, self.model.location),
-                prompt=self._tokens(request.prompt),
-                negative=self._tokens(request.negative_prompt if "negative-prompt" in consumer.tasks else ""),
+                prompt=self.model.tokens(request.prompt),
+                negative=self.model.tokens(request.negative_prompt if "negative-prompt" in consumer.tasks else ""),
                 task=pairing.task,
                 image=self._image(release, request),
                 controls=self._controls(pairing),
@@ -151,13 +147,10 @@ class Player:
             return _disagree(pairing, f"flags {result.flags}, PyTorch {result.references}", expected)
         return Check(POINT, "flags as PyTorch's checker", "", math.nan, math.nan, Verdict.PASS, "")
 
-    def _tokens(self, text: str) -> np.ndarray:
-        return self.model.tokens(text)
-
     def _image(self, release: Release, request: Request) -> np.ndarray | None:
         if request.image is None:
             return None
-        model = self.model if release.family == "sd" else _xl_model()
+        model = self.model if release.family == "sd" else Model("tiny-sdxl")
         return read_picture(request.image, model)
 
     def _controls(self, pairing: Pairing) -> list[np.ndarray]:
@@ -170,10 +163,6 @@ class Player:
         if pairing.task == "inpaint":
             image[0, 3, height // 4 : -height // 4, width // 4 : -width // 4] = 0
         return [image, image[..., ::-1]] if pairing.task == "multi-controlnet" else [image]
-
-
-def _xl_model() -> Model:
-    return Model("tiny-sdxl")
 
 
 @lru_cache(maxsize=256)

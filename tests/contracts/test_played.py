@@ -32,12 +32,12 @@ Written = Callable[..., dict[str, Path]]
 
 
 @pytest.fixture(scope="session")
-def kept() -> dict:  # type: ignore[type-arg]
+def kept() -> dict:
     return {}
 
 
 @pytest.fixture(scope="session")
-def play(checkpoint: Path, kept: dict) -> Callable[..., Execution]:  # type: ignore[type-arg]
+def play(checkpoint: Path, kept: dict) -> Callable[..., Execution]:
     prompt, negative = (Model("tiny-sd").tokens(text) for text in PROMPTS)
 
     def run(models: dict[str, Path], consumer: str, **options) -> Execution:  # type: ignore[no-untyped-def]

@@ -25,7 +25,7 @@ Written = Callable[..., dict[str, Path]]
 
 
 @pytest.fixture(scope="session")
-def kept() -> dict:  # type: ignore[type-arg]
+def kept() -> dict:
     return {}
 
 
@@ -46,7 +46,7 @@ def demand(models: dict[str, Path], text: str) -> int:
     return cli.main(["inspect", str(models["unet"].parent), "--require", text])
 
 
-def play(models: dict[str, Path], consumer: str, kept: dict, *, xl: bool = False, image: bool = True) -> Execution:  # type: ignore[type-arg]
+def play(models: dict[str, Path], consumer: str, kept: dict, *, xl: bool = False, image: bool = True) -> Execution:
     model = Model("tiny-sdxl" if xl else "tiny-sd")
     prompt, negative = (model.tokens(text) for text in ("a red circle on a blue background", "blurry, low quality"))
     side = 64 if xl else 128
@@ -71,7 +71,7 @@ def test_folders_with_five_inputs_do_img2img_everywhere(
     contract: str,
     written: Written,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     models, done = repaired(written(contract, "sd", *BASE), tmp_path)
     assert done == ["encoder-z"]
@@ -87,7 +87,7 @@ def test_folders_with_five_inputs_do_img2img_everywhere(
 def test_folders_of_today_work_in_releases_of_2023(
     written: Written,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     source = written("1.1.0", "sd", *BASE)
     assert "Encoder.swift:96" in play(source, "S5", kept).failure
@@ -102,7 +102,7 @@ def test_folders_of_today_work_in_releases_of_2023(
 def test_folders_of_today_work_in_the_release_with_five_inputs(
     written: Written,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     models, done = repaired(written("main", "sd", *BASE), tmp_path, "--for", "swift==0.3.0")
     assert done == ["encoder-legacy"]
@@ -117,7 +117,7 @@ def test_float16_outputs_work_in_releases_that_do_not_convert(
     written: Written,
     converted: Converted,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     source = written("0.4.0", "sd", *BASE)
     source |= {name: converted("0.4.0", name, outputs="FLOAT16") for name in ("vae_decoder", "vae_encoder")}
@@ -132,7 +132,7 @@ def test_float16_outputs_work_in_releases_that_do_not_convert(
 def test_sdxl_of_today_works_in_main_of_august_2023(
     written: Written,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     source = written("1.1.0", "xl", *XL)
     assert "time_ids of 12 values" in play(source, "S6", kept, xl=True, image=False).failure
@@ -148,7 +148,7 @@ def test_sdxl_of_today_works_in_main_of_august_2023(
 def test_sdxl_of_august_2023_gets_two_axes(
     written: Written,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     source = written("C6", "xl", *XL)
     models, done = repaired(source, tmp_path, "--only", "time-ids-rows")
@@ -163,7 +163,7 @@ def test_compressed_folders_are_repaired_too(
     written: Written,
     converted: Converted,
     kept: dict,
-    tmp_path: Path,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     source = written("0.3.0", "sd", *BASE) | {"vae_encoder": converted("0.3.0", "vae_encoder", compression="affine8")}
     models, done = repaired(source, tmp_path)

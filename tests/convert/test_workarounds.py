@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from parity import convert
-from parity.convert import workarounds
+from parity.convert import source, workarounds
 
 Model = Callable[[str], Path]
 
@@ -104,15 +104,24 @@ def test_convert_noise_and_progress(capfd: pytest.CaptureFixture[str], caplog: p
     assert list(dict.fromkeys(seen)) == ["MIL Ops", "frontend_pytorch", "default", "backend_mlprogram"]
 
 
-def test_loading_bars(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+def test_parts_are_loaded_in_silence(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bars and hints of the libraries go; what the user switched off stays off."""
     import transformers
+    from transformers.utils import logging
 
     folder = model("sd1") / "text_encoder"
     transformers.CLIPTextModel.from_pretrained(folder)
     assert "Loading weights" in capfd.readouterr().err
-    with workarounds.loading():
-        transformers.CLIPTextModel.from_pretrained(folder)
+    for part, name in (("text_encoder", "CLIPTextModel"), ("unet", "UNet2DConditionModel")):
+        source.load_module(model("sd1") / part, name)
     assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        source.load_module(folder, "CLIPTextModel")
+        assert not logging.is_progress_bar_enabled()
+    finally:
+        logging.enable_progress_bar()
 
 
 def test_conversion_date() -> None:
