@@ -49,4 +49,15 @@ class Options:
     rewrite: Rewrite | None = None
     generators: dict[str, Any] = field(default_factory=dict)
     callback: Callable[[Event], None] | None = None
+    stopped: Exception | None = None  # what the callback raised; passes every block around the operation unchanged
     nested: dict[str, Any] = field(default_factory=dict)  # values inside blocks that somebody asked for
+
+    def tell(self, event: Event) -> None:
+        """Call the callback, if there is one."""
+        if self.callback is None:
+            return
+        try:
+            self.callback(event)
+        except Exception as error:
+            self.stopped = error
+            raise

@@ -316,7 +316,6 @@ class Plan:
                 frame[slot] = part if finish is None else finish(part)
 
     def _run_checked(self, frame: list[Any]) -> None:
-        callback = self.options.callback
         for step in self.steps:
             start = time.perf_counter()
             kwargs: dict[str, Any] = {}
@@ -324,13 +323,14 @@ class Plan:
                 kwargs = self._arguments(step, frame)
                 self._store(step, step.function(step.context, **kwargs), frame)
             except Exception as error:
+                if error is self.options.stopped:
+                    raise
                 raise self._failure(step.node, kwargs, error) from error
             seconds = time.perf_counter() - start
             outputs = {name: frame[slot] for name, slot in zip(step.node.outputs, step.outputs, strict=True)}
             for name, value in outputs.items():
                 self._check(step.node, name, value)
-            if callback is not None:
-                callback(Event(step.node.name, step.node.type, step.node.covers, outputs, seconds))
+            self.options.tell(Event(step.node.name, step.node.type, step.node.covers, outputs, seconds))
             for slot in step.free:
                 frame[slot] = None
 

@@ -257,7 +257,7 @@ class Session:
                 results = dict(zip(outer, self._plans[key].run(list(values.values())), strict=True))
                 results |= {name: value for name, value in self._options.nested.items() if name in asked}
             finally:
-                self._options.callback = None
+                self._options.callback = self._options.stopped = None
                 self._options.nested.clear()
             if missing := sorted(asked.difference(results)):
                 raise UsageError(

@@ -100,6 +100,21 @@ def test_a_callback_sees_every_run(session: mil.Session) -> None:
         np.testing.assert_allclose(np.array(seen[name]), np.array(runs), rtol=1e-6)
 
 
+@pytest.mark.parametrize("operator", ["relu", "add", "while_loop"])
+def test_what_a_callback_raises_arrives_as_it_is(session: mil.Session, operator: str) -> None:
+    error = ValueError("enough")
+
+    def stop(event: mil.Event) -> None:
+        if event.type == operator:
+            raise error
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="enough") as caught:
+            session.predict({"x": X}, callback=stop)
+        assert caught.value is error
+    assert session.predict({"x": X})["tripled"].shape == X.shape
+
+
 def test_predictions_are_the_same_whoever_looks(session: mil.Session) -> None:
     before = session.predict({"x": X})["tripled"]
     session.values(["plus_two"], {"x": X})
