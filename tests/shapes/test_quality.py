@@ -92,8 +92,7 @@ def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -
 
 @pytest.mark.slow
 def test_half_precision_draws_the_same_pictures(folder: Path, pipeline: Any) -> None:
-    half = load(folder)
-    half.to(dtype=torch.float16)
+    half = load(folder, "float16")
     texts = [item.caption for item in caption.prompts(8)]
     whole = sheet.pictures(pipeline, texts, seeds=range(8))
     found = [
@@ -101,4 +100,4 @@ def test_half_precision_draws_the_same_pictures(folder: Path, pipeline: Any) -> 
         for a, b in zip(whole, sheet.pictures(half, texts, seeds=range(8)), strict=True)
     ]
     print(found)
-    assert np.median(found) >= 30
+    assert min(found) >= 45
