@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from parity.coreml.conformance.__main__ import groups, main, selection
+from parity.coreml.conformance.__main__ import groups, left_out, main, selection
 from parity.coreml.conformance.expected import KINDS, Expectation, Expected, load_expected
 from parity.coreml.conformance.tally import NEEDED, PREDICTIONS, Tally, share
 from parity.errors import MissingError, UsageError
@@ -104,6 +104,11 @@ class TestSelection:
     def test_every_group_names_existing_tests(self):
         for name in groups():
             assert selection([name])
+
+    def test_what_one_group_leaves_out_another_runs(self):
+        assert left_out(["torch"]) == groups()["transforms"]["tests"]
+        assert left_out(["torch", "transforms"]) == []
+        assert selection(["torch", "transforms"]) == selection(["torch"])
 
     def test_unknown_group(self):
         with pytest.raises(UsageError, match="unknown group 'all'; known groups: quick, operators"):

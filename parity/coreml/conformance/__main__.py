@@ -46,11 +46,19 @@ def selection(names: Sequence[str]) -> list[str]:
     known = groups()
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"unknown group {unknown[0]!r}; known groups: {', '.join(known)}")
-    tests = dict.fromkeys(str(root() / test) for name in names for test in known[name]["tests"])
+    chosen = dict.fromkeys(test for name in names for test in known[name]["tests"])
+    tests = [str(root() / test) for test in chosen if "::" not in test or test.partition("::")[0] not in chosen]
     for test in tests:
         if not Path(test.partition("::")[0]).exists():
             raise MissingError(f"{test}: not in this coremltools; groups.toml was written for coremltools 9.0")
-    return list(tests)
+    return tests
+
+
+def left_out(names: Sequence[str]) -> list[str]:
+    """Return prefixes of node ids that a group leaves out and no other of the named groups runs."""
+    known = groups()
+    run = {test for name in names for test in known[name]["tests"]}
+    return [each for name in names for each in known[name].get("without", ()) if each not in run]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
                 f"--sample={options.sample}",
                 f"--part={options.part}",
                 *(("--totals", str(options.totals)) if options.totals else ()),
-                *(f"--deselect=coremltools/{each}" for name in chosen for each in groups()[name].get("without", ())),
+                *(f"--deselect=coremltools/{each}" for each in left_out(chosen)),
                 *tests,
                 *extra,
             ]
