@@ -70,6 +70,16 @@ def test_a_failure_exits_with_one_and_says_how_to_repeat_it(
     assert err.rstrip().endswith("--only quick")
 
 
+def test_a_model_that_predicts_v_passes_too(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys,
+        *("--model-version", "shapes-sd-v", "--only", "txt2img-ddim", "--compatibility", "none"),
+        *("--coreml-runtime", "reference"),
+    )
+    assert code == 0
+    assert "1 pass, 0 fail, 0 unknown" in out
+
+
 def test_a_model_folder_without_unet(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
+from skimage.transform import resize
 
 from fixtures.shapes import caption, measure, picture, sheet
-from fixtures.shapes.__main__ import load
+from fixtures.shapes.__main__ import load, load_unconditional
 from parity.recipes import trained
 
 
@@ -40,15 +41,18 @@ def test_the_folder_is_small(folder: Path) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
-def test_some_prompts_are_drawn(pipeline: Any) -> None:
-    score = _score(pipeline, 24, steps=12)
+@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
+def test_some_prompts_are_drawn(name: str) -> None:
+    score = _score(load(trained.folder(name)), 24, steps=12)
     assert score.colour >= 0.8
     assert score.shape >= 0.65
     assert score.background >= 0.8
 
 
 @pytest.mark.slow
-def test_two_hundred_prompts_are_drawn_and_guidance_helps(pipeline: Any) -> None:
+@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
+def test_two_hundred_prompts_are_drawn_and_guidance_helps(name: str) -> None:
+    pipeline = load(trained.folder(name))
     guided, free = _score(pipeline, 200), _score(pipeline, 200, guidance=1.0)
     print(guided, free, sep="\n")
     assert guided.colour >= 0.9
@@ -88,6 +92,17 @@ def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -
     assert sum(verdict.colour for verdict in verdicts) >= 7
     assert sum(verdict.place is True and verdict.background for verdict in verdicts) >= 7
     assert not measure.judge(np.asarray(start), wanted).colour, "the start is not yet what the prompt says"
+
+
+def test_the_unconditional_model_draws_objects_on_plain_backgrounds() -> None:
+    folder = trained.folder("shapes-ddpm")
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 2e6
+    drawn = load_unconditional(folder)(
+        24, torch.Generator().manual_seed(93), num_inference_steps=50, output_type="np"
+    ).images
+    found = [measure.objects(np.rint(resize(image, (128, 128), order=1) * 255).astype(np.uint8)) for image in drawn]
+    assert len({ground for ground, _ in found}) == len(picture.BACKGROUNDS)
+    assert sum(1 <= len(objects) <= 3 for _, objects in found) >= 20
 
 
 @pytest.mark.slow

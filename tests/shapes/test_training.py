@@ -90,9 +90,7 @@ def test_taming_bounds_the_streams_and_changes_no_output() -> None:
 
 
 def test_one_command_makes_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers import DDPMPipeline
-
-    for name in ("VAE", "TEXT", "UNET", "VELOCITY", "DDPM"):
+    for name in ("VAE", "TEXT", "UNET", "VELOCITY", "DDPM", "DETAIL"):
         monkeypatch.setattr(stages, name, replace(getattr(stages, name), steps=2))
     monkeypatch.setattr(stages, "POOL", 50)
     monkeypatch.setattr(stages, "BATCH", dict.fromkeys(stages.BATCH, 2))
@@ -104,8 +102,7 @@ def test_one_command_makes_the_models(tmp_path: Path, monkeypatch: pytest.Monkey
         assert pipeline.scheduler.config.prediction_type == kind
         (image,) = sheet.pictures(pipeline, ["a red circle"], seeds=[1], steps=2)
         assert image.shape == (128, 128, 3)
-    pipeline = DDPMPipeline.from_pretrained(tmp_path / "models" / "shapes-ddpm")
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = program.load_unconditional(tmp_path / "models" / "shapes-ddpm")
     assert pipeline(num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
 
 
