@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import timing
+
 _SD15: Final[dict[str, Any]] = {"sample_size": 64, "cross_attention_dim": 768}
 _SDXL: Final[dict[str, Any]] = {
     "sample_size": 128,
@@ -121,8 +123,7 @@ def _main(task: str, folder: Path, config: dict[str, Any]) -> None:
 
         convert.convert(folder, folder.parent / "out", components=["unet"], check=bool(os.environ.get("PARITY_CHECK")))
     seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    peak = used.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    print(seconds, used.ru_utime + used.ru_stime, peak, anonymous.peak)
+    print(seconds, used.ru_utime + used.ru_stime, timing.peak(), anonymous.peak)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Weights are random, configurations public, packages converted once and cached. Both sides compute the same step with the
 same weights and threads, alternating. Peak memory is that of a fresh process each. ``torch.compile`` needs a C++
-compiler and may take a quarter of an hour; where it does not get there, its lines say so.
+compiler and minutes; where it does not get there, its lines say so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import compare
+from benchmarks.timing import compare, peak
 from parity import cache, mil
 from parity.mil.allocator import keeping_memory
 
@@ -172,11 +172,9 @@ def _peak(*arguments: str) -> float:
 
 
 def _memory(name: str, what: str, package: str) -> None:
-    import resource
-
     step = _torch_step(name) if what == "torch" else _session_step(Path(package), name, what)
     step(), step()
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+    print(json.dumps(peak()))
 
 
 def _size(name: str, report: Callable[[str], None], *, repeats: int, compiled: bool) -> None:
@@ -219,10 +217,12 @@ def _compiled(name: str, package: str, repeats: str) -> None:
 
 def _split_attention(report: Callable[[str], None]) -> None:
     """Attention as SPLIT_EINSUM writes it, at the size of SD 1.5's first level: fused against one by one."""
-    import coremltools as ct
     import torch
 
+    from parity.convert import workarounds
     from parity.convert.attention import split_einsum
+
+    ct = workarounds.coremltools()
 
     class Heads(torch.nn.Module):
         def forward(self, q: Any, k: Any, v: Any) -> Any:
@@ -230,8 +230,9 @@ def _split_attention(report: Callable[[str], None]) -> None:
 
     example = torch.zeros(2, 320, 1, 4096)
     inputs = [ct.TensorType(name=name, shape=example.shape) for name in "qkv"]
-    traced = torch.jit.trace(Heads(), (example,) * 3)
-    model = ct.convert(traced, inputs=inputs, minimum_deployment_target=ct.target.iOS16, skip_model_load=True)
+    with workarounds.tracing(), workarounds.converting():
+        traced = torch.jit.trace(Heads().eval(), (example,) * 3)
+        model = ct.convert(traced, inputs=inputs, minimum_deployment_target=ct.target.iOS16, skip_model_load=True)
     random = np.random.default_rng(0)
     given = {name: random.standard_normal(example.shape).astype(np.float32) for name in "qkv"}
     with tempfile.TemporaryDirectory() as folder:
@@ -259,8 +260,8 @@ def run(report: Callable[[str], None]) -> None:
     _size("sd15", report, repeats=3, compiled=True)
     package = str(_package("sd15", report))
     peaks = {what: _peak("sd15", what, package) for what in ("torch", "float32", "declared")}
-    for what, peak in peaks.items():
-        report(f"sd15 UNet, peak memory of a process, {what}: {peak:.2f} GiB")
+    for what, most in peaks.items():
+        report(f"sd15 UNet, peak memory of a process, {what}: {most:.2f} GiB")
 
 
 def _available() -> int:

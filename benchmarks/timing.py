@@ -1,11 +1,15 @@
-"""Measuring two ways of doing the same thing, alternating, so that a busy machine slows both."""
+"""Measuring two ways of doing the same thing, alternating, so that a busy machine slows both; peak memory."""
 
 from __future__ import annotations
 
+import re
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,11 @@ def compare(
             call()
             times[which].append(time.perf_counter() - start)
     return Ratio(name, statistics.median(times[0]), statistics.median(times[1]), target)
+
+
+def peak() -> float:
+    """Return this process's own peak of resident memory in GiB; Linux's ``ru_maxrss`` may be that of its parent."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s*(\d+)", status.read_text())):
+        return int(found[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

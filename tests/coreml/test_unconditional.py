@@ -61,5 +61,4 @@ def test_core_ml_draws_what_the_diffusers_pipeline_draws(ct: Any, tmp_path: Path
     path = convert(ct, network, tmp_path / "ddpm.mlpackage", "FLOAT16")
     pipeline.unet = Stand(coreml.load(path, "CPU_ONLY", runtime="reference"), pipeline.unet.config)
     found = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(expected, draw(), strict=True)]
-    print(found)
-    assert min(found) >= 40, found
+    assert min(found) >= 50, found
