@@ -1,4 +1,7 @@
-"""The table at the end of a run: worst first, every skipped cell with its reason, and what a verdict speaks about."""
+"""The table at the end of a run: worst first, every skipped cell with its reason, and what a verdict speaks about.
+
+Old models in app releases make up to a hundred cells; where many of them pass they are one line below the table.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,18 @@ from rich.text import Text
 
 _STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 _RANK = {"fail": 0, "unknown": 1, "pass": 2}
+_KINDS = ("candidate", "golden", "compatibility")
+_FEW = 8  # passing cells of compatibility that are shown one by one
 
 
 def worst_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return records ordered by verdict (fail, unknown, pass), then by the margin of the check that decides."""
+    """Return records by verdict (fail, unknown, pass), kind (the model, goldens, old models), and deciding margin."""
 
-    def key(record: dict[str, Any]) -> tuple[int, float]:
+    def key(record: dict[str, Any]) -> tuple[int, int, float]:
         margin = float(record["checks"][record["decisive"]]["margin"])
         unmeasured = float("inf") if record["verdict"] == "pass" else float("-inf")
-        return _RANK[record["verdict"]], unmeasured if math.isnan(margin) else margin
+        place = _RANK[record["verdict"]], _KINDS.index(record["kind"])
+        return *place, unmeasured if math.isnan(margin) else margin
 
     return sorted(records, key=key)
 
@@ -42,8 +48,11 @@ def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool =
     buffer = io.StringIO()
     system: Any = "standard" if color else None
     console = Console(file=buffer, width=max(width, 80), force_terminal=color, color_system=system)
-    console.print(_table(records))
-    for line in notes(records):
+    passing = [r for r in records if r["kind"] == "compatibility" and r["verdict"] == "pass"]
+    together = passing if len(passing) > _FEW else []
+    hidden = {id(record) for record in together}
+    console.print(_table([record for record in records if id(record) not in hidden]))
+    for line in [*_summary(together), *notes(records)]:
         console.print(Text(line))
     return buffer.getvalue().rstrip("\n")
 
@@ -70,6 +79,18 @@ def _table(records: Sequence[dict[str, Any]]) -> Table:
             Text(record["verdict"], style=_STYLES[record["verdict"]]),
         )
     return table
+
+
+def _summary(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what passing cells of compatibility found, in a line."""
+    if not records:
+        return []
+    decisive = [record["checks"][record["decisive"]] for record in records]
+    margins = [margin for check in decisive if not math.isnan(margin := float(check["margin"]))]
+    others = Counter(check["where"] for check in decisive if math.isnan(float(check["margin"])))
+    found = [f"{len(margins)} pictures (smallest margin {min(margins):.2f} dB)"] if margins else []
+    found += [f"{count} x {where}" for where, count in others.items()]
+    return ["", f"compatibility: {len(records)} pass: {', '.join(found)}; each is in the report (--parity-report DIR)"]
 
 
 def notes(records: Sequence[dict[str, Any]]) -> list[str]:
