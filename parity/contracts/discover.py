@@ -174,9 +174,12 @@ def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> tuple[list[F
     outlined = []
     total = 0
     for entry in file.infolist():
-        if entry.is_dir() or PurePosixPath(entry.filename).parts[:1] == ("__MACOSX",):
-            continue
         parts = entry.filename.replace("\\", "/").split("/")
+        if entry.filename.endswith("/") or PurePosixPath(entry.filename).parts[:1] == ("__MACOSX",):
+            continue
+        if all(part in ("", ".") for part in parts):
+            findings.append(Finding("error", archive.name, "an entry of the archive has no name: it is damaged"))
+            continue
         if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in entry.filename:
             findings.append(
                 Finding("error", repr(entry.filename)[:200], "the archive names a path outside itself: refused")

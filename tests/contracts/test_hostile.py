@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from parity.contracts import capabilities, inspect
@@ -51,6 +51,7 @@ def test_edited_packages(encoder: Path, file: str, changes: list[tuple[float, by
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=edits, keep=st.sampled_from([1.0, 1.0, 0.9]))
+@example(changes=[(0.849609375, b"\0")], keep=1.0)  # cut a name of the central directory to nothing
 def test_edited_archives(encoder: Path, changes: list[tuple[float, bytes]], keep: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "models.zip"
@@ -71,3 +72,16 @@ def test_any_text_as_metadata(text: str) -> None:
         folder.mkdir()
         (folder / "metadata.json").write_text(text, encoding="utf-8", errors="surrogatepass")
         assert inspect(scratch).components[0].kind == "broken"
+
+
+@pytest.mark.parametrize("name", ["", ".", "./."])
+def test_an_archive_entry_without_a_name(encoder: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "models.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in FILES:
+            archive.write(encoder / file, f"{encoder.name}/{file}")
+        archive.writestr(zipfile.ZipInfo("./"), b"")  # the folder itself, which some programs store
+        archive.writestr(zipfile.ZipInfo(name), b"nothing")
+    (component,), findings = inspect(path).components, inspect(path).findings
+    assert component.kind != "broken"
+    assert sum("has no name" in finding.text for finding in findings) == 1
