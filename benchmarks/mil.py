@@ -232,7 +232,13 @@ def _split_attention(report: Callable[[str], None]) -> None:
     inputs = [ct.TensorType(name=name, shape=example.shape) for name in "qkv"]
     with workarounds.tracing(), workarounds.converting():
         traced = torch.jit.trace(Heads().eval(), (example,) * 3)
-        model = ct.convert(traced, inputs=inputs, minimum_deployment_target=ct.target.iOS16, skip_model_load=True)
+        model = ct.convert(
+            traced,
+            inputs=inputs,
+            outputs=[ct.TensorType(name="attended")],
+            minimum_deployment_target=ct.target.iOS16,
+            skip_model_load=True,
+        )
     random = np.random.default_rng(0)
     given = {name: random.standard_normal(example.shape).astype(np.float32) for name in "qkv"}
     with tempfile.TemporaryDirectory() as folder:

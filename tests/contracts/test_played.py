@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.metrics import peak_signal_noise_ratio
 
 from parity import recipes, streams
 from parity.contracts.consumers import consumers
@@ -265,7 +266,8 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
     for consumer in ("S8", "P6"):
         serial = play(models, consumer)
         assert serial.psnr >= LOWEST_PSNR
-        np.testing.assert_allclose(serial.pictures, play(whole, consumer).pictures, atol=0.05)
+        # 51 and 52 dB, up to 0.023 in single pixels: float16 rounds elsewhere where the rows run one by one
+        assert peak_signal_noise_ratio(play(whole, consumer).pictures, serial.pictures, data_range=1) >= 46
     assert play(models, "S8", guidance=0.5).psnr >= LOWEST_PSNR, "no guidance, one row"
     for consumer, text in (("S7", "the input has batch 2"), ("D2024-06", "batch 2"), ("P5", "batch 2 is sent")):
         assert text in play(models, consumer).failure

@@ -37,7 +37,9 @@ def _score(pipeline: Any, count: int, *, guidance: float = 5.0, steps: int = 20)
     return sheet.score(wanted, sheet.pictures(pipeline, texts, seeds=range(count), guidance=guidance, steps=steps))
 
 
-def test_the_folder_is_small(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
+def test_the_folder_is_small(name: str) -> None:
+    folder = trained.folder(name)
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
