@@ -4,6 +4,9 @@ Layout, little endian, records aligned to 64 bytes: a 64-byte header (u32 count,
 each weight a 64-byte record (u32 sentinel 0xDEADBEEF, u32 element type, u64 size in bytes, u64 absolute offset of the
 data, u64 unused bits at the end, reserved) and its data. A program refers to the *record*.
 
+The count of unused bits exists since coremltools 8.0b1 and says something for packed elements (less than a byte) alone.
+Up to 7.2 these bytes are uninitialised memory, any value at all; coremltools' own reader ignores them, and so does this.
+
 The file is mapped copy-on-write: nothing is copied, unread weights cost nothing, and the mapping stays valid when the
 file is deleted. Every field is checked against the file's size before it is used, so damaged files give an error,
 never a crash. Not checked: whether the values are meaningful.
@@ -86,7 +89,9 @@ class BlobFile:
             raise FormatError(
                 f"{where}: data at bytes {data_offset} to {data_offset + size}, but the file has {self.size} bytes"
             )
-        if padding_bits > min(7, size * 8) or (padding_bits and not dtype.packed):
+        if not dtype.packed:
+            padding_bits = 0
+        if padding_bits > min(7, size * 8):
             raise FormatError(f"{where}: {padding_bits} unused bits are not possible for {size} bytes of {dtype}")
         if (size * 8 - padding_bits) % dtype.bits:
             raise FormatError(f"{where}: {size} bytes do not hold a whole number of {dtype} elements")

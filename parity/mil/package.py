@@ -24,6 +24,7 @@ from parity.files import replacing
 from parity.mil import proto
 from parity.mil.blobs import Weights
 from parity.mil.features import Feature, feature
+from parity.mil.signature import Reconciled, reconcile
 
 _AUTHOR = "com.apple.CoreML"
 _SPECIFICATION = f"{_AUTHOR}/model.mlmodel"
@@ -75,18 +76,40 @@ class Model:
 
     @cached_property
     def functions(self) -> dict[str, Function]:
-        """All functions by name, in the description's order; one called ``main`` for models without several."""
+        """All functions by name, in the description's order; one called ``main`` for models without several.
+
+        What the description leaves out or says otherwise is taken from the program, see
+        :mod:`parity.mil.signature`.
+        """
+        return {name: Function(name, it.inputs, it.outputs, it.states) for name, it in self._signatures.items()}
+
+    @cached_property
+    def contradictions(self) -> tuple[str, ...]:
+        """Where the description says otherwise than the program, one sentence each; empty where they agree."""
+        several = len(self._signatures) > 1
+        return tuple(
+            f"function {name!r}: {text}" if several else text
+            for name, found in self._signatures.items()
+            for text in found.contradictions
+        )
+
+    @cached_property
+    def _signatures(self) -> dict[str, Reconciled]:
         description = self.specification.description
         listed = list(description.functions)
         if not listed:
-            return {"main": self._function("main", description)}
-        return {item.name: self._function(item.name, item) for item in listed}
+            return {"main": self._signature("main", description)}
+        return {item.name: self._signature(item.name, item) for item in listed}
 
-    def _function(self, name: str, message: Any) -> Function:
+    def _signature(self, name: str, message: Any) -> Reconciled:
         where = str(self.path)
-        inputs = tuple(feature(item, where) for item in message.input)
-        states = tuple(feature(item, where) for item in message.state)
-        return Function(name, inputs, tuple(feature(item, where) for item in message.output), states)
+        described = Reconciled(
+            tuple(feature(item, where) for item in message.input),
+            tuple(feature(item, where) for item in message.output),
+            tuple(feature(item, where) for item in message.state),
+        )
+        functions = self.specification.mlProgram.functions if self.kind == "mlProgram" else {}
+        return reconcile(described, functions[name]) if name in functions else described
 
     @property
     def default_function(self) -> str:
