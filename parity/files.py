@@ -1,12 +1,50 @@
-"""Writing files so that an interrupted or failed run leaves nothing half-written."""
+"""How are files written so that a failed run leaves nothing half-written, and which "files" are not there at all?"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from parity.errors import FormatError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTER_LIMIT = 1024  # bytes; the specification of git-lfs says that a pointer has fewer
+
+
+def pointer(path: Path) -> str:
+    """Say that a file is a git-lfs pointer, i.e. text in the place of a file that was not downloaded.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any file; one that cannot be read is no pointer.
+
+    Returns
+    -------
+    str
+        The message, without the path; empty when it is an ordinary file.
+    """
+    try:
+        if path.stat().st_size > _POINTER_LIMIT:
+            return ""
+        content = path.read_bytes()
+    except OSError:
+        return ""
+    if not content.startswith(_POINTER):
+        return ""
+    size = re.search(rb"^size (\d+)", content, re.M)
+    missing = f" of {int(size[1]):,} bytes" if size else ""
+    return f"it is a git-lfs pointer, not the file{missing}; run `git lfs pull`"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise FormatError when ``path`` is a git-lfs pointer."""
+    if text := pointer(path):
+        raise FormatError(f"{path}: {text}")
 
 
 @contextmanager

@@ -8,10 +8,13 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parity.errors import UsageError
+from parity.errors import FormatError, UsageError
 from parity.files import replacing
+
+if TYPE_CHECKING:
+    from parity.contracts.inspection import Inspection
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Inspect, print or write, check the demands; 0 when all hold."""
+    """Inspect, print or write, check the demands; 0 when all hold.
+
+    Raises
+    ------
+    FormatError
+        At the end, when a model is damaged or nothing is a component of Stable Diffusion.
+    """
     from parity.contracts import capability
     from parity.contracts.consumers import consumers
     from parity.contracts.converters import converters
@@ -84,7 +93,23 @@ def main(arguments: argparse.Namespace) -> int:
         show_requirements(requirements, console)
         if arguments.html:
             console.print(f"page: {arguments.html}")
+    if problem := problems(inspection):
+        raise FormatError(problem)
     return 0 if all(requirement.met for requirement in requirements) else 1
+
+
+def problems(inspection: Inspection) -> str:
+    """Say why an inspection is one of bad input: damaged models, or nothing of Stable Diffusion; empty if it is not."""
+    broken = [component.path for component in inspection.components if component.kind == "broken"]
+    if broken:
+        several = len(broken) > 1
+        listed = ", ".join(broken[:6]) + (f" and {len(broken) - 6} more" if len(broken) > 6 else "")
+        return f"{inspection.path}: {listed} {'are' if several else 'is'} damaged or incomplete, see above"
+    if not inspection.components:
+        return f"{inspection.path}: no Core ML models here (.mlpackage or .mlmodelc)"
+    if all(component.kind == "foreign" for component in inspection.components):
+        return f"{inspection.path}: no Stable Diffusion component of any known converter, see above"
+    return ""
 
 
 def _plain(record: Any) -> Any:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.errors import UsageError
+from parity.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from parity.contracts.inspection import Bundle
@@ -31,7 +31,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Plan, and unless it is a dry run, write and prove; 0 when nothing was refused, else 1."""
+    """Plan, and unless it is a dry run, write and prove.
+
+    Raises
+    ------
+    FormatError
+        When nothing is a component of Stable Diffusion, and at the end when a model is damaged; others are repaired.
+    """
+    from parity.commands.inspect import problems
     from parity.contracts import repair
     from parity.contracts.consumers import consumers
     from parity.contracts.inspect import inspect
@@ -44,6 +51,11 @@ def main(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--for {arguments.consumer} names {len(chosen)} consumers ({names}); choose one")
     only = ("package",) if arguments.packages else tuple(arguments.only)
     inspection = inspect(arguments.path)
+    problem = problems(inspection)
+    if problem and not any(c.kind not in ("broken", "foreign") for c in inspection.components):
+        for finding in (*inspection.findings, *(f for bundle in inspection.bundles for f in bundle.findings)):
+            print(f"{finding.where}: {finding.text}")
+        raise FormatError(problem)
     plan = repair.plan(inspection, only=only, consumer=chosen[0])
     for job in plan.jobs:
         print(f"{job.component.path}  ({job.component.kind})")
@@ -56,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not plan.jobs:
         print("nothing to repair")
     if arguments.dry_run:
-        return 1 if plan.refused else 0
+        return _finish(problem)
     output = _output(arguments, inspection.single)
     results = repair.apply(
         plan,
@@ -71,7 +83,13 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"  {text}")
     if arguments.complete and not arguments.in_place and not inspection.single:
         _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
-    return 1 if plan.refused else 0
+    return _finish(problem)
+
+
+def _finish(problem: str) -> int:
+    if problem:
+        raise FormatError(problem)
+    return 0
 
 
 def _output(arguments: argparse.Namespace, single: bool) -> Path:

@@ -112,6 +112,8 @@ def capabilities(bundle: Bundle, *, tables: Consumers | None = None) -> Matrix:
 
 def shown(matrix: Matrix, bundle: Bundle) -> tuple[Task, ...]:
     """Return the tasks that a table for people should have: those whose components are there at all."""
+    if all(component.kind == "foreign" and not component.named for component in bundle.components):
+        return ()
     present = {name for name, state in bundle.facts.items() if state not in ("absent", "assumed", "unread")}
     assumed = "assumed" in bundle.facts.values()
     rows = []

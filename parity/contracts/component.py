@@ -1,48 +1,23 @@
 """What is one model of a folder: its features, metadata, size, and what its program tells?
 
-A package is read through :mod:`parity.mil` (weights stay on disk); a compiled model through its ``metadata.json``, with
-``model.mil`` searched as text for attention and compression, or parsed whole without ``metadata.json``. Whatever is
-wrong with the files becomes a finding, never an exception: a folder with one broken model is still inspected.
+A package is read through :mod:`parity.mil` (weights stay on disk), a compiled model through
+:mod:`parity.contracts.compiled`, or parsed whole where it has no ``metadata.json``. Whatever is wrong with the files
+becomes a finding, never an exception: a folder with one broken model is still inspected.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from parity import mil
-from parity.contracts import names
+from parity.contracts import compiled, names
 from parity.contracts.converters import Converters
-from parity.contracts.fingerprint import fingerprint, from_text, weight_problem
+from parity.contracts.fingerprint import fingerprint
 from parity.contracts.identify import identify
-from parity.contracts.inspection import Component, Feature, Finding, Fingerprint
+from parity.contracts.inspection import Component, Feature, Finding
 from parity.errors import FormatError, ParityError
-from parity.mil import dtypes
-
-_DTYPES = {"fp16": "FLOAT16", "fp32": "FLOAT32", "fp64": "DOUBLE", "int32": "INT32", "int8": "INT8"}
-_COMPILED_DTYPES = {"Float16": "FLOAT16", "Float32": "FLOAT32", "Double": "DOUBLE", "Int32": "INT32", "Int8": "INT8"}
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_BLOBS = re.compile(r'tensor<(\w+), \[([\d, ]*)\]>\(BLOBFILE\(path = [^"]*"[^"]*"\)?, offset = [^(]*\((\d+)\)')
-_TEXT_LIMIT = 256 << 20  # bytes of model.mil that are searched; the largest UNets have a few MiB
-
-
-def pointer(path: Path) -> str:
-    """Return a message when a file is a git-lfs pointer, else an empty text."""
-    try:
-        if path.stat().st_size > 1024:
-            return ""
-        content = path.read_bytes()
-    except OSError:
-        return ""
-    if not content.startswith(_POINTER):
-        return ""
-    size = re.search(rb"^size (\d+)", content, re.M)
-    missing = f" of {int(size[1]):,} bytes" if size else ""
-    return f"{path.name} is a git-lfs pointer, not the file{missing}; run `git lfs pull`"
+from parity.files import pointer
 
 
 def read(path: Path, root: Path, tables: Converters, *, records: bool = True) -> tuple[Component, tuple[Finding, ...]]:
@@ -74,18 +49,19 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
 
     for file in _files(path):
         if text := pointer(file):
-            return broken(text)
+            return broken(f"{_relative(str(file), root)}: {text}")
     try:
         if component.form == "mlmodelc":
-            component, problem = _compiled(path, component, records=records)
+            component, problem, contradictions = _compiled(path, component, records=records)
         else:
-            component, problem = _package(path, component, records=records)
+            component, problem, contradictions = _package(path, component, records=records)
     except ParityError as error:
         return broken(_relative(str(error), root))
     except (OSError, ValueError, RecursionError) as error:
         return broken(f"cannot be read: {_relative(str(error), root)}")
     if problem:
         findings.append(Finding("error", str(where), f"{_relative(problem, root)} (an unfinished download?)"))
+    findings += [Finding("warning", str(where), f"{text}; the program counts") for text in contradictions]
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
     if problem:
@@ -120,7 +96,7 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _package(path: Path, component: Component, *, records: bool) -> tuple[Component, str]:
+def _package(path: Path, component: Component, *, records: bool) -> tuple[Component, str, tuple[str, ...]]:
     model = mil.load(path)
     metadata = model.metadata
     inputs = tuple(_feature(feature) for feature in model.inputs)
@@ -128,6 +104,7 @@ def _package(path: Path, component: Component, *, records: bool) -> tuple[Compon
         component,
         inputs=inputs,
         outputs=tuple(_feature(feature) for feature in model.outputs),
+        shapeless=_shapeless(model),
         specification=int(model.specification.specificationVersion),
         author=metadata.author,
         license=metadata.license,
@@ -137,113 +114,47 @@ def _package(path: Path, component: Component, *, records: bool) -> tuple[Compon
         weight_bytes=_weight_bytes(model),
     )
     if model.kind != "mlProgram":
-        return component, ""
-    print_, problem = fingerprint(model.program, model.weights, tokens=_tokens(inputs), records=records)
-    return replace(component, fingerprint=print_), problem
+        return component, "", ()
+    print_, problem = fingerprint(model.program, model.weights, tokens=compiled.tokens_of(inputs), records=records)
+    return replace(component, fingerprint=print_), problem, model.contradictions
 
 
-def _compiled(path: Path, component: Component, *, records: bool) -> tuple[Component, str]:
+def _compiled(path: Path, component: Component, *, records: bool) -> tuple[Component, str, tuple[str, ...]]:
     metadata, text = path / "metadata.json", path / "model.mil"
     for file in (metadata, text, path / "weights" / "weight.bin"):
         if file.is_symlink() and path.resolve() not in file.resolve().parents:
             raise FormatError(f"{file}: a link that leaves the model's folder; it was not followed")
     if not text.is_file() and not metadata.is_file():
         raise FormatError(f"{path}: neither model.mil nor metadata.json; an unfinished download, or not an ML Program")
-    weights = mil.Weights(path)
-    if not metadata.is_file():
-        parsed, problem = _package(path, component, records=records)
-        note = replace(parsed, hints=(*parsed.hints, "metadata.json is missing: read from model.mil"))
-        return note, problem
-    component, histogram = _schema(metadata, component)
-    problem = ""
-    program = b""
-    if text.is_file():
-        if text.stat().st_size <= _TEXT_LIMIT:
-            program = text.read_bytes()
-    else:
-        problem = f"{path}: model.mil is missing"
-    content = program.decode("utf-8", errors="replace")
-    last = max((_blob(match) for match in _BLOBS.finditer(content)), default=None)
-    if last is not None and not problem:
-        problem = weight_problem({weights.names()[0]: last}, weights, records=records)
-    component = replace(component, fingerprint=from_text(content, histogram))
-    size = path / "weights" / "weight.bin"
-    if component.sizes is not None and size.is_file():
-        component = replace(component, weight_bytes=size.stat().st_size)
-    tokens = _tokens(component.inputs)
-    if not tokens:
-        component = replace(component, fingerprint=replace(component.fingerprint, mask="none"))
-    elif content and not problem:
-        component = replace(component, fingerprint=_compiled_mask(content, tokens, weights, component.fingerprint))
-    return component, problem
+    if metadata.is_file():
+        return compiled.read(path, component, records=records)
+    parsed, problem, contradictions = _package(path, component, records=records)
+    parsed = replace(parsed, hints=(*parsed.hints, "metadata.json is missing: read from model.mil"))
+    return parsed, problem, contradictions
 
 
-def _compiled_mask(text: str, tokens: int, weights: mil.Weights, print_: Fingerprint) -> Fingerprint:
-    """Read the causal mask of a compiled text encoder: the constant of (…, tokens, tokens) in its weight file."""
-    from parity.contracts.fingerprint import judge_mask
-
-    shape = rf"\[(?:1, )*{tokens}, {tokens}\]"
-    minimum = None
-    for match in re.finditer(rf"tensor<(fp16|fp32), {shape}>\(BLOBFILE\([^)]*\)[^)]*offset = [^(]*\((\d+)\)", text):
-        try:
-            smallest = float(weights.read(int(match[2])).min())
-        except ParityError:
-            return print_
-        minimum = smallest if minimum is None else min(minimum, smallest)
-    if minimum is None:
-        return replace(print_, mask="none")
-    return replace(print_, mask=judge_mask(minimum), mask_minimum=minimum)
-
-
-def _blob(match: re.Match[str]) -> tuple[int, int]:
-    """Offset and bytes of a weight that a compiled model's text refers to."""
-    dtype = dtypes.BY_NAME.get(match[1])
-    elements = math.prod(int(size) for size in match[2].split(",") if size.strip())
-    return int(match[3]), elements * dtype.bits // 8 if dtype else 0
-
-
-def _schema(path: Path, component: Component) -> tuple[Component, dict[str, int]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entry = content[0] if isinstance(content, list) else content
-        user = {str(key): str(value) for key, value in dict(entry.get("userDefinedMetadata") or {}).items()}
-        component = replace(
-            component,
-            inputs=tuple(_schema_feature(item) for item in entry["inputSchema"]),
-            outputs=tuple(_schema_feature(item) for item in entry["outputSchema"]),
-            specification=int(entry.get("specificationVersion") or 0),
-            author=str(entry.get("author") or ""),
-            license=str(entry.get("license") or ""),
-            version=str(entry.get("version") or ""),
-            description=str(entry.get("shortDescription") or ""),
-            metadata=user,
-        )
-        return component, {str(k): int(v) for k, v in dict(entry.get("mlProgramOperationTypeHistogram") or {}).items()}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{path}: not the metadata of a compiled model: {error!r}") from None
-
-
-def _schema_feature(item: Any) -> Feature:
-    sizes = re.findall(r"\d+", str(item.get("shape", "")))
-    dtype = str(item.get("dataType", ""))
-    return Feature(
-        str(item["name"]),
-        _COMPILED_DTYPES.get(dtype, dtype or str(item.get("type", "")).lower()),
-        tuple(int(size) for size in sizes),
-        str(item.get("shortDescription") or ""),
+def _shapeless(model: mil.Model) -> tuple[str, ...]:
+    """Names of outputs that the program gives a fixed shape of at least one axis and the description none."""
+    described = {item.name: item.type.multiArrayType for item in model.specification.description.output}
+    return tuple(
+        feature.name
+        for feature in model.outputs
+        if feature.kind == "array" and feature.shape and not feature.flexible
+        if feature.name in described and not described[feature.name].shape
     )
 
 
 def _feature(feature: mil.Feature) -> Feature:
-    dtype = _DTYPES.get(feature.dtype, feature.dtype) if feature.kind == "array" else feature.kind
-    return Feature(feature.name, dtype, feature.shape, feature.description)
+    dtype = compiled.DTYPES.get(feature.dtype, feature.dtype) if feature.kind == "array" else feature.kind
+    return Feature(feature.name, dtype, _shape(feature), feature.description, flexible=feature.flexible)
 
 
-def _tokens(inputs: tuple[Feature, ...]) -> int:
-    """Token count of a text encoder, recognised by its only input; 0 for other models."""
-    if len(inputs) == 1 and inputs[0].name == "input_ids" and len(inputs[0].shape) == 2:
-        return inputs[0].shape[1]
-    return 0
+def _shape(feature: mil.Feature) -> tuple[int | None, ...]:
+    """Default shape; a size of an array that nothing but the program leaves open (from 1 on, without end) is None."""
+    if not feature.ranges or feature.kind != "array":
+        return feature.shape
+    sizes = zip(feature.shape, feature.ranges, strict=False)
+    return tuple(None if (size, one.lower, one.upper) == (1, 1, None) else size for size, one in sizes)
 
 
 def _weight_bytes(model: mil.Model) -> int:

@@ -60,19 +60,21 @@ def check(
     single : bool
         Whether one model was named instead of a folder.
     """
-    found = [c for c in components if c.kind != "foreign"]
+    listed = list(components)
+    found = [c for c in listed if c.kind != "foreign"]
+    unread = {c.named for c in listed if c.kind == "foreign"}  # what claims to be a part and fits no contract
     family = _bundle_family(found)
     checked = Checked(family, _prediction(found, family, scheduler))
     facts = checked.facts
     facts["family"] = family or "unread"
     facts["prediction"] = checked.prediction
     facts["tokenizer"] = "present" if tokenizer else ("assumed" if single else "absent")
-    forms = {c.form for c in found}
+    forms = {c.form for c in listed}
     facts["layout"] = "packages" if forms == {"mlpackage"} else "compiled" if forms == {"mlmodelc"} else "mixed"
     facts["specification"] = str(max((c.specification for c in found), default=0))
     absent = "assumed" if single else "absent"
     for part in _PARTS:
-        facts[part] = _state(part, found, absent, checked, where)
+        facts[part] = _state(part, found, "unread" if part in unread else absent, checked, where)
     _denoiser(checked, found, where, absent)
     _vae(checked, found, where, absent)
     _text(checked, found, where, absent)
@@ -185,7 +187,7 @@ def _denoiser(checked: Checked, found: list[Component], where: str, absent: str)
         given = {f.name: f for f in (*first.outputs, *first.inputs)}
         for feature in second.inputs:
             other = given.get(feature.name)
-            if other is None or other.shape != feature.shape:
+            if other is None or not other.agrees(feature):
                 facts["chunks"] = "differ"
                 have = f"the first gives {other}" if other else "the first does not give it"
                 text = f"the chunks do not fit: {second.path} takes {feature}, {have}"
@@ -253,14 +255,16 @@ def _control(checked: Checked, found: list[Component], where: str, absent: str) 
     facts["residuals"] = absent
     if unet is None or unet.chunk:
         return
-    takes = {f.name: f.shape for f in unet.inputs if f.name.startswith("additional_residual_")}
+    takes = {f.name: f for f in unet.inputs if f.name.startswith("additional_residual_")}
     for net in nets:
-        gives = {f.name: f.shape for f in net.outputs}
+        gives = {f.name: f for f in net.outputs}
         facts["residuals"] = "agree" if facts["residuals"] == absent else facts["residuals"]
-        wrong = sorted(name for name in takes.keys() | gives.keys() if takes.get(name) != gives.get(name))
+        wrong = sorted(takes.keys() ^ gives.keys())
+        wrong += sorted(name for name in takes.keys() & gives.keys() if not takes[name].agrees(gives[name]))
         if wrong:
             facts["residuals"] = "differ"
-            text = f"{net.path} gives {wrong[0]} {gives.get(wrong[0])}, {unet.path} takes {takes.get(wrong[0])}"
+            given, taken = (named[wrong[0]].size if wrong[0] in named else "no such" for named in (gives, takes))
+            text = f"{net.path} gives {wrong[0]} {given}, {unet.path} takes {taken}"
             checked.findings.append(Finding("error", where, f"ControlNet and controlled UNet do not fit: {text}"))
         if net.fingerprint.attention != unet.fingerprint.attention:
             kinds = f"{net.path} {net.fingerprint.attention}, {unet.path} {unet.fingerprint.attention}"

@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from parity.contracts.component import pointer
 from parity.contracts.inspection import Finding
 from parity.errors import FormatError
+from parity.files import pointer
 from parity.mil import blobs
 
 LIMIT = 4 << 30  # bytes that an archive may unpack to, weights that are not needed left out

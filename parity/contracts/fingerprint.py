@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ import numpy as np
 from parity.contracts.inspection import Fingerprint
 from parity.errors import ParityError
 from parity.mil import dtypes, values
+from parity.mil.blobs import weight_problem
 
 _QUERY_BLOCK = 512
 _OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
-RECORD = 64  # bytes of a weight's record, directly before its data in every file that was seen
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 _FORMS = {code: (_STORED.get(dtype.name, dtype.name), dtype.bits) for code, dtype in dtypes.BY_CODE.items()}
 
@@ -247,29 +247,6 @@ def _mask(masks: list[Any], weights: Any) -> tuple[float | None, str]:
             smallest = float(array.min())
             minimum = smallest if minimum is None else min(minimum, smallest)
     return minimum, "none" if minimum is None else judge_mask(minimum)
-
-
-def weight_problem(blobs: Mapping[str, tuple[int, int]], weights: Any, *, records: bool = True) -> str:
-    """Say what is wrong with weight files, empty if nothing is.
-
-    Parameters
-    ----------
-    blobs : mapping of str to (int, int)
-        Name of a file to the offset of its last record and the bytes of the weight behind it.
-    weights : parity.mil.Weights
-    records : bool
-        False where only the file's beginning and size are real: then the last weight must fit in.
-    """
-    for name, (offset, size) in sorted(blobs.items()):
-        try:
-            file = weights.file(name)
-            if records:
-                file.record(offset)
-            elif offset + RECORD + size > file.size:
-                return f"{file.path}: {file.size} bytes, but its last weight ends at byte {offset + RECORD + size}"
-        except ParityError as error:
-            return str(error)
-    return ""
 
 
 def _snake(name: str) -> str:

@@ -79,12 +79,13 @@ class Shape:
             raise UsageError(f"shape '{self.text}' comes out as {shape}: sizes must not be negative")
         return shape
 
-    def solve(self, shape: Sequence[int], *, known: Mapping[str, int] | None = None) -> dict[str, int] | None:
+    def solve(self, shape: Sequence[int | None], *, known: Mapping[str, int] | None = None) -> dict[str, int] | None:
         """Read the names off a concrete shape.
 
         Parameters
         ----------
-        shape : sequence of int
+        shape : sequence of int or None
+            None is a size that is not known; it contradicts nothing and determines nothing.
         known : mapping of str to int, optional
             Values that must be respected.
 
@@ -104,7 +105,7 @@ class Shape:
         if len(entries) != len(shape):
             return None
         values = dict(known or {})
-        waiting = list(zip(entries, shape, strict=True))
+        waiting = [(entry, size) for entry, size in zip(entries, shape, strict=True) if size is not None]
         while waiting:
             left = []
             for entry, size in waiting:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from packaging.specifiers import SpecifierSet
+
 from parity.contracts.converters import ComponentContract, Converters, ConverterWindow, FeatureRule
 from parity.contracts.inspection import Component, Evidence, Feature
 
@@ -69,6 +71,7 @@ def identify(component: Component, tables: Converters) -> Identity:
     matches = [match for match in matches if match[1].family == family]
     narrowing = _Narrowing([window for window, _, _ in matches], "names, shapes and dtypes of the features")
     _narrow(narrowing, component, kind, sizes, family)
+    _narrow_by_library(narrowing, component)
     if renamed is not None:
         narrowing.keep(f"its features, but an input called {component.inputs[0].name}", lambda window: False)
     return Identity(
@@ -102,6 +105,15 @@ def form(component: Component) -> str:
     if ids is not None:
         return "flat" if len(ids.shape) == 1 else "rows"
     return ""
+
+
+def _narrow_by_library(narrowing: _Narrowing, component: Component) -> None:
+    """Outputs without a shape are what coremltools 6.1 to 7.0b1 describe; later windows cannot run on these."""
+    if component.shapeless:
+        narrowing.keep(
+            "outputs described without a shape: written with coremltools 7.0b1 or earlier",
+            lambda window: SpecifierSet(window.coremltools).contains("7.0b1", prereleases=True),
+        )
 
 
 class _Narrowing:
@@ -272,21 +284,18 @@ def _chunk_identity(component: Component, chunk: int, tables: Converters) -> Ide
         kind = "control-unet" if any(name.startswith("additional_residual_") for name in names) else "unet"
     sizes: dict[str, int] = {}
     sample = component.input("sample") or component.output("noise_pred")
-    if sample is not None and len(sample.shape) == 4:
-        sizes.update(zip(("B", "Cin" if chunk == 1 else "Cout", "h", "w"), sample.shape, strict=True))
     context = component.input("encoder_hidden_states")
-    if context is not None and len(context.shape) == 4:
-        sizes.update({"D": context.shape[1], "S": context.shape[3]})
+    for feature, keys in ((sample, ("B", "Cin" if chunk == 1 else "Cout", "h", "w")), (context, ("", "D", "", "S"))):
+        if feature is not None and len(feature.shape) == len(keys):
+            sizes.update({k: size for k, size in zip(keys, feature.shape, strict=True) if k and size is not None})
     xl = "text_embeds" in names
     family = ("sdxl-refiner" if kind == "refiner" else "sdxl") if xl else _WIDTHS.get(sizes.get("D", 0), "sd1")
     source = component.metadata.get("com.github.apple.coremltools.source", "")
     narrowing = _Narrowing(list(tables.windows), "a half of a denoiser")
+    # No metadata tells nothing: the converter's own chunker leaves none with coremltools 6, nor does bisect_model.
     if source == "milinternal":
         narrowing.keep("cut by the converter's own chunker", lambda window: window.chunker == "legacy")
-    elif not component.metadata:
-        narrowing.keep(
-            "no metadata at all: cut by coremltools' bisect_model", lambda window: window.chunker == "bisect"
-        )
+    _narrow_by_library(narrowing, component)
     if kind in ("control-unet", "refiner"):
         narrowing.keep(kind, lambda window: any(c.component == kind for c in window.components))
     if xl:

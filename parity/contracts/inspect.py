@@ -18,6 +18,7 @@ from parity.contracts.crosscheck import check
 from parity.contracts.discover import TOKENIZER, Group, discover, unpacked
 from parity.contracts.inspection import Bundle, Component, Finding, Inspection
 from parity.errors import FormatError, MissingError
+from parity.files import pointer
 
 _NEEDED = ("vocab.json", "merges.txt")
 
@@ -52,7 +53,7 @@ def inspect(path: Path | str, *, extra: Iterable[Path] = ()) -> Inspection:
     if path.suffix in (".mlpackage", ".mlmodelc", ".mlmodel"):
         inspection = _single(path, tables)
     elif path.is_file():
-        text = components.pointer(path) or "neither a folder, a Core ML model nor a zip archive"
+        text = pointer(path) or "neither a folder, a Core ML model nor a zip archive"
         raise FormatError(f"{path}: {text}")
     else:
         inspection = _folder(path, tables)

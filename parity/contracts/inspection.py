@@ -11,15 +11,39 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Feature:
-    """An input or output as declared; ``dtype`` is ``FLOAT16``, ``FLOAT32``, ``INT32``, … or the kind if no array."""
+    """An input or output as declared.
+
+    Attributes
+    ----------
+    name : str
+    dtype : str
+        ``FLOAT16``, ``FLOAT32``, ``INT32``, … or the kind if it is no array.
+    shape : tuple of int or None
+        Default shape; (height, width) of an image. None where file and program leave a size open.
+    description : str
+    flexible : bool
+        Other shapes than the default one are allowed.
+    """
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     description: str = ""
+    flexible: bool = False
+
+    @property
+    def size(self) -> str:
+        """The shape for readers, ``?`` where a size is open."""
+        return f"({', '.join('?' if size is None else str(size) for size in self.shape)})"
+
+    def agrees(self, other: Feature) -> bool:
+        """Tell whether two shapes can be the same; open sizes agree with any."""
+        return len(self.shape) == len(other.shape) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(self.shape, other.shape, strict=True)
+        )
 
     def __str__(self) -> str:
-        return f"{self.name} {self.dtype} ({', '.join(map(str, self.shape))})"
+        return f"{self.name} {self.dtype} {self.size}{' flexible' if self.flexible else ''}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,8 @@ class Component:
         1 or 2 for half a denoiser, else 0.
     family : str
         ``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``, ``sd3`` or empty.
+    shapeless : tuple of str
+        Outputs whose shape the description leaves out and the program states; ``outputs`` have it.
     contract : str
         Form of a VAE encoder (``legacy``, ``z``, ``x``) or of SDXL time ids (``flat``, ``rows``), else empty.
     sizes : mapping of str to int
@@ -117,6 +143,7 @@ class Component:
     contract: str = ""
     inputs: tuple[Feature, ...] = ()
     outputs: tuple[Feature, ...] = ()
+    shapeless: tuple[str, ...] = ()
     specification: int = 0
     author: str = ""
     license: str = ""

@@ -118,7 +118,7 @@ def load(
     UsageError
         Unknown unit, runtime, profile or function.
     MissingError, FormatError
-        No such model; a damaged one.
+        No such model; one that is damaged, incomplete or whose weights were not downloaded.
     UnsupportedError
         The native runtime away from macOS; a model of another kind; an unknown operator.
     """
@@ -128,6 +128,7 @@ def load(
     model = mil.load(path)
     if model.kind not in KINDS:
         raise UnsupportedError(other_kind(model))
+    model.require_weights()
     described = model.function(function)
     if chosen == "reference" and sys.platform == "darwin":
         predictor = through_reference(path, compute_unit, function, profile)

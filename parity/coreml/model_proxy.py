@@ -64,12 +64,13 @@ def using_profile(profile: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _framework_errors(action: str) -> Iterator[None]:
-    """Let errors surface as they do on macOS: RuntimeError."""
+def _framework_errors(action: str, *, renamed: tuple[str, str] = ("", "")) -> Iterator[None]:
+    """Let errors surface as they do on macOS: RuntimeError. The first of two paths is shown as the second."""
     try:
         yield
     except ParityError as error:
-        raise RuntimeError(f"Error {action}: {error}") from error
+        text = str(error).replace(*renamed) if renamed[0] else str(error)
+        raise RuntimeError(f"Error {action}: {text}") from error
 
 
 class StateProxy:
@@ -165,7 +166,9 @@ class ModelProxy:
                     self._own(self._compiled)
                     model = mil.load(self._compiled)
             function = model.function(function_name or None)
-            self._runner = runner(model, function.name, _profile.get() or _default_profile)
+            profile = _profile.get() or _default_profile
+            self._runner = runner(model, function.name, profile)
+        self._rounded = profile != "float32"
         self._inputs = [feature for feature in function.inputs if feature.kind != "state"]
         self._outputs = function.outputs
         self._states = function.states
@@ -188,13 +191,14 @@ class ModelProxy:
             raise TypeError(f"predict(): incompatible function arguments: expected a state, got {type(state).__name__}")
         if self._states and state is None:
             raise RuntimeError(f"The input feature for {self._states[0].name} must be an MLState, but it was not.")
-        arrays = values.accept(data, self._inputs)
+        arrays = values.accept(data, self._inputs, rounded=self._rounded)
         ModelProxy.predictions += 1
         started = time.perf_counter_ns()
-        with _framework_errors("predicting: Unable to compute the prediction using ML Program"):
+        links = (str(self._compiled), str(self._source))  # the user knows the package, not the folder of links to it
+        with _framework_errors("predicting: Unable to compute the prediction using ML Program", renamed=links):
             results = self._runner.predict(arrays, state=state.memory if state is not None else None)
         self._predict_duration = time.perf_counter_ns() - started
-        return values.give_back(results, self._outputs)
+        return values.give_back(results, self._outputs, rounded=self._rounded)
 
     def batchPredict(self, data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return a prediction for each dictionary."""

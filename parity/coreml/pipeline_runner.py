@@ -71,6 +71,8 @@ def runner(model: mil.Model, function: str, profile: str) -> mil.Session | Pipel
 
 def other_kind(model: mil.Model) -> str:
     """Return the message for a model that the reference runtime does not execute."""
+    if model.kind == "empty":
+        return f"{model.path}: the file describes no model; it is damaged, or an unfinished download"
     return (
         f"{model.path}: the reference runtime executes ML Programs and pipelines of them; this model is of kind "
         f'{model.kind}. Convert it with convert_to="mlprogram" (minimum_deployment_target iOS 15 or later), '

@@ -49,8 +49,17 @@ def check(values: Mapping[str, Any], inputs: Sequence[Feature]) -> None:
             _check(values[feature.name], feature)
 
 
-def accept(values: Mapping[str, Any], inputs: Sequence[Feature]) -> dict[str, Any]:
+def accept(values: Mapping[str, Any], inputs: Sequence[Feature], *, rounded: bool = True) -> dict[str, Any]:
     """Return the arrays that a program is given for a user's inputs, after :func:`check`.
+
+    Parameters
+    ----------
+    values : mapping
+        Input name to array, PIL image or number.
+    inputs : sequence of Feature
+        What the model declares.
+    rounded : bool
+        Whether floating-point values take the declared precision; False (profile ``float32``) keeps at least float32.
 
     Returns
     -------
@@ -58,7 +67,7 @@ def accept(values: Mapping[str, Any], inputs: Sequence[Feature]) -> dict[str, An
         Every declared input: arrays of the declared dtype; images as they are, `parity.mil` makes tensors of them.
     """
     check(values, inputs)
-    return {f.name: _tensor(values[f.name], f) if f.name in values else _default(f) for f in inputs}
+    return {f.name: _tensor(values[f.name], f, rounded=rounded) if f.name in values else _default(f) for f in inputs}
 
 
 def numpy_dtype(feature: Feature) -> np.dtype:
@@ -93,8 +102,14 @@ def _check(value: Any, feature: Feature) -> None:
     check_shape(array.shape, feature)
 
 
-def _tensor(value: Any, feature: Feature) -> Any:
-    return value if feature.kind == "image" else convert(np.asarray(value), numpy_dtype(feature))
+def _tensor(value: Any, feature: Feature, *, rounded: bool) -> Any:
+    return value if feature.kind == "image" else convert(np.asarray(value), _precision(feature, rounded=rounded))
+
+
+def _precision(feature: Feature, *, rounded: bool) -> np.dtype:
+    """Return the declared element type; float32 for float16 where nothing is rounded."""
+    declared = numpy_dtype(feature)
+    return np.dtype(np.float32) if declared == np.float16 and not rounded else declared
 
 
 def convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -139,7 +154,7 @@ def _refused(feature: Feature, reason: str) -> RuntimeError:
     )
 
 
-def give_back(results: Mapping[str, Any], outputs: Sequence[Feature]) -> dict[str, Any]:
+def give_back(results: Mapping[str, Any], outputs: Sequence[Feature], *, rounded: bool = True) -> dict[str, Any]:
     """Return a prediction as Core ML's Python binding does.
 
     Parameters
@@ -148,16 +163,18 @@ def give_back(results: Mapping[str, Any], outputs: Sequence[Feature]) -> dict[st
         Output name to what the program computed.
     outputs : sequence of Feature
         What the model declares: names, order and types.
+    rounded : bool
+        As in :func:`accept`.
 
     Returns
     -------
     dict
         Arrays (float16 as float32, rank 0 as shape (1,)), PIL images, numbers, strings or dictionaries.
     """
-    return {feature.name: _output(results[feature.name], feature) for feature in outputs}
+    return {feature.name: _output(results[feature.name], feature, rounded=rounded) for feature in outputs}
 
 
-def _output(value: Any, feature: Feature) -> Any:
+def _output(value: Any, feature: Feature, *, rounded: bool) -> Any:
     if feature.kind == "image":
         return images.from_tensor(np.asarray(value), feature)
     if feature.kind == "dictionary":
@@ -168,7 +185,7 @@ def _output(value: Any, feature: Feature) -> Any:
         return int(_scalar(value))
     if feature.kind == "double":
         return float(_scalar(value))
-    return visible(convert(np.asarray(value), numpy_dtype(feature)))
+    return visible(convert(np.asarray(value), _precision(feature, rounded=rounded)))
 
 
 def _scalar(value: Any) -> Any:

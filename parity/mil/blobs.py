@@ -4,8 +4,8 @@ Layout, little endian, records aligned to 64 bytes: a 64-byte header (u32 count,
 each weight a 64-byte record (u32 sentinel 0xDEADBEEF, u32 element type, u64 size in bytes, u64 absolute offset of the
 data, u64 unused bits at the end, reserved) and its data. A program refers to the *record*.
 
-The count of unused bits exists since coremltools 8.0b1 and says something for packed elements (less than a byte) alone.
-Up to 7.2 these bytes are uninitialised memory, any value at all; coremltools' own reader ignores them, and so does this.
+The count of unused bits exists since coremltools 8.0b1 and tells something for packed elements (below a byte) alone.
+Up to 7.2 these bytes are uninitialised memory; coremltools' own reader ignores them, and so does this one.
 
 The file is mapped copy-on-write: nothing is copied, unread weights cost nothing, and the mapping stays valid when the
 file is deleted. Every field is checked against the file's size before it is used, so damaged files give an error,
@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from parity.errors import FormatError
+from parity.errors import FormatError, ParityError
+from parity.files import refuse_pointer
 from parity.mil import dtypes
 
 SENTINEL = 0xDEADBEEF
@@ -66,6 +67,7 @@ class BlobFile:
         self.path = Path(path)
         with self.path.open("rb") as file:
             size = file.seek(0, 2)
+            refuse_pointer(self.path)
             if size < ALIGNMENT:
                 raise FormatError(f"{self.path}: {size} bytes; a weight file has a header of {ALIGNMENT} bytes")
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -77,8 +79,10 @@ class BlobFile:
     def record(self, offset: int) -> Record:
         """Read and check the record at ``offset`` (bytes from the start of the file)."""
         where = f"{self.path}: weight record at offset {offset}"
-        if offset % ALIGNMENT or not ALIGNMENT <= offset <= self.size - ALIGNMENT:
-            raise FormatError(f"{where}: not a multiple of {ALIGNMENT} inside the file of {self.size} bytes")
+        if offset % ALIGNMENT == 0 and offset > self.size - ALIGNMENT:
+            raise FormatError(f"{where}: the file ends before, at byte {self.size}; it is cut off, or another model's")
+        if offset % ALIGNMENT or offset < ALIGNMENT:
+            raise FormatError(f"{where}: not a multiple of {ALIGNMENT} behind the file's header")
         sentinel, code, size, data_offset, padding_bits = _RECORD.unpack_from(self._mapped, offset)
         if sentinel != SENTINEL:
             raise FormatError(f"{where}: sentinel 0x{sentinel:08X}, expected 0x{SENTINEL:08X}: no record starts there")
@@ -194,3 +198,31 @@ class Weights:
             return ()
         found = sorted(path for path in folder.rglob("*") if path.is_file())
         return tuple(self._PREFIX + path.relative_to(self.folder).as_posix() for path in found)
+
+
+def weight_problem(last: Mapping[str, tuple[int, int]], weights: Weights, *, records: bool = True) -> str:
+    """Say what is wrong with the weight files that a program refers to, without reading the weights.
+
+    Parameters
+    ----------
+    last : mapping of str to (int, int)
+        Name of a file to the offset of its last record and the bytes of the weight behind it.
+    weights : Weights
+    records : bool
+        False where only the file's beginning and size are real: then the last weight must fit in.
+
+    Returns
+    -------
+    str
+        The message, which names the file; empty if nothing is wrong.
+    """
+    for name, (offset, size) in sorted(last.items()):
+        try:
+            file = weights.file(name)
+            if records:
+                file.record(offset)
+            elif offset + ALIGNMENT + size > file.size:
+                return f"{file.path}: {file.size} bytes, but its last weight ends at byte {offset + ALIGNMENT + size}"
+        except ParityError as error:
+            return str(error)
+    return ""

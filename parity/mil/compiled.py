@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError
+from parity.files import refuse_pointer
 from parity.mil import proto
 from parity.mil.blobs import Weights
 from parity.mil.package import Model
@@ -52,6 +53,7 @@ def load(folder: Path) -> Model:
 
 def _text(folder: Path, name: str) -> str:
     path = folder / name
+    refuse_pointer(path)
     if folder.resolve() not in path.resolve().parents:
         raise FormatError(f"{path}: it lies outside the model's folder")
     if path.stat().st_size > _LIMIT:

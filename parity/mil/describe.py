@@ -72,8 +72,15 @@ def _constant(message: Any, where: str) -> str:
     return repr(value.tolist() if hasattr(value, "tolist") else value)
 
 
+def _attributes(operation: Any) -> Iterator[tuple[str, Any]]:
+    """Yield attributes that are parameters: weights compressed for iOS 16 keep table, indices and shape there."""
+    for key in sorted(operation.attributes):
+        if key != "name" and not (key == "val" and operation.type == "const"):
+            yield key, operation.attributes[key]
+
+
 def _arguments(operation: Any, constants: dict[str, Any]) -> str:
-    shown = []
+    shown = [f"{key}={_constant(value, key)}" for key, value in _attributes(operation)]
     for key in sorted(operation.inputs):
         parts = []
         for binding in operation.inputs[key].arguments:
@@ -116,7 +123,7 @@ def operations(model: Model, function: str | None = None) -> Iterator[str]:
                 continue
             outputs = ", ".join(f"%{o.name}: {values.type_of(o.type, o.name)}" for o in operation.outputs)
             module = module_of(operation)
-            line = f"{outputs} = {operation.type}({_arguments(operation, constants)})"
+            line = f"{outputs}{' = ' if outputs else ''}{operation.type}({_arguments(operation, constants)})"
             yield "  " * (depth + 1) + line + (f"  # {module}" if module else "")
         yield f"  -> ({', '.join(f'%{name}' for name in block.outputs)})"
 
@@ -140,6 +147,8 @@ def operation(model: Model, wanted: str, function: str | None = None) -> Iterato
             if _is_constant(op):
                 yield f"  value   {_constant(op.attributes['val'], wanted)}"
                 yield from _statistics(model, op.attributes["val"], wanted)
+            for key, value in _attributes(op):
+                yield f"  in      {key} {_constant(value, key)}"
             for key in sorted(op.inputs):
                 for binding in op.inputs[key].arguments:
                     constant = constants.get(binding.name)
@@ -165,6 +174,13 @@ def _statistics(model: Model, message: Any, where: str) -> Iterator[str]:
         yield f"  range   {wide.min():.6g} to {wide.max():.6g}, mean {wide.mean():.6g}, deviation {wide.std():.6g}"
 
 
+def _stored(operation: Any) -> Iterator[Any]:
+    """Yield the values of an operation that lie in a weight file: of a constant, or of a compressed weight."""
+    found = list(operation.attributes.values())
+    found += [b.value for a in operation.inputs.values() for b in a.arguments if b.WhichOneof("binding") == "value"]
+    yield from (value for value in found if value.WhichOneof("value") == "blobFileValue")
+
+
 def statistics(model: Model, function: str | None = None) -> Iterator[str]:
     """Yield counts: operations by type, results by dtype, weights by dtype with their size."""
     for name, block in _blocks(model, function).items():
@@ -178,8 +194,8 @@ def statistics(model: Model, function: str | None = None) -> Iterator[str]:
                 for output in op.outputs:
                     declared = values.type_of(output.type, output.name)
                     results[declared.dtype.name if isinstance(declared, values.TensorType) else str(declared)] += 1
-            elif _is_constant(op) and op.attributes["val"].WhichOneof("value") == "blobFileValue":
-                declared = values.type_of(op.attributes["val"].type, op.outputs[0].name)
+            for value in _stored(op):
+                declared = values.type_of(value.type, _name(op))
                 if isinstance(declared, values.TensorType):
                     weights[declared.dtype.name] += 1
                     sizes[declared.dtype.name] += math.prod(s or 0 for s in declared.shape) * declared.dtype.bits // 8

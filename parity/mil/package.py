@@ -13,16 +13,16 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError, MissingError, UsageError
-from parity.files import replacing
+from parity.files import refuse_pointer, replacing
 from parity.mil import proto
-from parity.mil.blobs import Weights
+from parity.mil.blobs import Weights, weight_problem
 from parity.mil.features import Feature, feature
 from parity.mil.signature import Reconciled, reconcile
 
@@ -147,9 +147,7 @@ class Model:
     def program(self) -> Any:
         """The ``MILSpec.Program`` message; FormatError when the model is of another kind."""
         if self.kind != "mlProgram":
-            raise FormatError(
-                f"{self.path}: a model of kind {self.kind}, not an ML Program; convert it again for iOS 15 or later"
-            )
+            raise FormatError(f"{self.path}: {_no_program(self.kind)}")
         return self.specification.mlProgram
 
     @cached_property
@@ -163,6 +161,17 @@ class Model:
             message.shortDescription,
             dict(sorted(message.userDefined.items())),
         )
+
+    def require_weights(self) -> None:
+        """Check that the weight files that the program refers to are there and reach to its last weight.
+
+        Raises
+        ------
+        FormatError
+            When one is missing, cut off or damaged at its last record; the message names the file.
+        """
+        if self.kind == "mlProgram" and (problem := weight_problem(_last_weights(self.program), self.weights)):
+            raise FormatError(problem)
 
     def digest(self) -> str:
         """Return the SHA-256 of specification and weight files, in hexadecimal digits.
@@ -178,6 +187,36 @@ class Model:
                     part.update(chunk)
             total.update(name.encode() + b"\0" + part.digest())
         return total.hexdigest()
+
+
+def _last_weights(program: Any) -> dict[str, tuple[int, int]]:
+    """Offset of the last record that a program refers to, by weight file; sizes are left to the record."""
+    last: dict[str, tuple[int, int]] = {}
+    for function in program.functions.values():
+        blocks = [block for opset, block in function.block_specializations.items() if opset == function.opset]
+        while blocks:
+            for operation in blocks.pop().operations:
+                blocks.extend(operation.blocks)
+                for value in _stored(operation):
+                    blob = value.blobFileValue
+                    last[blob.fileName] = max(last.get(blob.fileName, (0, 0)), (blob.offset, 0))
+    return last
+
+
+def _stored(operation: Any) -> Iterator[Any]:
+    """Yield the values of an operation that lie in a weight file."""
+    found = list(operation.attributes.values())
+    if operation.type.startswith("constexpr_"):
+        found += [b.value for a in operation.inputs.values() for b in a.arguments if b.WhichOneof("binding") == "value"]
+    yield from (value for value in found if value.WhichOneof("value") == "blobFileValue")
+
+
+def _no_program(kind: str) -> str:
+    if kind.startswith("pipeline"):
+        return "a pipeline of several models; it has no program of its own, look at its models one by one"
+    if kind == "empty":
+        return "the file describes no model; it is damaged, or an unfinished download"
+    return f"a model of kind {kind}, not an ML Program; convert it again for iOS 15 or later"
 
 
 def load(path: Path | str) -> Model:
@@ -214,6 +253,7 @@ def load(path: Path | str) -> Model:
 
 
 def _specification(path: Path) -> Any:
+    refuse_pointer(path)
     try:
         return proto.model.Model.FromString(path.read_bytes())
     except proto.DecodeError as error:
@@ -223,12 +263,14 @@ def _specification(path: Path) -> Any:
 def _root(package: Path) -> Path:
     """Path of the file that holds the specification, as the manifest gives it."""
     manifest = package / "Manifest.json"
+    refuse_pointer(manifest)
     if manifest.stat().st_size > _MANIFEST_LIMIT:
         raise FormatError(f"{manifest}: {manifest.stat().st_size} bytes is no manifest")
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         relative = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        items = [entry["path"] for entry in content["itemInfoEntries"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{manifest}: rootModelIdentifier and its entry in itemInfoEntries with a path are needed: {error!r}"
         ) from None
@@ -242,6 +284,9 @@ def _root(package: Path) -> Path:
         raise FormatError(f"{manifest}: root model path {relative[:200]!r} leaves the package")
     if not root.is_file():
         raise FormatError(f"{manifest}: root model {relative[:200]!r} is missing from the package")
+    for item in items:  # Core ML and coremltools refuse a package that lacks any
+        if isinstance(item, str) and "\0" not in item and not (data / item).exists():
+            raise FormatError(f"{manifest}: item {item[:200]!r} is missing from the package")
     return root
 
 

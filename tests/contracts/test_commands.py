@@ -135,8 +135,10 @@ def test_what_is_not_there_is_said_without_a_traceback(
 def test_a_folder_of_broken_models_is_refused_by_repair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = packages.component(tmp_path / "m", "vae_encoder", window="0.4.0")
     (path / "Data/com.apple.CoreML/model.mlmodel").write_bytes(b"\xff")
-    assert cli.main(["repair", str(tmp_path / "m"), "-o", str(tmp_path / "out")]) == 1
-    assert "cannot be repaired" in capsys.readouterr().out
+    assert cli.main(["repair", str(tmp_path / "m"), "-o", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert f"{path.name}/Data/com.apple.CoreML/model.mlmodel: not a Core ML model" in printed.out
+    assert f"{path.name} is damaged" in printed.err
     assert not (tmp_path / "out").exists()
 
 

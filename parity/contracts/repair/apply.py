@@ -159,6 +159,7 @@ def _edit(name: str, job: Job, editor: Editor, model: mil.Model, folder: Path) -
         filled = features.fill_metadata(editor, _sibling_texts(job), _texts(job))
         return f"filled in {', '.join(filled) or 'nothing'}", None
     tokens = job.component.inputs[0].shape[-1]
+    assert tokens is not None  # a text encoder whose mask was read
     replacements = mask.find(editor, model, tokens)
     files = {}
     for number, file in enumerate(model.weights.names()):
