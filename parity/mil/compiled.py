@@ -16,7 +16,7 @@ from typing import Any
 
 from parity.errors import FormatError
 from parity.files import refuse_pointer
-from parity.mil import proto
+from parity.mil import proto, values
 from parity.mil.blobs import Weights
 from parity.mil.package import Model
 from parity.mil.text import parse
@@ -131,6 +131,35 @@ def _features_of_program(description: Any, function: Any, folder: Path) -> None:
         if name not in computed:
             raise FormatError(f"{folder / 'model.mil'}: the output {name!r} is not computed")
         _array(description.output.add(), name, computed[name], folder)
+    _flexible_shapes(description, function, folder)
+
+
+def _flexible_shapes(description: Any, function: Any, folder: Path) -> None:
+    """Set default and allowed shapes of inputs from the function's attribute ``FlexibleShapeInformation``.
+
+    Form, read off real files: pairs of a word and a dictionary. ``DefaultShapes`` has a shape by input, ``RangeDims``
+    pairs (lower, upper) by input and axis, ``EnumeratedShapes`` dictionaries of a shape by input, each under a name.
+    """
+    if "FlexibleShapeInformation" not in function.attributes:
+        return
+    where = f"{folder / 'model.mil'}: FlexibleShapeInformation"
+    known = dict(values.decode(function.attributes["FlexibleShapeInformation"], where))
+    inputs = {item.name: item.type.multiArrayType for item in description.input}
+    try:
+        for name, shape in known.get("DefaultShapes", {}).items():
+            inputs[name].shape[:] = [int(size) for size in shape]
+        for name, ranges in known.get("RangeDims", {}).items():
+            inputs[name].ClearField("shapeRange")
+            for lower, upper in ranges:
+                inputs[name].shapeRange.sizeRanges.add(lowerBound=int(lower), upperBound=int(upper))
+        for shapes in known.get("EnumeratedShapes", {}).values():
+            for name, shape in shapes.items():
+                listed = inputs[name].enumeratedShapes.shapes
+                sizes = [int(size) for size in shape]
+                if sizes not in [list(one.shape) for one in listed]:
+                    listed.add().shape.extend(sizes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{where}: not the form that compiled models have: {error!r}") from None
 
 
 def _array(message: Any, name: str, declared: Any, folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from parity import mil
 from parity.coreml.mil_text import write_program
 from parity.mil import text
+from tests.samples import sample
 
-SAMPLE = Path(__file__).parents[3] / "shared" / "samples" / "silero_vad.mlmodelc"
+SAMPLE = "silero_vad.mlmodelc"  # compiled by Apple's compiler
 
 
 def programs(ct, mb):
@@ -68,10 +68,9 @@ def test_the_folder_predicts_by_its_text_alone(ct, package, tmp_path):
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no compiled model of Apple's compiler at hand")
 def test_statements_equal_those_of_the_real_compiler():
-    lines = (SAMPLE / "model.mil").read_text().splitlines()
-    written = write_program(mil.load(SAMPLE).program).splitlines()
+    lines = (sample(SAMPLE) / "model.mil").read_text().splitlines()
+    written = write_program(mil.load(sample(SAMPLE)).program).splitlines()
     ours = {line.strip() for line in written}
     statements = [line.strip() for line in lines if line.strip().endswith(";") and " = " in line]
     assert len(statements) > 100

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from parity import mil
 from parity.errors import FormatError, ParityError
 from parity.mil import dtypes, text, values
+from tests.samples import sample
 
-SAMPLE = Path(__file__).parents[3] / "shared/samples/silero_vad.mlmodelc"
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no compiled sample model at {SAMPLE}")
+SAMPLE = "silero_vad.mlmodelc"  # compiled by Apple's compiler
 
 SMALL = """program(1.0)
 [buildInfo = dict<tensor<string, []>, tensor<string, []>>({{"coremlc-version", "3404.23.1"}})]
@@ -124,9 +124,8 @@ def test_a_program_with_everything_reads_and_runs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mil.Session(model).predict({"x": x})["z"], np.concatenate([x, x * 1.5]))
 
 
-@needs_sample
 def test_the_compiled_sample_is_a_whole_model(tmp_path: Path, ct: Any) -> None:
-    model = mil.load(SAMPLE)
+    model = mil.load(sample(SAMPLE))
     assert [str(f) for f in model.inputs] == ["audio_chunk: array fp32 1×512"]
     assert [str(f) for f in model.outputs] == ["vad_probability: array fp32 1×1"]
     assert model.specification.specificationVersion == 6
@@ -153,9 +152,8 @@ def test_the_compiled_sample_is_a_whole_model(tmp_path: Path, ct: Any) -> None:
     assert 0 <= first.item() <= 1
 
 
-@needs_sample
 def test_a_layer_of_the_sample_against_torch() -> None:
-    session = mil.Session(mil.load(SAMPLE), "float32", fuse=False)
+    session = mil.Session(mil.load(sample(SAMPLE)), "float32", fuse=False)
     node = next(n for n in session.graph.nodes if n.type == "lstm")
     x = np.random.default_rng(2).standard_normal((1, 1, 128)).astype(np.float32)
     given_values = {node.inputs["x"][0]: x}
