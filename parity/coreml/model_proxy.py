@@ -30,7 +30,11 @@ from parity.mil import proto
 UNITS = ("CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL")
 MAXIMUM_SPECIFICATION = 10  # iOS 26, the newest that coremltools 9.0 writes
 
+ORDERS = ("declared", "reversed")
+"""Orders in which a prediction's dictionary can list the outputs."""
+
 _default_profile = "declared"
+_output_order = "declared"
 _profile: ContextVar[str | None] = ContextVar("parity_profile", default=None)
 
 
@@ -51,6 +55,20 @@ def set_default_profile(profile: str) -> None:
     """Choose the numeric profile of models loaded from now on."""
     global _default_profile
     _default_profile = check_profile(profile)
+
+
+def set_output_order(order: str) -> None:
+    """Choose the order of the outputs in dictionaries that predictions return from now on.
+
+    Raises
+    ------
+    UsageError
+        It is none of :data:`ORDERS`.
+    """
+    global _output_order
+    if order not in ORDERS:
+        raise UsageError(f"unknown order of outputs {order!r}; known are {', '.join(ORDERS)}")
+    _output_order = order
 
 
 @contextlib.contextmanager
@@ -198,7 +216,8 @@ class ModelProxy:
         with _framework_errors("predicting: Unable to compute the prediction using ML Program", renamed=links):
             results = self._runner.predict(arrays, state=state.memory if state is not None else None)
         self._predict_duration = time.perf_counter_ns() - started
-        return values.give_back(results, self._outputs, rounded=self._rounded)
+        outputs = self._outputs[::-1] if _output_order == "reversed" else self._outputs
+        return values.give_back(results, outputs, rounded=self._rounded)
 
     def batchPredict(self, data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return a prediction for each dictionary."""

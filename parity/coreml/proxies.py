@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.machinery
 from types import ModuleType
 
-from parity.coreml.model_proxy import AssetProxy, ModelProxy, StateProxy, set_default_profile
+from parity.coreml.model_proxy import AssetProxy, ModelProxy, StateProxy, set_default_profile, set_output_order
 from parity.coreml.plan_proxy import CPUDeviceProxy, GPUDeviceProxy, NeuralEngineDeviceProxy, PlanProxy
 
-__all__ = ["NATIVE_NAMES", "native_module", "set_default_profile"]
+__all__ = ["NATIVE_NAMES", "native_module", "set_default_profile", "set_output_order"]
 
 NATIVE_NAMES: dict[str, type] = {
     "_MLModelProxy": ModelProxy,

@@ -18,7 +18,8 @@ temporary packages and the experimental inspector, comparator and benchmarker ar
 
     ct.models.MLModel("model.mlpackage").predict({"x": x})
 
-or, without touching a script, ``python -m parity.coreml.shim SCRIPT …`` (``-m MODULE …`` works too).
+or, without touching a script, ``python -m parity.coreml.shim SCRIPT …`` (``-m MODULE …`` works too; put
+``--order reversed`` before it for scripts that expect the outputs the other way round).
 
 Proved: coremltools 9.0's own tests pass through it (``make coremltools-tests``). Not modelled: the hardware. Every
 compute unit computes the same numbers, compute plans place everything on the CPU, and costs are unknown.
@@ -57,7 +58,7 @@ def installed() -> bool:
     return bool(_replacements)
 
 
-def install(*, profile: str = "declared", force: bool = False) -> None:
+def install(*, profile: str = "declared", order: str = "declared", force: bool = False) -> None:
     """Put the reference runtime in the place of the Core ML framework, for this process.
 
     Works before and after ``import coremltools``; calling it again only changes the profile of models loaded later.
@@ -66,6 +67,11 @@ def install(*, profile: str = "declared", force: bool = False) -> None:
     ----------
     profile : str
         Numerics of the reference runtime, see `parity.mil.Session`.
+    order : str
+        In which order a prediction's dictionary lists the outputs: ``declared`` or ``reversed``. On macOS it is that of
+        Apple's dictionary, which nobody documents. Code that takes the first value instead of a name may need the other
+        one: ml-stable-diffusion's converter, up to 1.0.0, takes the first output of the text encoder to be the second
+        that is declared, ``pooled_outputs``.
     force : bool
         Replace the real module on macOS, where it is refused otherwise.
 
@@ -74,7 +80,7 @@ def install(*, profile: str = "declared", force: bool = False) -> None:
     UnsupportedError
         On macOS without `force`.
     UsageError
-        The profile is unknown.
+        The profile or the order is unknown.
     """
     global _displaced
     from parity.coreml import proxies
@@ -85,6 +91,7 @@ def install(*, profile: str = "declared", force: bool = False) -> None:
             'Use parity.coreml.load(path, runtime="reference"), or install(force=True) to replace it in this process'
         )
     proxies.set_default_profile(profile)
+    proxies.set_output_order(order)
     if installed():
         return
     ours = proxies.native_module(_NATIVE)
@@ -149,11 +156,22 @@ def _coremltools_modules() -> Iterator[ModuleType]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Install the stand-in, then run a script (``PATH …``) or a module (``-m NAME …``) as Python itself would."""
+    """Install the stand-in, then run a script (``PATH …``) or a module (``-m NAME …``) as Python itself would.
+
+    ``--order reversed`` and ``--profile NAME`` before it are options of :func:`install`.
+    """
+    arguments = list(arguments)
+    options = {"--order": "declared", "--profile": "declared"}
+    while len(arguments) > 1 and arguments[0] in options:
+        options[arguments[0]] = arguments[1]
+        del arguments[:2]
     module = arguments[:1] == ["-m"]
-    if len(arguments) < 1 + module:
-        raise UsageError("usage: python -m parity.coreml.shim SCRIPT [ARGUMENT …] | -m MODULE [ARGUMENT …]")
-    install()
+    if len(arguments) < 1 + module or (arguments[0].startswith("-") and not module):
+        raise UsageError(
+            "usage: python -m parity.coreml.shim [--order declared|reversed] [--profile NAME] "
+            "SCRIPT [ARGUMENT …] | -m MODULE [ARGUMENT …]"
+        )
+    install(order=options["--order"], profile=options["--profile"])
     target, *rest = arguments[module:]
     sys.argv = [target, *rest]
     if module:

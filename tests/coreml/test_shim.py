@@ -76,11 +76,40 @@ def test_script_runs_as_python_would(tmp_path):
 
 
 def test_module_runs_as_python_would(monkeypatch, capsys):
-    monkeypatch.setattr(shim, "install", lambda: None)
+    monkeypatch.setattr(shim, "install", lambda **options: None)
     monkeypatch.setattr(sys, "argv", ["python"])
     with pytest.raises(SystemExit):
         shim.main(["-m", "json.tool", "--help"])
     assert "json.tool" in capsys.readouterr().out
+
+
+def test_the_order_of_outputs_is_a_choice(ct, mb, tmp_path):
+    @mb.program(input_specs=[mb.TensorSpec((2,))], opset_version=ct.target.iOS16)
+    def program(x):
+        return mb.relu(x=x, name="b_first"), mb.exp(x=x, name="a_second")
+
+    path = tmp_path / "two.mlpackage"
+    ct.convert(program, minimum_deployment_target=ct.target.iOS16, skip_model_load=True).save(str(path))
+    x = np.array([-1.0, 0.0], np.float32)
+    found = {}
+    for order in ("reversed", "declared"):
+        shim.install(order=order, force=True)
+        found[order] = ct.models.MLModel(str(path)).predict({"x": x})
+    assert list(found["declared"]) == ["b_first", "a_second"]
+    assert list(found["reversed"]) == ["a_second", "b_first"]
+    for name, values in found["declared"].items():
+        np.testing.assert_array_equal(found["reversed"][name], values)
+    with pytest.raises(UsageError, match="declared, reversed"):
+        shim.install(order="alphabetical", force=True)
+
+
+def test_the_order_is_an_option_of_the_command(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom parity.coreml import model_proxy\nprint(model_proxy._output_order, sys.argv[1:])"
+    )
+    assert run("", "-m", "parity.coreml.shim", "--order", "reversed", str(script), "x") == "reversed ['x']\n"
+    assert run("", "-m", "parity.coreml.shim", str(script), "--order") == "declared ['--order']\n"
 
 
 def test_no_script():
