@@ -49,18 +49,18 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
 
     for file in _files(path):
         if text := pointer(file):
-            return broken(f"{_relative(str(file), root)}: {text}")
+            return broken(f"{file}: {text}")
     try:
         if component.form == "mlmodelc":
             component, problem, contradictions = _compiled(path, component, records=records)
         else:
             component, problem, contradictions = _package(path, component, records=records)
     except ParityError as error:
-        return broken(_relative(str(error), root))
+        return broken(str(error))
     except (OSError, ValueError, RecursionError) as error:
-        return broken(f"cannot be read: {_relative(str(error), root)}")
+        return broken(f"cannot be read: {error}")
     if problem:
-        findings.append(Finding("error", str(where), f"{_relative(problem, root)} (an unfinished download?)"))
+        findings.append(Finding("error", str(where), f"{problem} (an unfinished download?)"))
     findings += [Finding("warning", str(where), f"{text}; the program counts") for text in contradictions]
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
@@ -165,8 +165,3 @@ def _foreign(component: Component) -> str:
     takes = ", ".join(map(str, component.inputs)) or "nothing"
     gives = ", ".join(map(str, component.outputs)) or "nothing"
     return f"no Stable Diffusion component of any known converter: takes {takes}; gives {gives}"
-
-
-def _relative(text: str, root: Path) -> str:
-    """Messages name files relative to the inspected folder."""
-    return text.replace(f"{root}/", "")

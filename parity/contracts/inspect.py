@@ -48,8 +48,10 @@ def inspect(path: Path | str, *, extra: Iterable[Path] = ()) -> Inspection:
     if path.suffix == ".zip" and path.is_file():
         with unpacked(path) as (folder, refused, outlined):
             inspection = _folder(folder, tables, outlined)
-        findings = (*refused, *inspection.findings)
-        return replace(inspection, path=str(path), findings=findings, seconds=time.perf_counter() - start)
+        bundles = tuple(replace(b, findings=_of_archive(b.findings, folder, path)) for b in inspection.bundles)
+        findings = (*refused, *_of_archive(inspection.findings, folder, path))
+        seconds = time.perf_counter() - start
+        return replace(inspection, path=str(path), bundles=bundles, findings=findings, seconds=seconds)
     if path.suffix in (".mlpackage", ".mlmodelc", ".mlmodel"):
         inspection = _single(path, tables)
     elif path.is_file():
@@ -58,6 +60,11 @@ def inspect(path: Path | str, *, extra: Iterable[Path] = ()) -> Inspection:
     else:
         inspection = _folder(path, tables)
     return replace(inspection, seconds=time.perf_counter() - start)
+
+
+def _of_archive(findings: Iterable[Finding], folder: Path, archive: Path) -> tuple[Finding, ...]:
+    """Name files by the archive that the user gave instead of the folder that it was unpacked to."""
+    return tuple(replace(finding, text=finding.text.replace(str(folder), str(archive))) for finding in findings)
 
 
 def _single(path: Path, extra: tuple[Path, ...]) -> Inspection:
