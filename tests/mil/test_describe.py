@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from parity.cli import main
@@ -76,3 +78,49 @@ print(sorted({{"torch", "coremltools"}} & set(sys.modules)))
 def test_unknown_functions_are_named(small: Path) -> None:
     with pytest.raises(UsageError, match="it has main"):
         list(describe.operations(load(small), "other"))
+
+
+def test_parameters_of_compressed_weights_are_shown(
+    ct: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For iOS 16 a palette lies in the attributes of the operation that unpacks it."""
+    from coremltools.converters.mil import Builder
+
+    indices = np.arange(256, dtype=np.uint8).reshape(16, 16) % 4
+
+    @Builder.program(input_specs=[Builder.TensorSpec((16, 16))], opset_version=ct.target.iOS16)
+    def program(x: Any) -> Any:
+        weight = Builder.constexpr_lut_to_dense(
+            indices=np.packbits(
+                np.unpackbits(indices.reshape(-1, 1), axis=1, bitorder="little")[:, :2], bitorder="little"
+            ),
+            lut=np.array([0.0, 0.25, 0.5, 1.0], np.float16),
+            shape=np.array([16, 16], np.uint32),
+            name="palette",
+        )
+        return Builder.add(x=Builder.cast(x=x, dtype="fp16"), y=weight, name="y")
+
+    path = tmp_path / "palettized.mlpackage"
+    ct.convert(program, minimum_deployment_target=ct.target.iOS16, skip_model_load=True).save(str(path))
+    assert "lut" in load(path).program.functions["main"].block_specializations["CoreML6"].operations[0].attributes
+    assert main(["mil", "show", str(path)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "constexpr_lut_to_dense(" in line)
+    assert "indices=<uint8[64]" in line
+    assert "lut=[0.0, 0.25, 0.5, 1.0]" in line
+    assert "shape=[16, 16]" in line
+    assert main(["mil", "show", str(path), "--op", "palette"]) == 0
+    assert "lut [0.0, 0.25, 0.5, 1.0]" in capsys.readouterr().out
+    assert main(["mil", "show", str(path), "--stats"]) == 0
+    assert "uint8" in capsys.readouterr().out.partition("weights in files")[2]
+
+
+def test_operations_without_results_have_no_equals_sign(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "state.mlmodelc"
+    folder.mkdir()
+    (folder / "model.mil").write_text(
+        "program(1.3)\n{\n  func main<ios18>(state<tensor<fp16, [1, 4]>> kv, tensor<fp16, [1, 4]> x) {\n"
+        '    write_state(data = x, input = kv)[name = string("w")];\n'
+        '    tensor<fp16, [1, 4]> y = read_state(input = kv)[name = string("r")];\n  } -> (y);\n}\n'
+    )
+    assert main(["mil", "show", str(folder)]) == 0
+    assert "  write_state(data=%x, input=%kv)" in capsys.readouterr().out.splitlines()
