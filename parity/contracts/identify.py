@@ -292,7 +292,9 @@ def _chunk_identity(component: Component, chunk: int, tables: Converters) -> Ide
     family = ("sdxl-refiner" if kind == "refiner" else "sdxl") if xl else _WIDTHS.get(sizes.get("D", 0), "sd1")
     source = component.metadata.get("com.github.apple.coremltools.source", "")
     narrowing = _Narrowing(list(tables.windows), "a half of a denoiser")
-    # No metadata tells nothing: the converter's own chunker leaves none with coremltools 6, nor does bisect_model.
+    hints = _hints(component)
+    if not component.metadata:
+        hints += ("no metadata: coremltools' bisect_model leaves none, nor does the converter's own chunker with 6.x",)
     if source == "milinternal":
         narrowing.keep("cut by the converter's own chunker", lambda window: window.chunker == "legacy")
     _narrow_by_library(narrowing, component)
@@ -308,5 +310,5 @@ def _chunk_identity(component: Component, chunk: int, tables: Converters) -> Ide
         sizes,
         tuple(window.id for window in narrowing.windows),
         tuple(narrowing.evidence),
-        _hints(component),
+        hints,
     )

@@ -84,13 +84,14 @@ def test_masks_are_judged_by_their_smallest_value(smallest: float, state: str, t
     assert found.fingerprint.mask == state
 
 
-@pytest.mark.parametrize(("window", "left"), [("C5", "legacy"), ("C8f", "bisect")])
-def test_chunks_tell_who_cut_them(window: str, left: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("window", "left"), [("C5", {"legacy"}), ("C8f", {"legacy", "bisect"})])
+def test_chunks_tell_who_cut_them_where_they_have_metadata(window: str, left: set[str], tmp_path: Path) -> None:
     for chunk in (1, 2):
         found = one(packages.component(tmp_path, "unet", window=window, chunk=chunk))
         assert (found.kind, found.chunk) == ("unet", chunk)
         chunkers = {w.chunker for w in converters().windows if w.id in found.windows}
-        assert chunkers == {left}
+        assert chunkers == left
+        assert any("bisect_model leaves none" in hint for hint in found.hints) == (len(left) > 1)
 
 
 def test_the_features_decide_not_the_name(tmp_path: Path) -> None:

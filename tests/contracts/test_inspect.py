@@ -198,7 +198,7 @@ def test_two_unets_are_reported(tmp_path: Path) -> None:
 
 def test_an_empty_folder_a_file_and_nothing(tmp_path: Path) -> None:
     assert "no Core ML models here" in texts(tmp_path)
-    assert cli.main(["inspect", str(tmp_path), "--require", "txt2img on swift"]) == 1
+    assert cli.main(["inspect", str(tmp_path), "--require", "txt2img on swift"]) == 2
     with pytest.raises(MissingError):
         inspect(tmp_path / "none")
     (tmp_path / "file.txt").write_text("x")
