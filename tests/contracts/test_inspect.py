@@ -127,9 +127,8 @@ def test_unfinished_downloads_are_reported(tmp_path: Path) -> None:
     (tmp_path / "empty.mlpackage").mkdir()
     found = texts(tmp_path)
     assert "warning vae.zip.crdownload: an unfinished download" in found
-    assert (
-        f"error VAEDecoder.mlmodelc: {tmp_path / 'VAEDecoder.mlmodelc'}: neither model.mil nor metadata.json" in found
-    )
+    compiled = tmp_path / "VAEDecoder.mlmodelc"
+    assert f"error VAEDecoder.mlmodelc: {compiled}: neither model.mil nor metadata.json" in found
     assert "error empty.mlpackage" in found
 
 
