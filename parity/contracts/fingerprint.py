@@ -1,8 +1,8 @@
 """What do a program's operations tell about how it was made?
 
 One pass over the operations of an ML Program (protobuf) gives operator counts, bytes of weights by form, the kind of
-attention and the causal mask; :func:`from_text` reads the little that a compiled model's text gives without parsing it
-whole. Weights are not read, but for the mask (a few KiB) and the record of the last weight (is the file complete?).
+attention, the causal mask and what :mod:`parity.contracts.structure` collects; :func:`from_text` reads off a compiled
+model's text what it gives without parsing it whole. Weights are not read, but for the mask (a few KiB) and the record of the last weight (is the file complete?).
 
 Rules for attention, from toy conversions of each kind: ORIGINAL has batched ``matmul`` and a softmax and no ``einsum``;
 SPLIT_EINSUM has ``einsum`` with as many queries as the layer has tokens; SPLIT_EINSUM_V2 the same in
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.contracts import structure
 from parity.contracts.inspection import Fingerprint
 from parity.errors import ParityError
 from parity.mil import dtypes, values
@@ -67,6 +68,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
     scores: list[tuple[int, int]] = []  # (keys, queries) of split attention
     last_axis = False
     masks: list[Any] = []
+    collector = structure.Collector(structure.of_operation)
     blobs: dict[str, tuple[int, int]] = {}  # weight file to the last record's offset and its weight's bytes
     for operation in operations(program):
         kind = operation.type
@@ -82,6 +84,9 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
                     blobs[blob.fileName] = (blob.offset, size)
             continue
         counts[kind] += 1
+        if operation.outputs:
+            output = operation.outputs[0]
+            collector.add(kind, output.name, output.type.SerializeToString(), operation)
         if kind.startswith("constexpr_"):
             storage.update(_compressed(operation))
             for value in _constants(operation):
@@ -100,6 +105,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
         attention=_attention(counts, scores, softmax=last_axis),
         mask=mask,
         mask_minimum=minimum,
+        structure=collector.structure(structure.of_type, structure.flexible_inputs(program)),
     )
     return result, weight_problem(blobs, weights, records=records)
 
@@ -135,6 +141,7 @@ def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
         operators=dict(sorted(counts.items())),
         storage=dict(sorted(storage.items())),
         attention=_attention(counts, scores, softmax=counts["softmax"] > 0),
+        structure=structure.of_text(text) if text else None,
     )
 
 

@@ -74,6 +74,75 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Attention of one kind and size in a program, and how often.
+
+    Attributes
+    ----------
+    form : str
+        ``products`` (matmul, softmax, matmul) or ``fused`` (one operator).
+    rank : int
+        Axes of the products and their softmax, the fewest that occur.
+    batch, heads, queries, keys, width : int
+        Sizes of (batch, heads, queries, keys) and (batch, heads, queries, width). With three axes the first counts as
+        heads. 0 where an axis is not fixed, and for the keys of the fused operator.
+    dtype : str
+        ``fp16``, ``fp32``, …
+    bias : bool
+        Whether something (a mask, a bias) is added to the scores.
+    count : int
+    """
+
+    form: str
+    rank: int
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    dtype: str
+    bias: bool
+    count: int
+
+    @property
+    def elements(self) -> int:
+        """Elements of the result."""
+        return self.batch * self.heads * self.queries * self.width
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Operations of one type, dtype and rank of the (first) result; ``largest`` is the longest axis of any."""
+
+    operator: str
+    dtype: str
+    rank: int
+    largest: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a program is built of, as far as rules on systems and compute units ask for it.
+
+    Attributes
+    ----------
+    attention : tuple of Attention
+    operators : tuple of Operator
+        Constants left out.
+    flexible : tuple of str
+        Inputs that have an axis without a fixed size.
+    scaled_palettes : int
+        Weights whose look-up table is multiplied by a scale for each channel.
+    """
+
+    attention: tuple[Attention, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    flexible: tuple[str, ...] = ()
+    scaled_palettes: int = 0
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a program's operations tell.
 
@@ -89,6 +158,8 @@ class Fingerprint:
         Causal mask of a text encoder: ``patched``, ``unpatched``, ``none`` (no constant mask) or ``unread``.
     mask_minimum : float or None
         Smallest value of that constant.
+    structure : Structure or None
+        None when the program could not be read.
     """
 
     operators: Mapping[str, int] = field(default_factory=dict)
@@ -96,6 +167,7 @@ class Fingerprint:
     attention: str = "unread"
     mask: str = "unread"
     mask_minimum: float | None = None
+    structure: Structure | None = None
 
     @property
     def compression(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from parity import __version__, mil
 from parity.contracts.converters import converters
-from parity.contracts.repair import encoder, features, mask
+from parity.contracts.repair import attention, encoder, features, mask
 from parity.contracts.repair.plan import Job, Plan
 from parity.contracts.repair.program import Editor
 from parity.errors import FormatError, UsageError
@@ -158,6 +158,9 @@ def _edit(name: str, job: Job, editor: Editor, model: mil.Model, folder: Path) -
     if name == "metadata":
         filled = features.fill_metadata(editor, _sibling_texts(job), _texts(job))
         return f"filled in {', '.join(filled) or 'nothing'}", None
+    if name == "attention-rank4":
+        count = attention.four_axes(editor)
+        return f"{count} attention{'s' if count != 1 else ''} of three axes given a fourth", None
     tokens = job.component.inputs[0].shape[-1]
     assert tokens is not None  # a text encoder whose mask was read
     replacements = mask.find(editor, model, tokens)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from parity.contracts.consumers import Consumer
 from parity.contracts.inspection import Bundle, Component, Inspection
+from parity.contracts.platforms import Stretch, platforms, repairs_for
 from parity.errors import UsageError
 
 REPAIRS = {
@@ -22,10 +23,12 @@ REPAIRS = {
     "time-ids-flat": "give SDXL's time ids one axis, for main of August 2023",
     "time-ids-rows": "give SDXL's time ids two axes",
     "causal-mask": "replace an overflowing causal mask by -1e4",
+    "attention-rank4": "give attention of three axes a fourth: macOS 27.2 aborts on three (GPU)",
     "metadata": "fill in missing metadata from the other components",
     "package": "rebuild a compiled model as a package",
 }
-_DEFAULT = ("package", "encoder-z", "float32-outputs", "causal-mask", "metadata")
+_DEFAULT = ("package", "encoder-z", "float32-outputs", "causal-mask", "attention-rank4", "metadata")
+_BY_STRUCTURE = ("attention-rank4",)  # asked for by the rules of tables/platforms.toml
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,14 @@ class Plan:
     refused: tuple[tuple[str, str], ...]
 
 
-def plan(inspection: Inspection, *, only: tuple[str, ...] = (), consumer: Consumer | None = None) -> Plan:
+def plan(
+    inspection: Inspection,
+    *,
+    only: tuple[str, ...] = (),
+    consumer: Consumer | None = None,
+    system: Stretch | None = None,
+    tables: tuple[Path, ...] = (),
+) -> Plan:
     """Plan the repairs.
 
     Parameters
@@ -71,6 +81,10 @@ def plan(inspection: Inspection, *, only: tuple[str, ...] = (), consumer: Consum
         Do just these, where they apply.
     consumer : Consumer, optional
         For whom.
+    system : Stretch, optional
+        For which versions of a system, see :func:`parity.contracts.platforms.select`: only what its rules ask for.
+    tables : tuple of pathlib.Path
+        TOML tables with further platform rules.
 
     Raises
     ------
@@ -82,7 +96,8 @@ def plan(inspection: Inspection, *, only: tuple[str, ...] = (), consumer: Consum
         raise UsageError(f"unknown repair '{unknown[0]}'; there are {', '.join(REPAIRS)}")
     if inspection.path.endswith(".zip"):
         raise UsageError(f"{inspection.path}: unpack the archive first; repair works on folders and models")
-    wanted = only or wanted_by(consumer)
+    rules = platforms(tables)
+    wanted = only or (("package", *_BY_STRUCTURE) if system else wanted_by(consumer))
     jobs: list[Job] = []
     kept: list[str] = []
     refused: list[tuple[str, str]] = []
@@ -93,7 +108,15 @@ def plan(inspection: Inspection, *, only: tuple[str, ...] = (), consumer: Consum
                 reason = next((f.text for f in bundle.findings if f.where == component.path), "cannot be read")
                 refused.append((component.path, reason))
                 continue
-            repairs = tuple(name for name in REPAIRS if name in wanted and _applies(name, component, bundle))
+            structural = _structural(component) if only else repairs_for(component, rules, system)
+            repairs = tuple(
+                name
+                for name in REPAIRS
+                if name in wanted
+                and (name in structural if name in _BY_STRUCTURE else _applies(name, component, bundle))
+            )
+            if system and repairs == ("package",):  # rebuilt only for the sake of another repair
+                repairs = ()
             if {"legacy", "encoder-legacy"} & {component.contract, *repairs} and any("encoder-" in r for r in repairs):
                 repairs = tuple(name for name in repairs if name != "float32-outputs")  # both give float32
             repairs = tuple(sorted(repairs, key=lambda name: name != "package"))  # a remark on the source comes first
@@ -118,6 +141,15 @@ def wanted_by(consumer: Consumer | None) -> tuple[str, ...]:
     if "S6" in consumer.lineage:
         wanted.append("time-ids-flat")
     return tuple(wanted)
+
+
+def _structural(component: Component) -> tuple[str, ...]:
+    """Repairs that the structure of a program allows, whether or not a rule asks for them."""
+    structure = component.fingerprint.structure
+    folded = structure is not None and any(
+        item.form == "products" and item.rank == 3 and item.heads > 1 for item in structure.attention
+    )
+    return ("attention-rank4",) if folded else ()
 
 
 def _applies(name: str, component: Component, bundle: Bundle) -> bool:

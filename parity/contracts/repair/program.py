@@ -98,7 +98,7 @@ class Editor:
         if self._known(new):
             self.rename(new, self.fresh(f"{new}_before"))
         for operation in self.block.operations:
-            for binding in _bindings(operation):
+            for binding in bindings(operation):
                 if binding.name == old:
                     binding.name = new
             for output in operation.outputs:
@@ -115,7 +115,7 @@ class Editor:
         """Let all readers of a value read another one instead, one operation left out."""
         for operation in self.block.operations:
             if operation is not but:
-                for binding in _bindings(operation):
+                for binding in bindings(operation):
                     if binding.name == old:
                         binding.name = new
 
@@ -152,25 +152,19 @@ class Editor:
             for key, value in inputs.items()
         }
         position = len(self.block.operations) - before if first else None  # behind its own constants
-        name = self.fresh(name)
-        operation = proto.mil.Operation(type=kind)
-        for key, value in bound.items():
-            operation.inputs[key].arguments.add(name=value)
-        self._output(operation, name, dtype, shape)
+        operation = make(kind, self.fresh(name), bound, dtype=dtype, shape=shape)
         self._insert(operation, position)
-        return name
+        return str(operation.outputs[0].name)
 
     def append_split(self, source: str, names: tuple[str, str]) -> tuple[str, str]:
         """Add a split of a value into two halves along axis 1."""
         dtype, shape = self.type_of(source)
         half = (shape[0], shape[1] // 2, *shape[2:])
         axis, parts = self._const(f"{names[0]}_axis", 1), self._const(f"{names[0]}_num_splits", 2)
-        operation = proto.mil.Operation(type="split")
-        for key, value in (("axis", axis), ("num_splits", parts), ("x", source)):
-            operation.inputs[key].arguments.add(name=value)
         fresh = (self.fresh(names[0]), self.fresh(names[1]))
-        for name in fresh:
-            self._output(operation, name, dtype, half)
+        bound = {"axis": axis, "num_splits": parts, "x": source}
+        operation = make("split", fresh[0], bound, dtype=dtype, shape=half)
+        _declare(operation.outputs.add(name=fresh[1]).type, dtype, half)
         self.block.operations.append(operation)
         return fresh
 
@@ -214,12 +208,9 @@ class Editor:
         return any(item.name == name for item in self.function.inputs) or self.computed(name)
 
     def _const(self, name: str, value: Any, *, first: bool = False) -> str:
-        name = self.fresh(name)
-        operation = proto.mil.Operation(type="const")
-        dtype, shape = _constant(operation.attributes["val"], value)
-        self._output(operation, name, dtype, shape)
+        operation = make_constant(self.fresh(name), value)
         self._insert(operation, 0 if first else None)
-        return name
+        return str(operation.outputs[0].name)
 
     def _insert(self, operation: Any, position: int | None) -> None:
         if position is None:
@@ -227,27 +218,60 @@ class Editor:
         else:
             self.block.operations.insert(position, operation)
 
-    def _output(self, operation: Any, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-        _declare(operation.outputs.add(name=name).type, dtype, shape)
-        label = operation.attributes["name"]
-        _declare(label.type, "string", ())
-        if not label.immediateValue.tensor.strings.values:
-            label.immediateValue.tensor.strings.values.append(name)
+
+def make(kind: str, name: str, inputs: Mapping[str, str], *, dtype: str, shape: tuple[int, ...]) -> Any:
+    """Return an operation with one output; ``inputs`` are names of values by parameter."""
+    operation = proto.mil.Operation(type=kind)
+    for key, value in inputs.items():
+        operation.inputs[key].arguments.add(name=value)
+    _declare(operation.outputs.add(name=name).type, dtype, shape)
+    _label(operation, name)
+    return operation
 
 
-def _bindings(operation: Any) -> Iterator[Any]:
-    """All named bindings of an operation and of the operations nested in it."""
+def make_constant(name: str, value: Any) -> Any:
+    """Return a constant: a truth value, a text, a number (a fraction becomes float16) or a list of whole numbers."""
+    operation = proto.mil.Operation(type="const")
+    dtype, shape = _constant(operation.attributes["val"], value)
+    _declare(operation.outputs.add(name=name).type, dtype, shape)
+    _label(operation, name)
+    return operation
+
+
+def make_again(operation: Any, name: str, inputs: Mapping[str, str], shape: tuple[int, ...]) -> Any:
+    """Return a copy of an operation with one output, some parameters bound to other values; the dtype stays."""
+    copy = proto.mil.Operation()
+    copy.CopyFrom(operation)
+    for key, value in inputs.items():
+        del copy.inputs[key].arguments[:]
+        copy.inputs[key].arguments.add(name=value)
+    output = copy.outputs[0]
+    output.name = name
+    _declare(output.type, dtypes.BY_CODE[output.type.tensorType.dataType].name, shape)
+    _label(copy, name)
+    return copy
+
+
+def _label(operation: Any, name: str) -> None:
+    label = operation.attributes["name"]
+    _declare(label.type, "string", ())
+    del label.immediateValue.tensor.strings.values[:]
+    label.immediateValue.tensor.strings.values.append(name)
+
+
+def bindings(operation: Any) -> Iterator[Any]:
+    """Iterate over all named bindings of an operation and of the operations nested in it."""
     for argument in operation.inputs.values():
         for binding in argument.arguments:
             if binding.WhichOneof("binding") == "name":
                 yield binding
     for block in operation.blocks:
         for nested in block.operations:
-            yield from _bindings(nested)
+            yield from bindings(nested)
 
 
 def _reads(operation: Any) -> Iterator[str]:
-    for binding in _bindings(operation):
+    for binding in bindings(operation):
         yield binding.name
     for block in operation.blocks:
         yield from block.outputs
