@@ -25,7 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DEMAND",
-        help="exit with 1 unless it holds, e.g. 'img2img on swift>=1.1'; may be given several times",
+        help="exit with 1 unless it holds, e.g. 'img2img on swift>=1.1' or 'txt2img on macos==27.2 CPU_AND_GPU'; "
+        "may be given several times",
     )
     parser.add_argument("--accept-degraded", action="store_true", help="let a demand be met by 'with a flaw' too")
     parser.add_argument(
@@ -34,7 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
     parser.add_argument("--evidence", action="store_true", help="say why each component is ascribed to its releases")
     parser.add_argument(
-        "--tables", action="append", default=[], metavar="FILE", help="TOML file with further releases or apps"
+        "--tables",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="TOML file with further releases, apps or platform rules",
     )
 
 
@@ -46,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     FormatError
         At the end, when a model is damaged or nothing is a component of Stable Diffusion.
     """
-    from parity.contracts import capability
+    from parity.contracts import capability, platforms, survey
     from parity.contracts.consumers import consumers
     from parity.contracts.converters import converters
     from parity.contracts.inspect import inspect
@@ -56,12 +61,21 @@ def main(arguments: argparse.Namespace) -> int:
     for demand in arguments.require:  # a slip in the demand should not cost an inspection
         task, _, rest = demand.partition(" on ")
         if not rest:
-            raise UsageError(f"requirement '{demand}' must read 'TASK on CONSUMER', e.g. 'img2img on swift>=1.1'")
-        apps.task(task.strip()), apps.select(rest)
+            raise UsageError(
+                f"requirement '{demand}' must read 'TASK on CONSUMER' or 'TASK on SYSTEM', e.g. 'img2img on swift>=1.1'"
+            )
+        if platforms.names_system(rest):
+            survey.check(demand, apps)
+        else:
+            apps.task(task.strip()), apps.select(rest)
     inspection = inspect(arguments.path, extra=extra)
     matrices = [capability.capabilities(bundle, tables=apps) for bundle in inspection.bundles]
+    systems = platforms.platforms(extra)
+    surveys = [survey.survey(bundle, systems) for bundle in inspection.bundles]
     requirements = [
-        capability.require(demand, inspection, tables=apps, degraded=arguments.accept_degraded)
+        survey.require(demand, inspection, tables=systems, apps=apps, degraded=arguments.accept_degraded)
+        if platforms.names_system(demand.partition(" on ")[2])
+        else capability.require(demand, inspection, tables=apps, degraded=arguments.accept_degraded)
         for demand in arguments.require
     ]
     if arguments.json is not None:
@@ -70,6 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
             "capabilities": [
                 {"bundle": m.bundle, "cells": [_plain(cell) for cell in m.cells.values()]} for m in matrices
             ],
+            "platforms": [survey.plain(found) for found in surveys],
             "requirements": [_plain(requirement) for requirement in requirements],
         }
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -82,14 +97,14 @@ def main(arguments: argparse.Namespace) -> int:
         from parity.contracts.page import render
 
         with replacing(arguments.html) as path:
-            path.write_text(render(inspection, matrices, requirements, converters(extra)), encoding="utf-8")
+            path.write_text(render(inspection, matrices, surveys, requirements, converters(extra)), encoding="utf-8")
     if arguments.json != "-":
         from rich.console import Console
 
         from parity.contracts.terminal import show, show_requirements
 
         console = Console(highlight=False, soft_wrap=False)
-        show(inspection, matrices, converters(extra), console, evidence=arguments.evidence)
+        show(inspection, matrices, surveys, converters(extra), console, evidence=arguments.evidence)
         show_requirements(requirements, console)
         if arguments.html:
             console.print(f"page: {arguments.html}")

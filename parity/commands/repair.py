@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from parity.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
+    from parity.contracts.consumers import Consumer
     from parity.contracts.inspection import Bundle
 
 
@@ -18,7 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="folder, .mlpackage or .mlmodelc")
     parser.add_argument("-o", "--output", metavar="OUT", help="folder for the results (one model: also a .mlpackage)")
     parser.add_argument("--in-place", action="store_true", help="replace the models themselves instead of -o")
-    parser.add_argument("--for", dest="consumer", metavar="CONSUMER", help="for whom, e.g. S3 or swift==0.3.0")
+    parser.add_argument(
+        "--for", dest="consumer", metavar="WHOM", help="an app (S3, swift==0.3.0) or a system (macos==27.2)"
+    )
     parser.add_argument(
         "--only", action="append", default=[], metavar="REPAIR", help="do just this (several times: these)"
     )
@@ -27,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     parser.add_argument("--no-proof", action="store_true", help="do not execute the repaired models")
     parser.add_argument("--reference", metavar="DIR", help="diffusers checkpoint: compare encoders with PyTorch too")
+    parser.add_argument(
+        "--tables", action="append", default=[], metavar="FILE", help="TOML file with further apps or platform rules"
+    )
     parser.add_argument("--force", action="store_true", help="replace existing results")
 
 
@@ -39,24 +45,30 @@ def main(arguments: argparse.Namespace) -> int:
         When nothing is a component of Stable Diffusion, and at the end when a model is damaged; others are repaired.
     """
     from parity.commands.inspect import problems
-    from parity.contracts import repair
+    from parity.contracts import platforms, repair
     from parity.contracts.consumers import consumers
     from parity.contracts.inspect import inspect
 
     if bool(arguments.output) == arguments.in_place and not arguments.dry_run:
         raise UsageError("say where to: either -o OUT or --in-place")
-    chosen = consumers().select(arguments.consumer) if arguments.consumer else (None,)
+    extra = tuple(Path(name) for name in arguments.tables)
+    system = None
+    chosen: tuple[Consumer | None, ...] = (None,)
+    if arguments.consumer and platforms.names_system(arguments.consumer):
+        system = platforms.select(arguments.consumer)
+    elif arguments.consumer:
+        chosen = consumers(extra).select(arguments.consumer)
     if len(chosen) > 1:
         names = ", ".join(consumer.id for consumer in chosen if consumer)
         raise UsageError(f"--for {arguments.consumer} names {len(chosen)} consumers ({names}); choose one")
     only = ("package",) if arguments.packages else tuple(arguments.only)
-    inspection = inspect(arguments.path)
+    inspection = inspect(arguments.path, extra=extra)
     problem = problems(inspection)
     if problem and not any(c.kind not in ("broken", "foreign") for c in inspection.components):
         for finding in (*inspection.findings, *(f for bundle in inspection.bundles for f in bundle.findings)):
             print(f"{finding.where}: {finding.text}")
         raise FormatError(problem)
-    plan = repair.plan(inspection, only=only, consumer=chosen[0])
+    plan = repair.plan(inspection, only=only, consumer=chosen[0], system=system, tables=extra)
     for job in plan.jobs:
         print(f"{job.component.path}  ({job.component.kind})")
         for name in job.repairs:

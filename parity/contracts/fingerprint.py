@@ -2,7 +2,8 @@
 
 One pass over the operations of an ML Program (protobuf) gives operator counts, bytes of weights by form, the kind of
 attention, the causal mask and what :mod:`parity.contracts.structure` collects; :func:`from_text` reads off a compiled
-model's text what it gives without parsing it whole. Weights are not read, but for the mask (a few KiB) and the record of the last weight (is the file complete?).
+model's text what it gives without parsing it whole. Weights are not read, but for the mask (a few KiB) and the record
+of the last weight (is the file complete?).
 
 Rules for attention, from toy conversions of each kind: ORIGINAL has batched ``matmul`` and a softmax and no ``einsum``;
 SPLIT_EINSUM has ``einsum`` with as many queries as the layer has tokens; SPLIT_EINSUM_V2 the same in

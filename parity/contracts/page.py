@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from parity.contracts.capability import Matrix, Requirement
 from parity.contracts.converters import Converters
 from parity.contracts.inspection import Inspection
+from parity.contracts.platforms import UNITS
 from parity.contracts.summary import (
     APPS,
     LEGEND,
     MARKS,
+    NOTHING_KNOWN,
+    SYSTEM_LEGEND,
+    found_in,
     headline,
+    letter,
     megabytes,
+    needs,
     ordered,
     overview,
     precision,
     sizes,
     title,
+    where_known,
     windows,
 )
+from parity.contracts.survey import Survey
 
 
-def render(inspection: Inspection, matrices: list[Matrix], requirements: list[Requirement], tables: Converters) -> str:
+def render(
+    inspection: Inspection,
+    matrices: list[Matrix],
+    surveys: list[Survey],
+    requirements: list[Requirement],
+    tables: Converters,
+) -> str:
     """Return the page.
 
     Parameters
@@ -28,6 +44,8 @@ def render(inspection: Inspection, matrices: list[Matrix], requirements: list[Re
     inspection : Inspection
     matrices : list of Matrix
         One for each bundle, in order.
+    surveys : list of Survey
+        Likewise.
     requirements : list of Requirement
     tables : Converters
     """
@@ -36,7 +54,7 @@ def render(inspection: Inspection, matrices: list[Matrix], requirements: list[Re
     loader = PackageLoader("parity.contracts")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     bundles = []
-    for bundle, matrix in zip(inspection.bundles, matrices, strict=True):
+    for bundle, matrix, survey in zip(inspection.bundles, matrices, surveys, strict=True):
         arranged = overview(matrix, bundle)
         rows = [
             {
@@ -50,7 +68,39 @@ def render(inspection: Inspection, matrices: list[Matrix], requirements: list[Re
             }
             for component in ordered(bundle.components)
         ]
-        bundles.append({"bundle": bundle, "headline": headline(bundle, tables), "rows": rows, "overview": arranged})
+        item = {"bundle": bundle, "headline": headline(bundle, tables), "rows": rows, "overview": arranged}
+        judged = any(component.kind not in ("broken", "foreign") for component in bundle.components)
+        bundles.append({**item, "systems": _systems(survey) if judged else None})
     return environment.get_template("inspection.html.j2").render(
-        inspection=inspection, bundles=bundles, requirements=requirements, marks=MARKS, apps=APPS, legend=LEGEND
+        inspection=inspection,
+        bundles=bundles,
+        requirements=requirements,
+        marks=MARKS,
+        apps=APPS,
+        legend=LEGEND,
+        units=UNITS,
+        system_legend=SYSTEM_LEGEND,
+        nothing_known=NOTHING_KNOWN,
     )
+
+
+def _systems(survey: Survey) -> dict[str, Any]:
+    """Texts of the table of systems and compute units."""
+    rows = [
+        {
+            "name": str(row.stretch),
+            "cells": [(unit, row.verdicts[unit], [letter(number) for number in row.hazards[unit]]) for unit in UNITS],
+        }
+        for row in survey.rows
+    ]
+    notes = [
+        {
+            "letter": letter(number),
+            "verdict": hazard.rule.verdict if hazard.read else "unknown",
+            "found": found_in(hazard),
+            "where": where_known(hazard),
+            "hazard": hazard,
+        }
+        for number, hazard in enumerate(survey.hazards)
+    ]
+    return {"rows": rows, "notes": notes, "needs": needs(survey)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
 from parity.contracts.inspection import Attention, Operator, Structure
@@ -18,9 +18,7 @@ from parity.mil import dtypes, proto
 
 FUSED = "scaled_dot_product_attention"
 RESHAPES = frozenset({"reshape", "squeeze", "expand_dims"})
-ELEMENTWISE = frozenset(
-    {"add", "sub", "mul", "real_div", "maximum", "minimum", "select", "clip", "cast", "identity"}
-)
+ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum", "select", "clip", "cast", "identity"})
 """Operations that may stand between the scores and their softmax (a scale, a mask) without mixing positions."""
 _LINKS = frozenset({"matmul", "softmax", "transpose", "constexpr_lut_to_dense", *RESHAPES, *ELEMENTWISE})
 _BEFORE = RESHAPES | ELEMENTWISE  # from the scores to the softmax
@@ -64,7 +62,7 @@ class Collector:
     def __init__(self, node: Callable[[Any], Node]) -> None:
         self._node = node
         self._made: dict[str, Any] = {}
-        self._attention: Counter[tuple[Any, ...]] = Counter()
+        self._attention: Counter[Attention] = Counter()  # each with a count of 0
         self._operators: Counter[tuple[str, Any]] = Counter()
         self._scaled = 0
 
@@ -107,7 +105,7 @@ class Collector:
             entry = largest.setdefault((kind, dtype, rank), [0, 0])
             entry[0], entry[1] = max(entry[0], size), entry[1] + count
         return Structure(
-            attention=tuple(sorted((Attention(*key, count) for key, count in self._attention.items()), key=astuple)),
+            attention=tuple(sorted((replace(item, count=n) for item, n in self._attention.items()), key=astuple)),
             operators=tuple(Operator(*key, *entry) for key, entry in sorted(largest.items())),
             flexible=flexible,
             scaled_palettes=self._scaled,
@@ -219,18 +217,20 @@ def _sizes(text: str) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def _decomposed(site: Site) -> tuple[Any, ...]:
+def _decomposed(site: Site) -> Attention:
     shape, out = site.scores.shape, site.product.shape
     queries, keys = (shape[-2], shape[-1]) if len(shape) > 1 else (0, 0)
     width = (out[-1] if out[-2] == queries else out[-2]) if len(out) > 1 else 0
     rank = min(len(shape), len(site.softmax.shape), len(out))
-    return ("products", rank, *_leading(shape), queries, keys, width, site.softmax.dtype, site.bias)
+    batch, heads = _leading(shape)
+    return Attention("products", rank, batch, heads, queries, keys, width, site.softmax.dtype, site.bias, 0)
 
 
-def _fused(node: Node) -> tuple[Any, ...]:
+def _fused(node: Node) -> Attention:
     shape = node.shape
     queries, width = (shape[-2], shape[-1]) if len(shape) > 1 else (0, 0)
-    return ("fused", len(shape), *_leading(shape), queries, 0, width, node.dtype, "attn_mask" in node.inputs)
+    batch, heads = _leading(shape)
+    return Attention("fused", len(shape), batch, heads, queries, 0, width, node.dtype, "attn_mask" in node.inputs, 0)
 
 
 def _leading(shape: tuple[int, ...]) -> tuple[int, int]:

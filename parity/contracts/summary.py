@@ -9,9 +9,13 @@ from parity.contracts.capability import Matrix, Reason, shown
 from parity.contracts.consumers import Consumer, Task
 from parity.contracts.converters import FAMILY_NAMES, Converters
 from parity.contracts.inspection import Bundle, Component
+from parity.contracts.platforms import SYSTEMS
+from parity.contracts.survey import Hazard, Survey
 
 MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
 LEGEND = "✓ works   ~ with a flaw or only on some systems   ✗ fails   ? cannot be told   · no such task in the release"
+SYSTEM_LEGEND = "✗ fails   ~ with a flaw   ? cannot be told   – nothing known, which is no promise"
+NOTHING_KNOWN = "on systems and compute units: nothing known against these models, which is no promise"
 _ORDER = (
     "text_encoder",
     "text_encoder_2",
@@ -104,6 +108,42 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
     ordered = {**numbers, **remarks}
     notes = [Note(number, reason, _places(places[reason], matrix.consumers)) for reason, number in ordered.items()]
     return Overview(tuple(blocks), tuple(notes))
+
+
+def letter(number: int) -> str:
+    """``a``, ``b``, … ``z``, ``aa``: how hazards are numbered, since reasons of the other table have figures."""
+    text = ""
+    while number >= 0:
+        number, rest = divmod(number, 26)
+        text, number = chr(ord("a") + rest) + text, number - 1
+    return text
+
+
+def needs(survey: Survey) -> str:
+    """Say which systems load the models, empty if that is unknown."""
+    if not survey.needs:
+        return ""
+    oldest = " or ".join(f"{SYSTEMS[name]} {'.'.join(map(str, version))}" for name, version in survey.needs.items())
+    return f"needs {oldest} (specification {survey.specification})"
+
+
+def found_in(hazard: Hazard) -> str:
+    """Say where a hazard was found: ``text_encoder, 12 × (heads 12, queries 77, keys 77, width 64)``."""
+    texts = [
+        f"{kind}, {place}" if place else kind for kind, place in zip(hazard.components, hazard.places, strict=True)
+    ]
+    return "; ".join(dict.fromkeys(texts))
+
+
+def where_known(hazard: Hazard) -> str:
+    """Say on which systems, units and chips a hazard holds."""
+    rule = hazard.rule
+    parts = [" and ".join(map(str, rule.systems)), " and ".join(rule.units)]
+    if rule.maybe:
+        parts.append(f"perhaps {' and '.join(rule.maybe)}")
+    if rule.chips:
+        parts.append(f"chips: {rule.chips}")
+    return " · ".join(parts)
 
 
 def headline(bundle: Bundle, tables: Converters) -> str:

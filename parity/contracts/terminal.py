@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 from parity.contracts.capability import Matrix, Requirement
 from parity.contracts.converters import Converters
 from parity.contracts.inspection import Bundle, Finding, Inspection
+from parity.contracts.platforms import UNITS
 from parity.contracts.summary import (
     APPS,
     LEGEND,
     MARKS,
+    NOTHING_KNOWN,
+    SYSTEM_LEGEND,
+    found_in,
     headline,
+    letter,
     megabytes,
+    needs,
     ordered,
     overview,
     precision,
     sizes,
     title,
+    where_known,
     windows,
 )
+from parity.contracts.survey import Survey
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +37,13 @@ _SEVERITY = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def show(
-    inspection: Inspection, matrices: list[Matrix], tables: Converters, console: Console, *, evidence: bool
+    inspection: Inspection,
+    matrices: list[Matrix],
+    surveys: list[Survey],
+    tables: Converters,
+    console: Console,
+    *,
+    evidence: bool,
 ) -> None:
     """Print an inspection.
 
@@ -38,6 +52,8 @@ def show(
     inspection : Inspection
     matrices : list of Matrix
         One for each bundle, in order.
+    surveys : list of Survey
+        Likewise.
     tables : Converters
     console : rich.console.Console
     evidence : bool
@@ -48,7 +64,7 @@ def show(
     console.print(Text.assemble((inspection.path, "bold"), (f"  inspected in {inspection.seconds:.2f} s", "dim")))
     for finding in inspection.findings:
         _finding(finding, console)
-    for bundle, matrix in zip(inspection.bundles, matrices, strict=True):
+    for bundle, matrix, survey in zip(inspection.bundles, matrices, surveys, strict=True):
         console.print()
         if bundle.path != "." and not inspection.single:
             console.print(Text(bundle.path, style="bold underline"))
@@ -63,6 +79,8 @@ def show(
         if bundle.findings or inspection.single:
             console.print()
         _matrix(bundle, matrix, console)
+        if any(component.kind not in ("broken", "foreign") for component in bundle.components):
+            _systems(survey, console)
 
 
 def show_requirements(requirements: list[Requirement], console: Console) -> None:
@@ -156,4 +174,42 @@ def _matrix(bundle: Bundle, matrix: Matrix, console: Console) -> None:
             body.append(f"\n→ {reason.remedy}", "cyan")
         body.append(f"\n{note.where} · {source}", "dim")
         notes.add_row(Text(str(note.number or "i"), style=_STYLES[reason.verdict] if note.number else "dim"), body)
+    console.print(notes)
+
+
+def _systems(survey: Survey, console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print()
+    if not survey.rows:
+        console.print(Text("; ".join(filter(None, (NOTHING_KNOWN, needs(survey)))), style="dim"))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("system and compute unit", min_width=26)
+    for unit in UNITS:
+        table.add_column(unit)
+    for row in survey.rows:
+        cells = []
+        for unit in UNITS:
+            verdict = row.verdicts[unit]
+            letters = " ".join(letter(number) for number in row.hazards[unit])
+            mark = "–" if verdict == "yes" else f"{MARKS[verdict]} {letters}"
+            cells.append(Text(mark, style="dim" if verdict == "yes" else _STYLES[verdict]))
+        table.add_row(str(row.stretch), *cells)
+    console.print(table)
+    console.print()
+    console.print(Text("\n".join(filter(None, (SYSTEM_LEGEND, needs(survey)))), style="dim"))
+    notes = Table.grid(padding=(0, 1))
+    notes.add_column(width=3, justify="right")
+    notes.add_column()
+    for number, hazard in enumerate(survey.hazards):
+        rule = hazard.rule
+        verdict = rule.verdict if hazard.read else "unknown"
+        body = Text(f"{rule.title}: {found_in(hazard)}\n{rule.effect}: {hazard.failure}")
+        if rule.remedy:
+            body.append(f"\n→ {rule.remedy}", "cyan")
+        body.append(f"\n{where_known(hazard)} · {rule.basis}: {rule.evidence}", "dim")
+        notes.add_row(Text(letter(number), style=_STYLES[verdict]), body)
     console.print(notes)

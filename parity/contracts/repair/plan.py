@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from parity.contracts.consumers import Consumer
 from parity.contracts.inspection import Bundle, Component, Inspection
-from parity.contracts.platforms import Stretch, platforms, repairs_for
+from parity.contracts.pattern import repairs_for
+from parity.contracts.platforms import Selection, platforms
 from parity.errors import UsageError
 
 REPAIRS = {
@@ -68,7 +69,7 @@ def plan(
     *,
     only: tuple[str, ...] = (),
     consumer: Consumer | None = None,
-    system: Stretch | None = None,
+    system: Selection | None = None,
     tables: tuple[Path, ...] = (),
 ) -> Plan:
     """Plan the repairs.
@@ -81,8 +82,8 @@ def plan(
         Do just these, where they apply.
     consumer : Consumer, optional
         For whom.
-    system : Stretch, optional
-        For which versions of a system, see :func:`parity.contracts.platforms.select`: only what its rules ask for.
+    system : Selection, optional
+        For which systems and units, see :func:`parity.contracts.platforms.select`: only what its rules ask for.
     tables : tuple of pathlib.Path
         TOML tables with further platform rules.
 
