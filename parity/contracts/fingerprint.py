@@ -29,6 +29,7 @@ from parity.mil.blobs import weight_problem
 _QUERY_BLOCK = 512
 _OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+_TABLE = re.compile(r"\blut = tensor<\w+, \[([\d, ]+)\]>")
 _FORMS = {code: (_STORED.get(dtype.name, dtype.name), dtype.bits) for code, dtype in dtypes.BY_CODE.items()}
 
 
@@ -132,7 +133,7 @@ def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
             count = math.prod(int(size) for size in sizes.split(","))
             storage[_STORED.get(name, name)] += count * dtypes.BY_NAME[name].bits // 8
     for kind, label in (
-        ("lut_to_dense", "palette"),
+        ("lut_to_dense", _palette_label(text)),
         ("affine_dequantize", "8-bit linear"),
         ("sparse_to_dense", "sparse"),
     ):
@@ -223,7 +224,17 @@ def _palette_bits(operation: Any) -> int:
             shape = _shape(value.type)
             entries = shape[-2] if len(shape) > 2 else shape[-1]  # iOS 18 tables end in (entries, vector length)
             return max(1, math.ceil(math.log2(max(entries, 2))))
+    for name, value in _named_constants(operation):
+        if name == "indices":  # the table is computed, from entries and their scale
+            return _FORMS.get(value.type.tensorType.dataType, ("", 0))[1]
     return 0
+
+
+def _palette_label(text: str) -> str:
+    """``6-bit palette`` by the largest look-up table in a compiled model's text; ``palette`` without any."""
+    tables = [[int(size) for size in sizes.split(",")] for sizes in _TABLE.findall(text)]
+    entries = max((shape[-2] if len(shape) > 2 else shape[-1] for shape in tables), default=0)
+    return f"{max(1, math.ceil(math.log2(entries)))}-bit palette" if entries > 1 else "palette"
 
 
 def _without_inputs_of_compressed(storage: Counter[str]) -> Counter[str]:

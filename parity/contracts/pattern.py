@@ -74,7 +74,7 @@ def found(rule: Rule, structure: Structure) -> list[dict[str, str | int]]:
 
 
 def place(rule: Rule, component: Component) -> str:
-    """Say what was found, e.g. ``12 × (heads 12, queries 77, keys 77, width 64)``; empty for rules without a pattern."""
+    """Say what was found, e.g. ``12 × (heads 12, queries 77, keys 77, width 64)``; empty without a pattern."""
     structure = component.fingerprint.structure
     if structure is None or not rule.pattern:
         return ""

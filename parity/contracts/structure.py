@@ -27,16 +27,21 @@ _STEPS = 8
 _SCALED = "constexpr_blockwise_shift_scale"
 _STATEMENT = re.compile(r"(?:tensor<(\w+), \[([^\]\n]*)\]>|(\w+))\s+([\w.]+)\s*=\s*(\w+)\(([^\n]*)")
 _BOUND = re.compile(r"(\w+)\s*=\s*([A-Za-z_][\w.]*)\s*[,)]")
+_GIVEN = re.compile(r"(\w+)\s*=\s*tensor<(\w+),")
 _FUNCTION = re.compile(r"\bfunc\s+[\w.]+<\w+>\(([^{]*)")
 _PARAMETER = re.compile(r"tensor<\w+, \[([^\]]*)\]>\s+([\w.]+)")
 
 
 class Node(NamedTuple):
-    """One operation: its name is that of its first output; ``shape`` has 0 for an axis that is not fixed."""
+    """One operation: its name is that of its first output; ``shape`` has 0 for an axis that is not fixed.
+
+    ``inputs`` are the parameters bound to one name, ``given`` the dtypes of those whose value is written at once.
+    """
 
     kind: str
     name: str
     inputs: Mapping[str, str]
+    given: Mapping[str, str]
     dtype: str
     shape: tuple[int, ...]
 
@@ -139,21 +144,27 @@ class Collector:
         return None
 
     def _scales_a_table(self, node: Node) -> bool:
+        """Tell whether fractions are scaled: the entries of a table, where quantized weights would be integers."""
         source = self._made.get(node.inputs.get("data", ""))
-        return source is not None and self._node(source).kind == "constexpr_lut_to_dense"
+        dtype = node.given.get("data", "") if source is None else self._node(source).dtype
+        return dtype in ("fp16", "fp32")
 
 
 # ------------------------------------------------------------------------------------------------------------ protobuf
 
 
 def of_operation(operation: Any) -> Node:
-    """Read a protobuf operation; parameters that are lists or immediate values are left out."""
-    inputs = {}
+    """Read a protobuf operation; parameters that are lists are left out."""
+    inputs, given = {}, {}
     for key, argument in operation.inputs.items():
-        if len(argument.arguments) == 1 and argument.arguments[0].WhichOneof("binding") == "name":
-            inputs[key] = argument.arguments[0].name
+        if len(argument.arguments) == 1:
+            binding = argument.arguments[0]
+            if binding.WhichOneof("binding") == "name":
+                inputs[key] = binding.name
+            else:
+                given[key] = _type(binding.value.type)[0]
     output = operation.outputs[0]
-    return Node(operation.type, output.name, inputs, *_type(output.type))
+    return Node(operation.type, output.name, inputs, given, *_type(output.type))
 
 
 def of_type(data: bytes) -> tuple[str, tuple[int, ...]]:
@@ -207,7 +218,8 @@ def of_text(text: str) -> Structure:
 
 def _statement(match: re.Match[str]) -> Node:
     arguments = match[6].partition(")[")[0] + ")"
-    return Node(match[5], match[4], dict(_BOUND.findall(arguments)), match[1] or match[3], _sizes(match[2] or ""))
+    bound, given = dict(_BOUND.findall(arguments)), dict(_GIVEN.findall(arguments))
+    return Node(match[5], match[4], bound, given, match[1] or match[3], _sizes(match[2] or ""))
 
 
 def _sizes(text: str) -> tuple[int, ...]:

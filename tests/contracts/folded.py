@@ -92,7 +92,7 @@ def built(path: Path, function: Any, *, target: str = "macOS13") -> Path:
 
 def odd_attention(path: Path) -> Path:
     """Two prompts at once; a mask of three axes for each head, keys turned, a scale, a result that is read folded."""
-    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
 
     random = np.random.RandomState(3)
     mask = random.standard_normal((6, 5, 5)).astype(np.float32)
@@ -111,7 +111,7 @@ def odd_attention(path: Path) -> Path:
 
 def fused_attention(path: Path, *, width: int, dtype: Any = np.float16) -> Path:
     """One operator for attention, as coremltools writes it for iOS 18."""
-    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
     from coremltools.converters.mil.mil import types
 
     kind = types.fp16 if dtype == np.float16 else types.fp32
@@ -128,3 +128,57 @@ def _opset() -> Any:
     import coremltools as ct
 
     return ct.target.iOS18
+
+
+def biased_attention(path: Path, batch: int) -> Path:
+    """Attention of four axes with a constant bias."""
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+
+    bias = np.random.RandomState(1).standard_normal((1, 2, 7, 7)).astype(np.float32)
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(batch, 2, 7, 4))])
+    def program(x):  # type: ignore[no-untyped-def]
+        scores = mb.add(x=mb.matmul(x=x, y=x, transpose_y=True), y=bias)
+        return mb.matmul(x=mb.softmax(x=scores, axis=-1), y=x)
+
+    return built(path, program)
+
+
+def palettized(path: Path, *, scale: bool) -> Path:
+    """A linear layer with 4-bit tables, with or without a scale for each channel."""
+    import coremltools as ct
+    import coremltools.optimize.coreml as cto
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+
+    weight = np.random.RandomState(2).standard_normal((64, 64)).astype(np.float32)
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 64))], opset_version=_opset())
+    def program(x):  # type: ignore[no-untyped-def]
+        return mb.linear(x=x, weight=weight)
+
+    model = ct.convert(program, minimum_deployment_target=ct.target.iOS18, skip_model_load=True)
+    options = cto.OpPalettizerConfig(
+        mode="kmeans", nbits=4, granularity="per_tensor", enable_per_channel_scale=scale, weight_threshold=1
+    )
+    cto.palettize_weights(model, cto.OptimizationConfig(global_config=options)).save(str(path))
+    return path
+
+
+def flexible(path: Path) -> Path:
+    """An input with a range of sizes."""
+    import coremltools as ct
+    import torch
+
+    class Twice(torch.nn.Module):
+        def forward(self, z: Any) -> Any:
+            return z * 2
+
+    size = ct.RangeDim(8, 64, default=16)
+    model = ct.convert(
+        torch.jit.trace(Twice(), torch.zeros(1, 4, 16, 16)),
+        inputs=[ct.TensorType(name="z", shape=(1, 4, size, size))],
+        minimum_deployment_target=ct.target.macOS13,
+        skip_model_load=True,
+    )
+    model.save(str(path))
+    return path

@@ -91,10 +91,15 @@ class _Lift:
         for operation in operations:
             for binding in bindings(operation):
                 binding.name = self._final(binding.name)
-        outputs = [self._final(name) for name in block.outputs]
+        declared = list(block.outputs)
+        outputs = [self._final(name) for name in declared]
+        if len(set(outputs)) < len(outputs):
+            raise UnsupportedError(f"{self._editor.path}: two outputs are one attention's result; not rewritten")
         del block.operations[:]
         block.operations.extend(operations)
         self._editor.set_outputs(outputs)
+        for name, new in zip(declared, outputs, strict=True):
+            self._editor.rename(new, name)
 
     # ---------------------------------------------------------------------------------------------------------- lifting
 
