@@ -70,7 +70,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
     scores: list[tuple[int, int]] = []  # (keys, queries) of split attention
     last_axis = False
     masks: list[Any] = []
-    collector = structure.Collector(structure.of_operation)
+    collector = structure.Collector(structure.of_operation, structure.name_of_operation)
     blobs: dict[str, tuple[int, int]] = {}  # weight file to the last record's offset and its weight's bytes
     for operation in operations(program):
         kind = operation.type
@@ -86,9 +86,9 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
                     blobs[blob.fileName] = (blob.offset, size)
             continue
         counts[kind] += 1
-        if operation.outputs:
-            output = operation.outputs[0]
-            collector.add(kind, output.name, output.type.SerializeToString(), operation)
+        outputs = operation.outputs
+        if outputs:
+            collector.add(kind, outputs[0].type.SerializeToString(), operation)
         if kind.startswith("constexpr_"):
             storage.update(_compressed(operation))
             for value in _constants(operation):

@@ -60,26 +60,27 @@ class Collector:
 
     Parameters
     ----------
-    node : callable
-        Turns what :meth:`add` was given into a :class:`Node`.
+    node, name : callable
+        Turn what :meth:`add` was given into a :class:`Node`, and into the name of its first output.
     """
 
-    def __init__(self, node: Callable[[Any], Node]) -> None:
+    def __init__(self, node: Callable[[Any], Node], name: Callable[[Any], str]) -> None:
         self._node = node
+        self._name = name
         self._made: dict[str, Any] = {}
         self._attention: Counter[Attention] = Counter()  # each with a count of 0
-        self._operators: Counter[tuple[str, Any]] = Counter()
+        self._operators: dict[tuple[str, Any], int] = {}
         self._scaled = 0
 
-    def add(self, kind: str, name: str, type_: Any, operation: Any) -> Site | None:
+    def add(self, kind: str, type_: Any, operation: Any) -> Site | None:
         """Take one operation that is no constant.
 
         Parameters
         ----------
-        kind, name : str
-            Operator and first output.
+        kind : str
+            Operator.
         type_ : hashable
-            Type of that output, decoded by :meth:`structure`'s argument once for each that differs.
+            Type of its first output, decoded by :meth:`structure`'s argument once for each that differs.
         operation
             What the walk can ask for more.
 
@@ -88,9 +89,10 @@ class Collector:
         Site or None
             The attention that this operation completes.
         """
-        self._operators[kind, type_] += 1
+        key = kind, type_
+        self._operators[key] = self._operators.get(key, 0) + 1
         if kind in _LINKS:
-            self._made[name] = operation
+            self._made[self._name(operation)] = operation
             if kind == "matmul":
                 return self._product(self._node(operation))
         elif kind == FUSED:
@@ -167,6 +169,11 @@ def of_operation(operation: Any) -> Node:
     return Node(operation.type, output.name, inputs, given, *_type(output.type))
 
 
+def name_of_operation(operation: Any) -> str:
+    """Name of a protobuf operation's first output."""
+    return str(operation.outputs[0].name)
+
+
 def of_type(data: bytes) -> tuple[str, tuple[int, ...]]:
     """Read a serialized ``ValueType``."""
     return _type(proto.mil.ValueType.FromString(data))
@@ -184,10 +191,10 @@ def flexible_inputs(program: Any) -> tuple[str, ...]:
 
 def sites(operations: Iterator[Any]) -> Iterator[Site]:
     """Iterate over the attention of a sequence of protobuf operations."""
-    collector = Collector(of_operation)
+    collector = Collector(of_operation, name_of_operation)
     for operation in operations:
         if operation.type != "const" and operation.outputs:
-            site = collector.add(operation.type, operation.outputs[0].name, b"", operation)
+            site = collector.add(operation.type, b"", operation)
             if site is not None:
                 yield site
 
@@ -203,10 +210,10 @@ def _type(message: Any) -> tuple[str, tuple[int, ...]]:
 
 def of_text(text: str) -> Structure:
     """Read the program text of a compiled model (one statement a line, as the compiler writes it)."""
-    collector = Collector(_statement)
+    collector = Collector(_statement, lambda match: str(match[4]))
     for match in _STATEMENT.finditer(text):
         if match[5] != "const":
-            collector.add(match[5], match[4], (match[1] or match[3], match[2] or ""), match)
+            collector.add(match[5], (match[1] or match[3], match[2] or ""), match)
     flexible = (
         name
         for head in _FUNCTION.finditer(text)
