@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from parity.coreml.mil_text import write_program
 from parity.errors import FormatError, UsageError
 from tests.contracts import folded, packages
 from tests.contracts.test_compiled import compiled
+from tests.samples import sample
 
 Converted = Callable[..., Path]
 NAME = "Stable_Diffusion_version_a_b_text_encoder.mlpackage"
@@ -103,10 +103,7 @@ def test_attention_without_heads_is_no_hazard(old: Path) -> None:
 
 
 def test_real_models_of_2023() -> None:
-    samples = os.environ.get("PARITY_SAMPLES")
-    if not samples:
-        pytest.skip("PARITY_SAMPLES names no folder with models that the released converter wrote")
-    bundle = inspect(Path(samples) / "real-0.2.0").bundles[0]
+    bundle = inspect(sample("real-0.2.0")).bundles[0]
     hazards = survey.survey(bundle).hazards
     assert [hazard.rule.id for hazard in hazards] == ["attention-rank3", "attention-rank3-ios"]
     assert hazards[0].components == ("text_encoder",)
@@ -309,6 +306,16 @@ def test_a_rule_of_ones_own(old: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "layer_norm of rank 3, fp16" in " ".join(text.split())
     assert cli.main([*arguments, "--require", "txt2img on macos==26.3 CPU_AND_NE", "--accept-degraded"]) == 0
     assert cli.main([*arguments, "--require", "txt2img on macos==26.4 CPU_AND_NE"]) == 0
+
+
+def test_the_rule_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
+    (block,) = [part for part in text.split("```toml\n")[1:] if part.startswith("[[platform_rule]]")]
+    table = tmp_path / "documented.toml"
+    table.write_text(block.partition("```")[0])
+    assert platforms((table,)).rules[-1].id == "mine-layer-norm"
+    for rule in platforms().rules:
+        assert f"`{rule.id}`" in text or rule.id.endswith("-elsewhere"), rule.id
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from parity.errors import UnsupportedError
 from parity.mil.session import Session
 from tests.contracts import folded
 from tests.contracts.test_compiled import compiled
+from tests.samples import sample
 
 NAME = "Stable_Diffusion_version_a_b_text_encoder.mlpackage"
 
@@ -163,10 +163,7 @@ def test_the_command_makes_a_demand_hold(old: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_real_encoder_of_2023(tmp_path: Path) -> None:
-    samples = os.environ.get("PARITY_SAMPLES")
-    if not samples:
-        pytest.skip("PARITY_SAMPLES names no folder with models that the released converter wrote")
-    plan = repair.plan(inspect(Path(samples) / "real-0.2.0"), only=("attention-rank4",))
+    plan = repair.plan(inspect(sample("real-0.2.0")), only=("attention-rank4",))
     (result,) = repair.apply(plan, tmp_path)
     assert result.changes == ("2 attentions of three axes given a fourth",)
     assert all(proof.exact for proof in result.proofs)
