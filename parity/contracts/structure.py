@@ -25,11 +25,14 @@ _BEFORE = RESHAPES | ELEMENTWISE  # from the scores to the softmax
 _BEHIND = frozenset({"transpose", "cast", "identity", "mul", *RESHAPES})  # from the softmax to the product
 _STEPS = 8
 _SCALED = "constexpr_blockwise_shift_scale"
-_STATEMENT = re.compile(r"(?:tensor<(\w+), \[([^\]\n]*)\]>|(\w+))\s+([\w.]+)\s*=\s*(\w+)\(([^\n]*)")
-_BOUND = re.compile(r"(\w+)\s*=\s*([A-Za-z_][\w.]*)\s*[,)]")
-_GIVEN = re.compile(r"(\w+)\s*=\s*tensor<(\w+),")
+# Words are entered at their beginning alone (\b), lists are bounded: text is searched in linear time, whatever it is
+_OUTPUT = r"\b(?:tensor<(\w+),\s*\[([^\]\n]*)\]>|(\w+))\s+([\w.]+)"
+_FURTHER = r"(?:\s*,\s*(?:tensor<[^>\n]*>|\w+)\s+[\w.]+){0,32}"
+_STATEMENT = re.compile(_OUTPUT + _FURTHER + r"\s*=\s*(\w+)\(([^\n;]*)")
+_BOUND = re.compile(r"\b(\w+)\s*=\s*([A-Za-z_][\w.]*)\s*[,)]")
+_GIVEN = re.compile(r"\b(\w+)\s*=\s*tensor<(\w+),")
 _FUNCTION = re.compile(r"\bfunc\s+[\w.]+<\w+>\(([^{]*)")
-_PARAMETER = re.compile(r"tensor<\w+, \[([^\]]*)\]>\s+([\w.]+)")
+_PARAMETER = re.compile(r"tensor<\w+,\s*\[([^\]]*)\]>\s+([\w.]+)")
 
 
 class Node(NamedTuple):

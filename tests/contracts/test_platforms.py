@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,35 @@ def test_flexible_inputs(tmp_path: Path) -> None:
     assert component.fingerprint.structure.flexible == ("z",)
     assert rules_for(component, "vae_decoder") == {"flexible-shapes"}
     assert structure.of_text(write_program(mil.load(source).program)).flexible == ("z",)
+
+
+def test_program_text_is_read_however_it_is_set() -> None:
+    text = """program(1.3) { func main<ios18>(tensor<fp16,[1, ?]> a, tensor<fp16, [2]> b) { fp16 c=const()[val=fp16(1)];
+      tensor<fp16,[3,1,4]> x, tensor<fp16, [1, 4]> y = lstm(x = a, bias = (b, b))[name = string("x")];
+      fp16 s = reduce_sum(x = b)[name = string("s = add(x = a)")]; } -> (x); }"""
+    built = structure.of_text(text)
+    assert [(o.operator, o.dtype, o.rank, o.largest) for o in built.operators] == [
+        ("lstm", "fp16", 3, 4),
+        ("reduce_sum", "fp16", 0, 0),
+    ]
+    assert built.flexible == ("a",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0123456789abcdef" * 60_000,
+        "func f<g>(" + "tensor<fp16, [1]> a, " * 50_000,
+        "func f<g>(" * 100_000,
+        "tensor<fp16, [1]> m = matmul(x = " + "a" * 1_000_000 + ")\n",
+        "a " * 500_000,
+        " " * 1_000_000 + "=",
+    ],
+)
+def test_hostile_text_is_searched_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    structure.of_text(text)
+    assert time.process_time() - start < 5
 
 
 def test_sdxl_for_1024_pixels_on_the_neural_engine(tmp_path: Path) -> None:
