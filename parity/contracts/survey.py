@@ -151,9 +151,8 @@ def require(
 
 
 def _cell(task: Task, stretch: Stretch, unit: str, bundle: Bundle, tables: Platforms) -> Cell:
-    where = f"{stretch}, {unit}:"
     reasons = []
-    involved = [component for component in bundle.components if (component.kind in task.involves)]
+    involved = [component for component in bundle.components if component.kind in task.involves]
     broken = [c for c in bundle.components if c.kind == "broken" and (not c.named or c.named in task.involves)]
     for component in broken:
         reasons.append(Reason("broken", "no", f"{component.path} cannot be read", "read", "", ""))
@@ -175,7 +174,7 @@ def _cell(task: Task, stretch: Stretch, unit: str, bundle: Bundle, tables: Platf
                     texts = (rule.basis, rule.evidence, rule.remedy, rule.repair)
                     reasons.append(Reason(rule.id, verdict, failure, *texts))
     reasons.sort(key=lambda reason: -VERDICTS.index(reason.verdict))
-    return Cell(task.id, where, reasons[0].verdict if reasons else "yes", tuple(reasons))
+    return Cell(task.id, f"{stretch}, {unit}", reasons[0].verdict if reasons else "yes", tuple(reasons))
 
 
 def _hazards(rule: Rule, bundle: Bundle) -> tuple[Hazard, ...]:

@@ -224,7 +224,7 @@ def test_a_demand_says_what_is_in_the_way(old: Path, new: Path, capsys: pytest.C
     assert cli.main(["inspect", str(old), *demand]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "not met" in text
-    assert f"macOS 27.2, CPU_AND_GPU: no: {NAME}: the process aborts while the prompt is encoded" in text
+    assert f"macOS 27.2, CPU_AND_GPU no: {NAME}: the process aborts while the prompt is encoded" in text
     assert "→ rewrite it with four axes: parity repair" in text
     assert cli.main(["inspect", str(new), *demand]) == 0
     assert cli.main(["inspect", str(new), "--require", "safety-check on macos==27.2"]) == 1
