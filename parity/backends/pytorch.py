@@ -1,23 +1,29 @@
 """PyTorch components from a diffusers model, on cpu, mps or cuda.
 
-The weights are loaded with ``DiffusionPipeline.from_pretrained``, hence from a folder or from the hub, and modules are
-called exactly as diffusers' pipelines call them. On mps the code is the same as on cuda; *not verified on hardware*.
+The networks are loaded one by one from a folder or from the hub (:mod:`parity.checkpoint`: none with random weights),
+and called exactly as diffusers' pipelines call them. On mps the code is that of cuda; *not verified on hardware*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from parity import quiet
+from parity import checkpoint
 from parity.backends.base import Backend
 from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.pipelines.components import Component
 
 DEVICES = ("cpu", "mps", "cuda")
+
+# part of a pipeline -> library and class whose calls are written here
+_NETWORKS = {
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+}
 
 
 class TorchBackend(Backend):
@@ -49,33 +55,30 @@ class TorchBackend(Backend):
         if not available(device):
             raise UnsupportedError(f"device {device} is not available to torch on this machine; use --device cpu")
         self.location = location
+        self._modules: dict[str, Any] = {}
         self.device = device
         self.precision = precision
         self.numerics = f"PyTorch {device} {precision}"
 
-    @cached_property
-    def _pipeline(self) -> Any:
-        import torch
-
-        with quiet.loading():
-            from diffusers import DiffusionPipeline
-
-            try:
-                pipeline = DiffusionPipeline.from_pretrained(
-                    self.location, safety_checker=None, requires_safety_checker=False
-                )
-            except (OSError, ValueError, TypeError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise MissingError(f"{self.location}: diffusers cannot load this model: {reason}") from None
-            for part in ("text_encoder", "unet", "vae"):
-                if getattr(pipeline, part, None) is None:
-                    raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
-                getattr(pipeline, part).to(device=self.device, dtype=getattr(torch, self.precision)).eval()
-        return pipeline
-
     def _load(self, name: str) -> Component:
         part = "vae" if name.startswith("vae_") else name
-        return _TorchComponent(name, getattr(self._pipeline, part), device=self.device, precision=self.precision)
+        if part not in self._modules:
+            self._modules[part] = self._module(part)
+        return _TorchComponent(name, self._modules[part], device=self.device, precision=self.precision)
+
+    def _module(self, part: str) -> Any:
+        import importlib
+
+        import torch
+
+        library, name = _NETWORKS[part]
+        entry = checkpoint.index(self.location).get(part)
+        if not isinstance(entry, list) or entry[-1] is None:
+            raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
+        if entry[-1] != name:
+            raise UnsupportedError(f"{self.location}: {part} is a {entry[-1]}; txt2img and img2img run a {name}")
+        module = checkpoint.load(getattr(importlib.import_module(library), name), self.location, part=part)
+        return module.to(device=self.device, dtype=getattr(torch, self.precision)).eval()
 
 
 def available(device: str) -> bool:

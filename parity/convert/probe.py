@@ -21,7 +21,6 @@ from typing import Any, Final
 import numpy as np
 
 from parity import quiet
-from parity.convert import weights
 from parity.convert.plan import Job
 from parity.errors import UsageError
 
@@ -137,15 +136,12 @@ def _pipeline(probe: Probe, job: Job, unet: Any) -> Answer:
         present = job.source.configs["model_index"].keys()
         unused = ("safety_checker", "feature_extractor", "image_encoder")
         options: dict[str, Any] = {name: None for name in unused if name in present}
-        if all(weights.is_half(path) for path in weights.files(job.source.folder / "text_encoder")):
-            options["variant"] = "fp16"
+        networks = [part for part in ("text_encoder", "text_encoder_2", "vae") if part in job.source.configs]
+        options |= {part: job.source.module(part) for part in networks}  # the pipeline would load random weights
         with quiet.loading():
             pipeline = diffusers.DiffusionPipeline.from_pretrained(
                 job.source.folder, unet=unet, local_files_only=True, **options
             )
-        for part in ("text_encoder", "text_encoder_2", "vae"):
-            if getattr(pipeline, part, None) is not None:
-                getattr(pipeline, part).float()
     pipeline.set_progress_bar_config(disable=True)
     kind = "latent" if probe.kind == "latents" else "np"
 

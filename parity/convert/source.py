@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from parity import quiet
+from parity import checkpoint
 from parity.convert import weights
 from parity.convert.fingerprint import folder_hash, module_hash
 from parity.convert.scratch import Scratch
@@ -221,26 +221,19 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
     Raises
     ------
     FormatError, MissingError
-        Weights are damaged, of another network, or not there.
+        Weights are damaged, of another network (tensors missing or unknown), or not there.
     """
     import diffusers
     import transformers
 
-    keywords: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    if all(weights.is_half(path) for path in weights.files(folder)):
-        keywords["variant"] = "fp16"
     library: Any = transformers if class_name.startswith("CLIP") else diffusers
     if class_name == "StableDiffusionSafetyChecker":
         library = importlib.import_module("diffusers.pipelines.stable_diffusion.safety_checker")
     kind = getattr(library, class_name)
     if scratch is not None and class_name in MAPPABLE:
         return _mapped(kind, folder, scratch)
-    try:
-        with quiet.loading():
-            module = kind.from_pretrained(folder, **keywords)
-        return module.float().eval().requires_grad_(False)  # the argument for the dtype has another name each year
-    except (OSError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{folder}: cannot be loaded as {class_name}: {error}") from error
+    module = checkpoint.load(kind, folder)
+    return module.float().requires_grad_(False)  # the argument for the dtype has another name each year
 
 
 def _mapped(kind: Any, folder: Path, scratch: Scratch) -> Any:
@@ -258,9 +251,12 @@ def _mapped(kind: Any, folder: Path, scratch: Scratch) -> Any:
                     array = scratch.put(stored.get_tensor(name).float().numpy())
                     tensors[name] = torch.from_numpy(array)
                     scratch.release()
-        module.load_state_dict(tensors, assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise FormatError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+        expected = module.state_dict().keys()
+        unknown = tensors.keys() - expected
+        checkpoint.complete(folder, kind.__name__, missing=expected - tensors.keys(), unexpected=unknown)
+        module.load_state_dict({name: tensors[name] for name in expected}, assign=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise FormatError(f"{folder}: cannot be loaded as {kind.__name__}: {checkpoint.reason(error)}") from error
     return module.eval().requires_grad_(False)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from parity import assets, cache, quiet, tables
 from parity.errors import FormatError, MissingError
 from parity.files import replacing
-from parity.recipes import tokenizer, weights
+from parity.recipes import portable, tokenizer, weights
 
 # Raise it when the same recipe text must give other files, e.g. after a change of how weights are drawn.
-_EDITION = 1
+_EDITION = 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def write(recipe: Recipe, folder: Path) -> None:
     index: dict[str, Any] = {"_class_name": recipe.table["pipeline"], **recipe.table.get("pipeline_config", {})}
     for name, entry in recipe.table["components"].items():
         index[name] = list(entry["class"].split("."))
-        recipe.component(name).save_pretrained(folder / name)
+        component = recipe.component(name)
+        if hasattr(component, "named_parameters"):
+            portable.save(component, folder / name)
+        else:  # a scheduler
+            component.save_pretrained(folder / name)
     for name in (n for n in recipe.table if n.startswith("tokenizer")):
         index[name] = ["transformers", "CLIPTokenizer"]
         tokenizer.write(folder / name, recipe.table[name]["words"])

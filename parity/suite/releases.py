@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity import cache, quiet, recipes
+from parity import cache, checkpoint, quiet, recipes
 from parity.contracts import converter
 from parity.contracts.conventions import Original
 from parity.files import replacing
+from parity.recipes import portable
 from parity.recipes.weights import Rule, draw
 
 SD = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "1.1.0", "main")
 XL = ("C6", "1.1.0", "main")
 IDENTIFIER = "parity/model"
 
-_EDITION = 2  # raise it when the drawn parts must change
+_EDITION = 3  # raise it when the drawn parts must change
 _CONTROL_RULES = (
     Rule(match="controlnet_(down|mid)", gain=0.5),
     Rule(match="bias$", std=0.05),
@@ -144,7 +145,7 @@ def _write_safety(folder: Path, configs: Mapping[str, Path], index: dict[str, An
             (folder / name).mkdir(parents=True)
             shutil.copyfile(path, folder / name / path.name)
     with quiet.loading():
-        _safety_checker().save_pretrained(folder / "safety_checker")
+        portable.save(_safety_checker(), folder / "safety_checker")
     index = index | {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -159,7 +160,7 @@ def _controlnet(location: Path, *, seed: int) -> Any:
     from diffusers import ControlNetModel, UNet2DConditionModel
 
     with quiet.loading():
-        unet = UNet2DConditionModel.from_pretrained(location, subfolder="unet", local_files_only=True)
+        unet = checkpoint.load(UNet2DConditionModel, location, part="unet").float()
         net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16))
     _fill(net, "controlnet_", seed=seed, rules=_CONTROL_RULES)
     return net.eval()
@@ -181,7 +182,8 @@ def _fill(module: Any, part: str, *, seed: int, rules: tuple[Rule, ...]) -> None
     import torch
 
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for own, parameter in module.named_parameters():
+            name = portable.bare(type(module).__name__, own)
             if part in name:
                 parameter.copy_(torch.from_numpy(draw(name, tuple(parameter.shape), seed=seed, rules=rules)))
 

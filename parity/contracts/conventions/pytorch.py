@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import quiet
+from parity import checkpoint, quiet
 from parity.contracts.conventions.draws import TRAIN_STEPS, Settings
 from parity.contracts.conventions.schedules import dpm_timesteps
 
@@ -146,8 +146,7 @@ class TorchNetworks:
             else:
                 library, name = _CLASSES.get(part, ("diffusers", "ControlNetModel"))
                 kind = getattr(importlib.import_module(library), name)
-            with quiet.loading():
-                self._kept[key] = kind.from_pretrained(folder / part, local_files_only=True).eval()
+            self._kept[key] = checkpoint.load(kind, folder / part).float()
         return self._kept[key]
 
     @staticmethod

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import mil
+from parity import checkpoint, mil
 from parity.contracts.repair import encoder
 from parity.contracts.repair.apply import Proof
 from parity.contracts.repair.plan import Job
@@ -130,7 +130,7 @@ def _against_pytorch(folder: Path, image: np.ndarray, moments: np.ndarray) -> Pr
 
     if not (folder / "vae" / "config.json").is_file():
         raise MissingError(f"{folder}: no vae/config.json; --reference takes the folder of a diffusers checkpoint")
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True).eval()
+    vae = checkpoint.load(AutoencoderKL, folder, part="vae").float()
     with torch.inference_mode():
         expected = vae.encode(torch.from_numpy(image.astype(np.float32))).latent_dist.parameters.numpy()
     if expected.shape != moments.shape:
