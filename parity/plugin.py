@@ -77,6 +77,8 @@ def parity_check(request: pytest.FixtureRequest, parity_evaluator: Evaluator) ->
         request.node.stash[_RECORD] = outcome.record()
         if outcome.verdict is Verdict.FAIL:
             pytest.fail(outcome.explain(), pytrace=False)
+        if outcome.bad_input:
+            pytest.fail(outcome.explain(), pytrace=False)
         if outcome.verdict is Verdict.UNKNOWN and parity_evaluator.options.parity_strict:
             pytest.fail(f"unknown, and the run is strict\n{outcome.explain()}", pytrace=False)
         if outcome.verdict is Verdict.UNKNOWN:

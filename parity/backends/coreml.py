@@ -1,14 +1,15 @@
-"""Core ML components from converted packages: which file is which, and what do their features mean?
+"""Core ML components from converted models: what do their features mean?
 
-A package's feature names, layouts and batch are those of the ml-stable-diffusion contract (docs/contracts.md): the UNet
+A model's feature names, layouts and batch are those of the ml-stable-diffusion contract (docs/contracts.md): the UNet
 takes a batch of two [negative, positive] and its context as (batch, width, 1, tokens), the others a batch of one. The
-components here have the pipelines' names and any batch. Shapes are checked before anything is run, so a package of
-another model is refused with both shapes in the message.
+components here have the pipelines' names and any batch. A UNet may be two halves: the second takes what the first gives
+and, by name, what the first was given. Shapes are checked before anything is run, so a package of another model is
+refused with both shapes in the message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +20,16 @@ from parity.backends.base import Backend
 from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.pipelines.components import SIGNATURES, Component
 
-# component -> endings of package names that converters wrote, and compiled names of Swift resources
-FILE_NAMES: dict[str, tuple[str, ...]] = {
-    "text_encoder": ("_text_encoder.mlpackage", "TextEncoder.mlmodelc"),
-    "unet": ("_unet.mlpackage", "Unet.mlmodelc"),
-    "vae_decoder": ("_vae_decoder.mlpackage", "VAEDecoder.mlmodelc"),
-    "vae_encoder": ("_vae_encoder.mlpackage", "VAEEncoder.mlmodelc"),
-}
-
-
-def find(folder: Path) -> dict[str, Path]:
-    """Find the components in a folder of converted models, or in its ``Resources`` folder.
-
-    Raises
-    ------
-    MissingError
-        No such folder, or no component of Stable Diffusion in it.
-    FormatError
-        Two packages for one component.
-    """
-    if not folder.is_dir():
-        raise MissingError(f"--models {folder}: no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted([*folder.iterdir(), *(folder / "Resources").glob("*")]):
-        for component, endings in FILE_NAMES.items():
-            if path.name.endswith(endings) and (path.suffix == ".mlpackage" or component not in found):
-                if component in found and found[component].suffix == path.suffix:
-                    raise FormatError(
-                        f"--models {folder}: two candidates for {component}: {found[component].name} and {path.name}; "
-                        "keep the models of one checkpoint in a folder"
-                    )
-                found[component] = path
-    if not found:
-        raise MissingError(
-            f"--models {folder}: no converted model in it; expected names such as "
-            "Stable_Diffusion_version_…_unet.mlpackage or Unet.mlmodelc"
-        )
-    return found
+_UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
 
 
 class CoreMLBackend(Backend):
-    """Converted packages on one compute unit of one runtime.
+    """Converted models on one compute unit of one runtime.
 
     Parameters
     ----------
     packages : mapping
-        Component name to ``.mlpackage`` or ``.mlmodelc``.
+        Component name to ``.mlpackage`` or ``.mlmodelc``, or to its two halves in order.
     compute_unit : str
         One of :data:`parity.coreml.COMPUTE_UNITS`.
     runtime : str
@@ -79,9 +44,15 @@ class CoreMLBackend(Backend):
     name = "coreml"
     precision = "float16"
 
-    def __init__(self, packages: Mapping[str, Path], *, compute_unit: str = "CPU_ONLY", runtime: str = "auto") -> None:
+    def __init__(
+        self,
+        packages: Mapping[str, Path | Sequence[Path]],
+        *,
+        compute_unit: str = "CPU_ONLY",
+        runtime: str = "auto",
+    ) -> None:
         super().__init__()
-        self.packages = dict(packages)
+        self.packages = {name: (p,) if isinstance(p, Path) else tuple(p) for name, p in packages.items()}
         self.compute_unit = compute_unit
         self.runtime = runtime
         self.numerics = coreml.resolve(runtime, compute_unit)
@@ -89,27 +60,41 @@ class CoreMLBackend(Backend):
     def _load(self, name: str) -> Component:
         if name not in self.packages:
             there = ", ".join(sorted(self.packages)) or "none"
-            raise MissingError(
-                f"no converted {name} among the models (found: {there}); "
-                f"expected a name ending in {FILE_NAMES[name][0]}"
-            )
-        path = self.packages[name]
-        return _CoreMLComponent(name, path, coreml.load(path, compute_unit=self.compute_unit, runtime=self.runtime))
+            raise MissingError(f"no converted {name} among the models (found: {there})")
+        models = [coreml.load(path, self.compute_unit, runtime=self.runtime) for path in self.packages[name]]
+        return CoreMLComponent(name, models)
 
 
-class _CoreMLComponent:
-    def __init__(self, name: str, path: Path, model: Any) -> None:
+class CoreMLComponent:
+    """A component of one model, or of models in a row.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`parity.pipelines.components.SIGNATURES`.
+    models : sequence of parity.coreml.Model
+        In the order in which they run.
+
+    Raises
+    ------
+    FormatError, UnsupportedError
+        Features that are not those of such a component; halves that do not fit.
+    """
+
+    def __init__(self, name: str, models: Sequence[coreml.Model]) -> None:
         self.name = name
-        self._path = path
-        self._model = model
-        self._features = {feature.name: feature for feature in model.inputs}
-        self._output = _output_name(name, path, model)
+        self.paths = tuple(model.path for model in models)
+        self._models = models
+        self._inputs = _UNET_INPUTS if name == "unet" else (_only_input(name, models[0]),)
+        self._output = _output_name(name, models[-1])
+        _check_row(self._inputs, models)
+        first = next((f for model in models for f in model.inputs if f.name == self._inputs[0]), None)
+        self._batch = first.shape[0] if first is not None and first.shape else 1
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        features = self._translate(inputs)
-        batch = next(iter(features.values())).shape[0]
-        wanted = next(iter(self._features.values())).shape[0]
-        outputs = [self._predict({n: a[rows] for n, a in features.items()}) for rows in _batches(batch, wanted)]
+        """Run the models on a batch of any size and return the output as float32."""
+        batch, wanted = len(inputs[SIGNATURES[self.name].inputs[0]]), self._batch
+        outputs = [self._predict(features) for features in self.calls(inputs)]
         if wanted == 1 or batch == wanted:
             return np.concatenate(outputs)
         if batch == 1:  # guidance is off, the package takes two: the row was doubled
@@ -120,38 +105,82 @@ class _CoreMLComponent:
         if self.name == "unet":
             context = inputs["hidden"].transpose(0, 2, 1)[:, :, None, :]  # (batch, width, 1, tokens)
             return {"sample": inputs["sample"], "timestep": inputs["timestep"], "encoder_hidden_states": context}
-        if len(self._features) != 1:
-            raise UnsupportedError(
-                f"{self._path}: a {self.name} with inputs {', '.join(self._features)}; one input is needed. Encoders "
-                "of ml-stable-diffusion 0.2.0 and 0.3.0 have five: run 'parity repair' on the folder"
+        return {self._inputs[0]: inputs[SIGNATURES[self.name].inputs[0]]}
+
+    def calls(self, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Return the features of each prediction that a call is made of."""
+        features = self._translate(inputs)
+        batch = len(features[self._inputs[0]])
+        return [{name: array[rows] for name, array in features.items()} for rows in _batches(batch, self._batch)]
+
+    def _predict(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        known: dict[str, Any] = dict(features)
+        for model in self._models:
+            known |= model.predict(_typed(model, known))
+        return np.asarray(known[self._output], dtype=np.float32)
+
+
+def _typed(model: coreml.Model, known: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Choose what a model takes and convert it to the declared dtypes, once shapes are known to fit."""
+    typed: dict[str, np.ndarray] = {}
+    for feature in model.inputs:
+        if feature.name not in known:
+            continue  # optional, or the model says what it misses
+        array = np.asarray(known[feature.name])
+        if tuple(feature.shape) != array.shape and not feature.flexible:
+            raise FormatError(
+                f"{model.path}: input {feature.name} has shape {tuple(feature.shape)} in the package, but the model's "
+                f"pipeline gives {array.shape}: this package belongs to another model or size"
             )
-        return {next(iter(self._features)): inputs[SIGNATURES[self.name].inputs[0]]}
+        typed[feature.name] = array.astype(feature.dtype)
+    return typed
 
-    def _predict(self, features: dict[str, np.ndarray]) -> np.ndarray:
-        typed: dict[str, np.ndarray] = {}
-        for name, array in features.items():
-            feature = self._features.get(name)
-            if feature is None:
-                raise FormatError(f"{self._path}: no input named {name}; it has {', '.join(self._features)}")
-            if tuple(feature.shape) != array.shape:
+
+def _only_input(name: str, model: coreml.Model) -> str:
+    names = [feature.name for feature in model.inputs]
+    if len(names) != 1:
+        raise UnsupportedError(
+            f"{model.path}: a {name} with inputs {', '.join(names)}; one input is needed. Encoders "
+            "of ml-stable-diffusion 0.2.0 and 0.3.0 have five: run 'parity repair' on the folder"
+        )
+    return names[0]
+
+
+def _check_row(given: Sequence[str], models: Sequence[coreml.Model]) -> None:
+    """Refuse models that need what nobody gives, or ignore what every one must see."""
+    known: dict[str, tuple[int, ...] | None] = dict.fromkeys(given)
+    taken: set[str] = set()
+    for number, model in enumerate(models):
+        for feature in model.inputs:
+            if feature.name not in known and not feature.optional:
+                have = "the first half does not give it" if number else f"only {', '.join(given)} are given"
                 raise FormatError(
-                    f"{self._path}: input {name} has shape {tuple(feature.shape)} in the package, but the model's "
-                    f"pipeline gives {array.shape}: this package belongs to another model or size"
+                    f"{model.path}: it needs the input {feature.name}, and {have}; another half, another kind of "
+                    "UNet (SDXL, or one for ControlNet), or another converter's"
                 )
-            typed[name] = array.astype(feature.dtype)
-        return np.asarray(self._model.predict(typed)[self._output], dtype=np.float32)
+            shape = known.get(feature.name)
+            if shape and feature.shape and shape != feature.shape and not feature.flexible:
+                raise FormatError(
+                    f"{model.path}: input {feature.name} has shape {feature.shape}, but {models[number - 1].path} "
+                    f"gives {shape}: halves of two models"
+                )
+            taken.add(feature.name)
+        known |= {feature.name: feature.shape for feature in model.outputs}
+    if ignored := [name for name in given if name not in taken]:
+        there = ", ".join(feature.name for feature in models[0].inputs)
+        raise FormatError(f"{models[0].path}: no input named {ignored[0]}; it has {there}")
 
 
-def _output_name(name: str, path: Path, model: Any) -> str:
+def _output_name(name: str, model: coreml.Model) -> str:
     outputs = [feature.name for feature in model.outputs]
     if name == "text_encoder":
         if "last_hidden_state" not in outputs:
             raise FormatError(
-                f"{path}: no output last_hidden_state; it has {', '.join(outputs)} (an SDXL text encoder?)"
+                f"{model.path}: no output last_hidden_state; it has {', '.join(outputs)} (an SDXL text encoder?)"
             )
         return "last_hidden_state"
     if len(outputs) != 1:
-        raise FormatError(f"{path}: a {name} has one output, this package has {', '.join(outputs)}")
+        raise FormatError(f"{model.path}: a {name} has one output, this package has {', '.join(outputs)}")
     return outputs[0]
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from parity.errors import UsageError
+from parity.errors import FormatError, UsageError
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the cells, print the table, write the report; 0 pass, 1 fail (or unknown under --parity-strict)."""
+    """Run the cells, print the table, write the report; 0 pass, 1 fail (or strictly unknown), 2 bad input."""
     options = suite_options.read(vars(arguments))
     from parity.suite import plan
 
@@ -56,8 +56,11 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"report: {html.write(records, options.parity_report)}")
     verdict = combine(outcome.verdict for outcome in outcomes)
     decided = any(outcome.verdict is not Verdict.UNKNOWN for outcome in outcomes) or options.update_golden
-    failed = verdict is Verdict.FAIL or (verdict is Verdict.UNKNOWN and options.parity_strict) or not decided
-    return int(failed)
+    if verdict is Verdict.FAIL:
+        return 1
+    if bad := dict.fromkeys(message for outcome in outcomes for message in outcome.bad_input):
+        raise FormatError("models that could not be compared (the others were):\n  " + "\n  ".join(bad))
+    return int((verdict is Verdict.UNKNOWN and options.parity_strict) or not decided)
 
 
 def _wanted(cell: Cell, text: str | None) -> bool:

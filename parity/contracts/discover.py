@@ -3,8 +3,9 @@
 Walks a folder (links that leave it are reported and not followed), groups models by the folder they lie in (models in
 ``controlnet/`` belong to the folder above), and notes tokenizer files, unfinished downloads and archives. A zip archive
 is looked at through a temporary folder: names that leave it and links are refused, an entry never gives more than its
-stated size, and :data:`LIMIT` bounds the sum. Weights are unpacked for text encoders only; of the others a sparse file
-of the same size gets the beginning and, where the archive stores them uncompressed, all records.
+stated size, and :data:`LIMIT` bounds the sum. To look, weights are unpacked for text encoders only; of the others a
+sparse file of the same size gets the beginning and, where the archive stores them uncompressed, all records. To run
+the models everything is unpacked, up to :data:`WHOLE_LIMIT`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from parity.files import pointer
 from parity.mil import blobs
 
 LIMIT = 4 << 30  # bytes that an archive may unpack to, weights that are not needed left out
+WHOLE_LIMIT = 16 << 30  # with all weights; SDXL in float16 has 7 GiB
 _RATIO = 200  # a zip entry may be at most this many times smaller than its content; text compresses about 30 times
 _DEPTH = 8
 _HEAD = 1 << 16  # bytes of a weight file that are always unpacked
@@ -138,8 +140,14 @@ def _name(path: Path, root: Path) -> str:
 
 
 @contextmanager
-def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding], frozenset[Path]]]:
+def unpacked(archive: Path, *, whole: bool = False) -> Iterator[tuple[Path, list[Finding], frozenset[Path]]]:
     """Unpack what inspection needs of a zip archive into a temporary folder that vanishes afterwards.
+
+    Parameters
+    ----------
+    archive : pathlib.Path
+    whole : bool
+        Unpack all weights, too: the models are going to run.
 
     Yields
     ------
@@ -152,14 +160,14 @@ def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding], frozenset[Pat
     Raises
     ------
     FormatError
-        When it is not a zip archive, is damaged, or unpacks to more than :data:`LIMIT`.
+        When it is not a zip archive, is damaged, or unpacks to more than :data:`LIMIT` (:data:`WHOLE_LIMIT`).
     """
     with tempfile.TemporaryDirectory(prefix="parity-inspect-") as name:
         folder = Path(name) / "content"
         folder.mkdir()
         try:
             with zipfile.ZipFile(archive) as file:
-                findings, outlined = _extract(file, folder, archive)
+                findings, outlined = _extract(file, folder, archive, whole=whole)
         except FormatError:
             raise
         except _DAMAGED as error:
@@ -169,10 +177,11 @@ def unpacked(archive: Path) -> Iterator[tuple[Path, list[Finding], frozenset[Pat
         yield folder, findings, frozenset(outlined)
 
 
-def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> tuple[list[Finding], list[Path]]:
+def _extract(file: zipfile.ZipFile, folder: Path, archive: Path, *, whole: bool) -> tuple[list[Finding], list[Path]]:
     findings = []
     outlined = []
     total = 0
+    limit = WHOLE_LIMIT if whole else LIMIT
     for entry in file.infolist():
         parts = entry.filename.replace("\\", "/").split("/")
         if entry.filename.endswith("/") or PurePosixPath(entry.filename).parts[:1] == ("__MACOSX",):
@@ -190,13 +199,13 @@ def _extract(file: zipfile.ZipFile, folder: Path, archive: Path) -> tuple[list[F
             continue
         path = folder.joinpath(*[part for part in parts if part not in ("", ".")])
         weights = path.parent.name == "weights"
-        if weights and "text" not in entry.filename.lower() and entry.file_size > _HEAD:
+        if not whole and weights and "text" not in entry.filename.lower() and entry.file_size > _HEAD:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not _outline(file, entry, path, archive):
                 outlined.append(path)
             continue
         total += entry.file_size
-        if total > LIMIT or entry.file_size > _RATIO * max(entry.compress_size, 4096):
+        if total > limit or entry.file_size > _RATIO * max(entry.compress_size, 4096):
             raise FormatError(
                 f"{archive}: '{entry.filename[:200]}' unpacks to {entry.file_size:,} bytes: refused as a zip bomb"
             )

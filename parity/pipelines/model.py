@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from parity import recipes
-from parity.errors import FormatError, MissingError
+from parity import checkpoint, recipes
+from parity.errors import FormatError, MissingError, UnsupportedError
+from parity.pipelines.components import TASK_COMPONENTS
 
 
 class Model:
@@ -24,6 +25,8 @@ class Model:
     source : str
         Path of a diffusers folder, the name of a shipped model (see :func:`parity.recipes.find`), or a hub id, which
         needs the hub or its local cache.
+    latent_size : tuple of (int, int), optional
+        Height and width of the latents instead of the model's own, e.g. those of converted models.
 
     Raises
     ------
@@ -31,8 +34,9 @@ class Model:
         A path without ``model_index.json``.
     """
 
-    def __init__(self, source: str) -> None:
-        self.name = source
+    def __init__(self, source: str, *, latent_size: tuple[int, int] | None = None) -> None:
+        self.name = self._source = source
+        self._latent_size = latent_size
         if (shipped := recipes.find(source)) is not None:
             self.location = str(shipped)
         elif Path(source).exists() or source.startswith((".", "/", "~")):
@@ -101,9 +105,9 @@ class Model:
 
     @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the latents at the model's own size."""
+        """Channels, height and width of the latents: of the size that was asked for, else of the model's own."""
         unet = self.config("unet")
-        size = unet.get("sample_size") or 64
+        size = self._latent_size or unet.get("sample_size") or 64
         height, width = size if isinstance(size, list | tuple) else (size, size)
         channels = int(unet["in_channels"])
         if channels != 4:
@@ -124,6 +128,41 @@ class Model:
     def vae_scale(self) -> int:
         """Pixels per latent along one axis: 8 for Stable Diffusion."""
         return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
+
+    def resized(self, latent_size: tuple[int, int]) -> Model:
+        """Return the same model at another height and width of its latents."""
+        if latent_size == self.latent_shape[1:]:
+            return self
+        return Model(self._source, latent_size=latent_size)
+
+    def check_tasks(self) -> None:
+        """Refuse a model whose pictures are not drawn by txt2img and img2img of Stable Diffusion 1 and 2.
+
+        Raises
+        ------
+        UnsupportedError
+            Another pipeline; the message says what can be asked about it.
+        """
+        index = checkpoint.index(self.location)
+        kind = str(index.get("_class_name", "a folder without _class_name"))
+        parts = {part: entry[-1] for part, entry in index.items() if isinstance(entry, list) and entry}
+        other = [name for name in ("text_encoder", "unet", "vae") if not parts.get(name)]
+        extra = [name for name in ("text_encoder_2", "transformer", "text_encoder_3") if parts.get(name)]
+        lacks = f" (it has no {', '.join(other)})" if other else f" (it has a {', a '.join(extra)})" if extra else ""
+        conditioned = not other and self.config("unet").get("addition_embed_type")
+        if other or extra or conditioned:
+            raise UnsupportedError(
+                f"model {self.name} is a {kind}{lacks}: the suite's tasks, {' and '.join(TASK_COMPONENTS)}, draw with "
+                "models of Stable Diffusion 1 and 2 so far. 'parity convert' compares each component that it writes "
+                "with PyTorch; 'parity inspect' tells which apps take the models"
+            )
+
+    def cut(self, text: str) -> str:
+        """Return the end of a text that its tokens leave out, as words; empty if nothing is cut."""
+        limit = self.tokenizer.model_max_length
+        ids = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        # what diffusers' pipelines warn about: of `limit` tokens one is the start and one the end
+        return str(self.tokenizer.decode(ids[limit - 1 : -1])).strip() if len(ids) > limit else ""
 
     def tokens(self, text: str) -> np.ndarray:
         """Return the padded token ids of one text, int64 (1, tokens); longer texts are truncated, as diffusers does."""

@@ -207,15 +207,27 @@ def read_picture(path: Path, model: Model) -> np.ndarray:
         No such file, or not a picture that Pillow reads.
     """
     from diffusers.image_processor import VaeImageProcessor
+
+    picture = open_picture(path)
+    height, width = model.image_size
+    processor = VaeImageProcessor(vae_scale_factor=model.vae_scale)
+    return np.asarray(processor.preprocess(picture, height=height, width=width).numpy(), dtype=np.float32)
+
+
+def open_picture(path: Path) -> Any:
+    """Return a picture file as a PIL image in RGB.
+
+    Raises
+    ------
+    MissingError, FormatError
+        No such file, or not a picture that Pillow reads.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGB")
+            return file.convert("RGB")
     except FileNotFoundError:
         raise MissingError(f"{path}: no such picture") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise FormatError(f"{path}: not a readable picture ({error}); PNG and JPEG work") from None
-    height, width = model.image_size
-    processor = VaeImageProcessor(vae_scale_factor=model.vae_scale)
-    return np.asarray(processor.preprocess(picture, height=height, width=width).numpy(), dtype=np.float32)

@@ -99,6 +99,11 @@ def notes(records: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["", ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("pass", "fail", "unknown"))]
     reasons = Counter(r["checks"][r["decisive"]]["message"] for r in records if r["verdict"] == "unknown")
     lines += [f"unknown ({count}): {reason}" for reason, count in reasons.items()]
+    said: dict[str, list[str]] = {}
+    for record in records:
+        for remark in record["remarks"]:
+            said.setdefault(remark, []).append(record["case"])
+    lines += [f"note ({', '.join(dict.fromkeys(cases))}): {remark}" for remark, cases in said.items()]
     stands_for = {r["backend"]: r["units"] for r in records if r["units"] and "reference runtime" in r["backend"]}
     for backend, units in stands_for.items():
         lines.append(

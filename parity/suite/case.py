@@ -6,6 +6,8 @@ Cases are data: ``cases.toml`` beside this module holds the default ones, ``--ca
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,21 @@ from parity.errors import FormatError, ParityError, UsageError
 from parity.pipelines.tasks import Request
 
 DEFAULT = Path(__file__).with_name("cases.toml")
-_REQUEST_FIELDS = {field.name for field in dataclasses.fields(Request)}
+_TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
+_KEYS = {
+    "name": _TEXT,
+    "rng": _TEXT,
+    "seed": _WHOLE,
+    "task": _TEXT,
+    "prompt": _TEXT,
+    "negative_prompt": _TEXT,
+    "scheduler": _TEXT,
+    "steps": _WHOLE,
+    "guidance_scale": _NUMBER,
+    "strength": _NUMBER,
+    "image": _TEXT,
+    "images": _WHOLE,
+}  # key of a case -> what its value must be
 
 
 @dataclass(frozen=True)
@@ -75,10 +91,12 @@ def load(path: Path | None = None, *, seed: int | None = None, rng: str | None =
     """
     file = path or DEFAULT
     document = tables.read(file)
-    defaults = document.get("defaults", {})
-    cases = [_case(file, {**defaults, **entry}, seed=seed, rng=rng) for entry in document.get("case", [])]
-    if not cases:
+    defaults, entries = document.get("defaults", {}), document.get("case", [])
+    if not isinstance(defaults, dict):
+        raise FormatError(f"{file}: defaults is a table: [defaults], with one key a line")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise FormatError(f"{file}: no [[case]] in it")
+    cases = [_case(file, {**defaults, **entry}, seed=seed, rng=rng) for entry in entries]
     names = [case.name for case in cases]
     if twice := {name for name in names if names.count(name) > 1}:
         raise FormatError(f"{file}: two cases are named {', '.join(sorted(twice))}")
@@ -89,13 +107,19 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
     name = entry.pop("name", None)
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]{1,80}", name):
         raise FormatError(f"{file}: a case needs a name of letters, digits and . + - _, not {name!r}")
+    if unknown := set(entry) - set(_KEYS):
+        raise FormatError(
+            f"{file}: case {name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(_KEYS))}"
+        )
+    for key, value in entry.items():
+        if not _is(value, _KEYS[key]):
+            raise FormatError(f"{file}: case {name}: {key} = {_toml(value)}: {_KEYS[key]} is needed")
     own_seed, own_rng = entry.pop("seed", 93), entry.pop("rng", "torch-cpu")
-    if unknown := set(entry) - _REQUEST_FIELDS:
-        known = ", ".join(sorted({*_REQUEST_FIELDS, "name", "seed", "rng"}))
-        raise FormatError(f"{file}: case {name}: unknown {', '.join(sorted(unknown))}; known are {known}")
     if "image" in entry:
         base = assets.fixtures() / "pictures" if file == DEFAULT else file.parent
         entry["image"] = base / entry["image"]
+    if missing := {"task", "prompt"} - set(entry):
+        raise FormatError(f"{file}: case {name}: {' and '.join(sorted(missing))} must be given")
     chosen_rng = own_rng if rng is None else rng
     if chosen_rng not in streams.names():
         raise UsageError(f"case {name}: no stream named {chosen_rng!r}; there are {', '.join(streams.names())}")
@@ -103,5 +127,17 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
         return Case(name, Request(**entry), own_seed if seed is None else seed, chosen_rng)
     except ParityError as error:
         raise UsageError(f"{file}: case {name}: {error}") from None
-    except TypeError as error:
-        raise FormatError(f"{file}: case {name}: {error}") from None
+
+
+def _is(value: object, what: str) -> bool:
+    if what == _TEXT:
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return what == _NUMBER or isinstance(value, int)
+
+
+def _toml(value: object) -> str:
+    """Write a value roughly as it stands in the file, and not at length."""
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}…"

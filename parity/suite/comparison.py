@@ -31,6 +31,8 @@ class Check:
         Outcome.
     message : str
         For *fail* and *unknown*: all that a reader needs. Empty for *pass*, unless a known failure was seen.
+    bad_input : bool
+        Not compared because a file is damaged or belongs to another model: nothing is green with it.
     """
 
     point: str
@@ -40,6 +42,7 @@ class Check:
     bound: float
     verdict: Verdict
     message: str
+    bad_input: bool = False
 
     @property
     def margin(self) -> float:
@@ -50,9 +53,10 @@ class Check:
         return sign * (self.value - self.bound) if self.value != self.bound else 0.0
 
 
-def unknown(point: str, reason: str) -> Check:
+def unknown(point: str, reason: str, *, bad_input: bool = False) -> Check:
     """Return a check that was not made, with its reason."""
-    return Check(point, point, "", math.nan, math.nan, Verdict.UNKNOWN, f"{point}: not compared: {reason}")
+    text = f"{point}: not compared: {reason}"
+    return Check(point, point, "", math.nan, math.nan, Verdict.UNKNOWN, text, bad_input)
 
 
 def worst(

@@ -1,10 +1,8 @@
 """How is a cell decided?
 
-Steps for a candidate: run the reference (once per case) and the candidate with the same stream; compare where both
-start; feed the reference's recorded inputs to each of the candidate's components (teacher forcing), which says *which
-component* differs, free of inherited error; compare the pictures. For a golden: compare the reference's trace with the
-accepted one. For compatibility: see :mod:`parity.suite.player`. Each comparison has its own tolerance; the
-cell's verdict combines them.
+A candidate and the reference (run once per case) draw with the same stream and are compared by
+:mod:`parity.suite.candidate`. For a golden the reference's trace is compared with the accepted one; for compatibility
+see :mod:`parity.suite.player`. Each comparison has its own tolerance; the cell's verdict combines them.
 
 The verdict is about the numerics named in the cell and nothing else: the reference runtime never speaks for hardware.
 """
@@ -12,24 +10,29 @@ The verdict is about the numerics named in the cell and nothing else: the refere
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from parity import streams
+from parity.backends import packages
 from parity.backends.base import Backend
-from parity.errors import MissingError
+from parity.backends.packages import Packages
+from parity.errors import ParityError
 from parity.pipelines import tasks
-from parity.pipelines.components import SIGNATURES, TASK_COMPONENTS
+from parity.pipelines.components import TASK_COMPONENTS
 from parity.pipelines.model import Model
-from parity.suite import comparison, compatibility, golden, player, provenance, tolerance
+from parity.suite import candidate, comparison, compatibility, golden, player, provenance, tolerance
+from parity.suite import case as cases
+from parity.suite.candidate import Situation
 from parity.suite.case import Case
-from parity.suite.comparison import Check
 from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
+from parity.suite.remarks import remarks
 from parity.suite.trace import Trace
 
 Progress = Callable[[str], None]
@@ -55,8 +58,18 @@ class Evaluator:
 
     @cached_property
     def model(self) -> Model:
-        """The PyTorch original."""
-        return Model(self.options.model_version)
+        """The PyTorch original, at the size of the user's models where there are some.
+
+        Raises
+        ------
+        UnsupportedError
+            The tasks do not draw with such a model.
+        """
+        model = Model(self.options.model_version)
+        model.check_tasks()
+        if self.options.models is None or self.packages.latent is None:
+            return model
+        return model.resized(self.packages.latent)
 
     @cached_property
     def reference(self) -> Backend:
@@ -70,27 +83,19 @@ class Evaluator:
         return player.Player(Model(compatibility.MODEL))
 
     @cached_property
-    def packages(self) -> dict[str, Path]:
-        """The converted components: the user's, or converted here and cached.
+    def packages(self) -> Packages:
+        """The converted components: the user's, or converted here and cached."""
+        if self.options.models is not None:
+            return packages.find(self.options.models)
+        from parity import convert
 
-        Raises
-        ------
-        MissingError
-            The user's folder lacks a component that every task needs.
-        """
-        if self.options.models is None:
-            from parity import convert
+        location = self.model.location
+        self._progress("converting the model (kept for later runs)")
+        return packages.converted(convert.cached(location))
 
-            self._progress("converting the model (kept for later runs)")
-            return dict(convert.cached(self.model.location))
-        from parity.backends import coreml
-
-        found = coreml.find(self.options.models)
-        for name in TASK_COMPONENTS["txt2img"]:
-            if name not in found:
-                wanted = " or ".join(f"*{ending}" for ending in coreml.FILE_NAMES[name])
-                raise MissingError(f"--models {self.options.models}: no {name} in it ({wanted})")
-        return found
+    @cached_property
+    def _cases(self) -> list[Case]:
+        return cases.load(self.options.cases, seed=self.options.seed, rng=self.options.rng)
 
     @cached_property
     def weights(self) -> str:
@@ -136,26 +141,57 @@ class Evaluator:
     def _candidate(self, cell: Cell) -> Outcome:
         case = cell.case
         components = TASK_COMPONENTS[case.request.task]
-        if missing := [name for name in components if name not in self.packages]:
-            return self._unknown(cell, f"the models have no {', '.join(missing)}, which {case.request.task} needs")
         backend = self._backend(cell)
+        situation = self._situation(backend, components)
         reference, reference_seconds = self._reference_run(case)
-        candidate, seconds = self.run(backend, case)
-        checks = compare(reference, candidate, self.reference, backend, components, self._tolerances)
+        seconds = {"reference": reference_seconds}
+        pictures = {"reference": reference["image"]}
+        drawn = None
+        if not situation.blocked:
+            try:
+                drawn, seconds["candidate"] = self.run(backend, case)
+                pictures["candidate"] = drawn["image"]
+            except ParityError as error:  # a component takes other shapes: comparing it alone tells which
+                self._progress(str(error))
+        found = candidate.compare(reference, drawn, (self.reference, backend), components, self._tolerances, situation)
         return Outcome(
             cell,
-            checks,
-            {"reference": reference_seconds, "candidate": seconds},
+            tuple(replace(check, message=self.packages.say(check.message)) for check in found),
+            seconds,
             reproduce(self.options, cell),
-            {"reference": reference["image"], "candidate": candidate["image"]},
+            pictures,
+            (*remarks(case, self.model, self._cases), *self._about_models(components)),
         )
+
+    def _situation(self, backend: Backend, components: Sequence[str]) -> Situation:
+        """Find out which components cannot run, and which are compressed."""
+        parts = {name: self.packages.parts[name] for name in components}
+        blocked = {name: part.problem for name, part in parts.items() if part.problem}
+        damaged = {name for name, part in parts.items() if part.damaged}
+        for name in components:
+            if name in blocked:
+                continue
+            try:
+                backend.component(name)
+            except ParityError as error:
+                blocked[name] = str(error)
+                damaged.add(name)
+        compression = {name: part.compression for name, part in parts.items() if part.compression}
+        return Situation(blocked, frozenset(damaged), compression)
+
+    def _about_models(self, components: Sequence[str]) -> tuple[str, ...]:
+        found = list(self.packages.remarks)
+        for name in components:
+            if form := self.packages.parts[name].compression:
+                found.append(f"{name}: its weights are compressed ({form}); the shipped bounds are for float16 weights")
+        return tuple(found)
 
     def _backend(self, cell: Cell) -> Backend:
         if cell.numerics not in self._candidates:
             from parity.backends.coreml import CoreMLBackend
 
             self._candidates[cell.numerics] = CoreMLBackend(
-                self.packages, compute_unit=cell.units[0], runtime=self.options.coreml_runtime
+                self.packages.paths, compute_unit=cell.units[0], runtime=self.options.coreml_runtime
             )
         return self._candidates[cell.numerics]
 
@@ -187,59 +223,3 @@ class Evaluator:
 
     def _unknown(self, cell: Cell, reason: str) -> Outcome:
         return Outcome(cell, (comparison.unknown("image", reason),), {}, reproduce(self.options, cell))
-
-
-def compare(
-    reference: Trace,
-    candidate: Trace,
-    reference_backend: Backend,
-    backend: Backend,
-    components: tuple[str, ...],
-    table: list[tolerance.Tolerance],
-) -> tuple[Check, ...]:
-    """Compare a candidate's run with the reference's, point by point.
-
-    Parameters
-    ----------
-    reference, candidate : Trace
-        Both runs of the same case.
-    reference_backend, backend : Backend
-        Who made them; the candidate's components are run again on the reference's inputs.
-    components : tuple of str
-        The components of the task.
-    table : list of Tolerance
-        See :func:`parity.suite.tolerance.load`.
-
-    Returns
-    -------
-    tuple of Check
-        ``latents/initial``, each component under teacher forcing, ``image``.
-    """
-    names = (reference_backend.numerics, backend.numerics)
-
-    def check(point: str, pairs: dict[str, tuple[np.ndarray, np.ndarray]]) -> Check:
-        bound = tolerance.find(table, point, precision=backend.precision, numerics=backend.numerics)
-        return comparison.worst(point, pairs, bound, names=names)
-
-    start = "latents/initial" if "vae_encoder" not in components else "latents/encoded"
-    checks = [check(start, {"latents/initial": (reference["latents/initial"], candidate["latents/initial"])})]
-    for name in components:
-        checks.append(check(name, forced(reference, backend, name)))
-    checks.append(check("image", {"image": (reference["image"], candidate["image"])}))
-    return tuple(checks)
-
-
-def forced(reference: Trace, backend: Backend, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Run a component on the reference's recorded inputs: the reference's and the candidate's outputs by point.
-
-    Of many calls the first, the middle and the last are run: the UNet's inputs change from noise to picture, and a
-    full-size network is expensive.
-    """
-    component = backend.component(name)
-    calls = list(reference.calls(name).items())
-    chosen = {0, len(calls) // 2, len(calls) - 1} if len(calls) > 2 else set(range(len(calls)))
-    return {
-        f"{name}/{label}/{SIGNATURES[name].output}": (reference.output(name, label), component(inputs))
-        for index, (label, inputs) in enumerate(calls)
-        if index in chosen
-    }

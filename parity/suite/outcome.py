@@ -35,6 +35,8 @@ class Outcome:
         uint8 (images, height, width, 3) by role: ``reference``, ``candidate``.
     reproduce : str
         One command that repeats this cell alone.
+    remarks : tuple of str
+        What a reader must know whatever the verdict, see :mod:`parity.suite.remarks`.
     """
 
     cell: Cell
@@ -42,6 +44,12 @@ class Outcome:
     seconds: dict[str, float]
     reproduce: str
     pictures: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def bad_input(self) -> tuple[str, ...]:
+        """Messages of checks that could not be made because a file is at fault."""
+        return tuple(check.message for check in self.checks if check.bad_input)
 
     @property
     def verdict(self) -> Verdict:
@@ -77,6 +85,7 @@ class Outcome:
             "checks": [_check(check) for check in self.checks],
             "seconds": {role: round(value, 3) for role, value in self.seconds.items()},
             "reproduce": self.reproduce,
+            "remarks": list(self.remarks),
             "explanation": self.explain() if self.verdict is not Verdict.PASS else "",
             "pictures": {role: _png(pixels) for role, pixels in self.pictures.items()},
         }
@@ -98,6 +107,7 @@ def _check(check: Check) -> dict[str, Any]:
         },
         "verdict": str(check.verdict),
         "message": check.message,
+        "bad_input": check.bad_input,
     }
 
 
