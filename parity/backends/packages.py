@@ -7,6 +7,7 @@ is not an end: it is named with its path, and the other components are judged.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -83,6 +84,10 @@ class Packages:
         sizes = (self.parts[name].latent for name in ("unet", "vae_decoder", "vae_encoder"))
         return next((size for size in sizes if size is not None), None)
 
+    def close(self) -> None:
+        """Remove what an archive was unpacked to; it vanishes with the process in any case."""
+        self._held.close()
+
     def say(self, text: str) -> str:
         """Put the path that the user named for the one that an archive was unpacked to."""
         return text.replace(str(self.root), str(self.named))
@@ -114,6 +119,7 @@ def find(path: Path) -> Packages:
     if not path.exists():
         raise MissingError(f"--models {path}: no such file or folder")
     held = ExitStack()
+    atexit.register(held.close)
     root, refused = path, list[Finding]()
     if path.is_file() and path.suffix.lower() == ".zip":
         root, refused, _ = held.enter_context(unpacked(path, whole=True))

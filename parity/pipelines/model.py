@@ -135,6 +135,11 @@ class Model:
             return self
         return Model(self._source, latent_size=latent_size)
 
+    @property
+    def has_other_size(self) -> bool:
+        """Whether another size than the model's own was asked for."""
+        return self._latent_size is not None
+
     def check_tasks(self) -> None:
         """Refuse a model whose pictures are not drawn by txt2img and img2img of Stable Diffusion 1 and 2.
 

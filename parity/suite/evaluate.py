@@ -198,10 +198,13 @@ class Evaluator:
     def _golden(self, cell: Cell) -> Outcome:
         assert self.options.goldens is not None  # the plan has no such cell otherwise
         trace, seconds = self._reference_run(cell.case)
+        size = self.model.image_size if self.model.has_other_size else None
         if self.options.update_golden:
-            where = golden.save(self.options.goldens, self.model.name, cell.case, trace, weights=self.weights)
+            where = golden.save(
+                self.options.goldens, self.model.name, cell.case, trace, weights=self.weights, size=size
+            )
             return self._unknown(cell, f"accepted now as golden {where}; look at image.png, then run again")
-        accepted = golden.load(self.options.goldens, self.model.name, cell.case, weights=self.weights)
+        accepted = golden.load(self.options.goldens, self.model.name, cell.case, weights=self.weights, size=size)
         checks = []
         for point, pairs in golden.pairs(accepted.trace, trace).items():
             bound = self._tolerance(point, self.reference)

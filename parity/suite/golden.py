@@ -40,15 +40,33 @@ def folder(directory: Path, model: str, case: Case) -> Path:
     return directory / model.replace("/", "_") / case.slug
 
 
-def save(directory: Path, model: str, case: Case, trace: Trace, *, weights: str) -> Path:
-    """Write or replace the golden of a case, return its folder; ``weights`` is the digest of the model's."""
+def save(
+    directory: Path, model: str, case: Case, trace: Trace, *, weights: str, size: tuple[int, int] | None = None
+) -> Path:
+    """Write or replace the golden of a case and return its folder.
+
+    Parameters
+    ----------
+    directory : path
+        Folder of goldens.
+    model : str
+        Name of the original.
+    case : Case
+        What was drawn.
+    trace : Trace
+        What is accepted.
+    weights : str
+        Digest of the original's weights.
+    size : tuple of (int, int), optional
+        Height and width in pixels, if not the model's own.
+    """
     from PIL import Image
 
     target = folder(directory, model, case)
     record = {
         "model": model,
         "weights": weights,
-        "case": case.settings(),
+        "case": _settings(case, size),
         "environment": provenance.environment(),
         "image_sha256": provenance.picture_digest(trace["image"]),
     }
@@ -60,8 +78,13 @@ def save(directory: Path, model: str, case: Case, trace: Trace, *, weights: str)
     return target
 
 
-def load(directory: Path, model: str, case: Case, *, weights: str) -> Golden:
-    """Read the golden of a case.
+def _settings(case: Case, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Return what decides the picture; a size only where it is not the model's own."""
+    return {**case.settings(), **({"size": list(size)} if size else {})}
+
+
+def load(directory: Path, model: str, case: Case, *, weights: str, size: tuple[int, int] | None = None) -> Golden:
+    """Read the golden of a case; parameters as :func:`save`.
 
     Raises
     ------
@@ -84,7 +107,7 @@ def load(directory: Path, model: str, case: Case, *, weights: str) -> Golden:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"golden {source}: provenance.json is damaged: {error!r}") from None
-    for key, value in {"weights": weights, **case.settings()}.items():
+    for key, value in {"weights": weights, "size": None, **_settings(case, size)}.items():
         if made_with.get(key) != value:
             raise FormatError(
                 f"golden {source} was made with {key} {made_with.get(key)!r}, this run has {value!r}; "

@@ -14,7 +14,8 @@ import pytest
 from parity import convert, mil
 from parity.backends.coreml import CoreMLBackend
 from parity.pipelines.components import TASK_COMPONENTS
-from parity.suite import evaluate, plan, tolerance
+from parity.suite import candidate, plan, tolerance
+from parity.suite.candidate import Situation
 from parity.suite.evaluate import Evaluator
 from parity.suite.options import Options
 from parity.suite.verdict import Verdict
@@ -38,13 +39,21 @@ def cell() -> plan.Cell:
     return next(c for c in cells if c.kind == "candidate" and c.case.name == "txt2img-ddim")
 
 
-def checks(evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], **changes: Any) -> dict[str, Any]:
+def checks(
+    evaluator: Evaluator,
+    cell: plan.Cell,
+    packages: dict[str, Path],
+    *,
+    situation: Situation = Situation(),  # noqa: B008
+    **changes: Any,
+) -> dict[str, Any]:
     """Compare a run on changed packages, or of a changed case, with the reference's run."""
     backend = CoreMLBackend(packages, compute_unit="CPU_ONLY", runtime="reference")
     reference, _ = evaluator.run(evaluator.reference, cell.case)
-    candidate, _ = evaluator.run(backend, dataclasses.replace(cell.case, **changes))
+    drawn, _ = evaluator.run(backend, dataclasses.replace(cell.case, **changes))
     components = TASK_COMPONENTS[cell.case.request.task]
-    found = evaluate.compare(reference, candidate, evaluator.reference, backend, components, tolerance.load())
+    backends = (evaluator.reference, backend)
+    found = candidate.compare(reference, drawn, backends, components, tolerance.load(), situation)
     return {check.point: check for check in found}
 
 
@@ -124,3 +133,23 @@ def test_another_seed_is_seen_where_the_run_starts(
     assert "of 1024 elements differ" in found["latents/initial"].message
     assert found["image"].verdict is Verdict.FAIL
     assert all(found[name].verdict is Verdict.PASS for name in TASK_COMPONENTS["txt2img"])  # the networks are right
+
+
+def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks_of_it(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    from parity.backends.packages import find
+
+    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], compression="palettize2").values()
+    (form,) = {find(crushed).parts["unet"].compression}
+    assert form == "2-bit palette"
+    used = {**packages, "unet": crushed}
+    found = checks(evaluator, cell, used, situation=Situation(compression={"unet": form}))
+    assert {name: found[name].verdict for name in ("text_encoder", "vae_decoder")} == dict.fromkeys(
+        ("text_encoder", "vae_decoder"), Verdict.PASS
+    )
+    for point in ("unet", "image"):
+        assert found[point].verdict is Verdict.UNKNOWN
+        assert found[point].metric
+        assert "compressed (2-bit palette), which changes the network by itself" in found[point].message
+    assert checks(evaluator, cell, used)["unet"].verdict is Verdict.FAIL  # the same figures without that knowledge
