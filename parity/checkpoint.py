@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from parity import quiet
 from parity.errors import FormatError, MissingError, ParityError
+from parity.files import refuse_pointer
 
 TOLERATED: Final[Mapping[str, str]] = {
     r"(.*\.)?position_ids": "0, 1, 2, … of CLIP's embeddings: stored by transformers before 4.31, a constant since",
@@ -133,13 +134,11 @@ def index(source: str | Path) -> dict[str, Any]:
 
 def _variant(folder: Path) -> dict[str, str]:
     """Name the half-precision variant where a folder has no other weights; refuse files that are not there yet."""
-    from parity.contracts.component import pointer
     from parity.convert import weights
 
     files = weights.files(folder)
     for path in files:
-        if text := pointer(path):
-            raise FormatError(f"{folder}: {text}")
+        refuse_pointer(path)
     return {"variant": "fp16"} if all(weights.is_half(path) for path in files) else {}
 
 

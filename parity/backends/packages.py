@@ -187,13 +187,20 @@ def _part(
         return _absent(name, f"--models {path}: no {name} in it")
     paths = tuple(root if single else root / model.path for model in models)
     texts = {finding.where: finding.text for finding in findings if finding.severity == "error"}
-    broken = [f"{path if single else path / model.path}: {texts.get(model.path, 'unreadable')}" for model in models]
     if any(model.kind == "broken" for model in models):
-        reasons = [text for text, model in zip(broken, models, strict=True) if model.kind == "broken"]
+        reasons = [_named(path, model, texts, single=single) for model in models if model.kind == "broken"]
         return Part(name, paths, "; ".join(reasons), damaged=True)
     forms = sorted({form for model in models for form in model.fingerprint.compression})
     problem = _legacy(path, path if single else path / models[0].path) if models[0].contract == "legacy" else ""
     return Part(name, paths, problem, compression=", ".join(forms), latent=_latent(name, models[0]))
+
+
+def _named(path: Path, model: Component, texts: Mapping[str, str], *, single: bool) -> str:
+    """Say what is wrong with a model, with the path as the user gave it."""
+    text = texts.get(model.path, "it cannot be read")
+    if single:
+        return f"{path}: {text}"
+    return f"{path / text}" if text.startswith(f"{model.path}/") else f"{path / model.path}: {text}"
 
 
 def _absent(name: str, problem: str) -> Part:
@@ -214,7 +221,10 @@ def _latent(name: str, model: Component) -> tuple[int, int] | None:
     found = next((f for f in model.inputs if f.name == feature), None) if feature else None
     if name == "vae_decoder" and found is None and len(model.inputs) == 1:
         found = model.inputs[0]
-    return (found.shape[2], found.shape[3]) if found is not None and len(found.shape) == 4 else None
+    if found is None or len(found.shape) != 4:
+        return None
+    height, width = found.shape[2:]
+    return None if height is None or width is None else (height, width)
 
 
 def _remarks(

@@ -188,7 +188,8 @@ def _decode(latents: Any, model: Model, components: Components, observe: Observe
 
     decoded = call(components["vae_decoder"], "final", observe, latents=(latents / model.scaling_factor).numpy())
     unit = VaeImageProcessor(vae_scale_factor=model.vae_scale).postprocess(torch.from_numpy(decoded), output_type="np")
-    image = (unit * 255).round().astype(np.uint8)  # what diffusers' numpy_to_pil stores
+    # what diffusers' numpy_to_pil stores; NaN becomes black, where a bare cast depends on the processor
+    image = (np.nan_to_num(unit) * 255).round().astype(np.uint8)
     observe("image", image)
     return image
 

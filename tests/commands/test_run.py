@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from parity import cli, convert, recipes
 from parity.suite.options import DEFAULT_MODEL
@@ -86,10 +89,80 @@ def test_a_model_folder_without_unet(
     folder = tmp_path / "no unet"
     shutil.copytree(models, folder)
     shutil.rmtree(next(folder.glob("*_unet.mlpackage")))
-    code, _, err = run(capsys, "--models", folder, "--cases", cases, "--parity-report", tmp_path / "report")
+    report = tmp_path / "report"
+    code, out, _ = run(
+        capsys, "--models", folder, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report
+    )
+    assert code == 1  # nothing was decided
+    assert "no unet in it" in " ".join(out.split())
+    (record,) = json.loads((report / "report.json").read_text())["records"]
+    verdicts = {check["point"]: check["verdict"] for check in record["checks"]}
+    assert (verdicts["text_encoder"], verdicts["vae_decoder"], verdicts["unet"]) == ("pass", "pass", "unknown")
+
+
+def test_damaged_weights_are_bad_input_and_the_others_are_judged(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
+) -> None:
+    folder, report = tmp_path / "damaged", tmp_path / "report"
+    shutil.copytree(models, folder)
+    blob = next(folder.glob("*_unet.mlpackage")) / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    blob.write_bytes(blob.read_bytes()[:5000])
+    code, out, err = run(
+        capsys, "--models", folder, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report
+    )
     assert code == 2
-    assert "no unet in it (*_unet.mlpackage or *Unet.mlmodelc)" in err
-    assert not (tmp_path / "report").exists()
+    assert "1 unknown" in out
+    assert err.count("parity run:") == 1
+    assert str(next(folder.glob("*_unet.mlpackage"))) in err
+    (record,) = json.loads((report / "report.json").read_text())["records"]
+    assert {check["point"] for check in record["checks"] if check["verdict"] == "pass"} == {
+        "text_encoder",
+        "vae_decoder",
+    }
+
+
+def test_the_reference_draws_at_the_size_of_the_models(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path
+) -> None:
+    folder, report = tmp_path / "wide", tmp_path / "report"
+    for path in convert.cached(recipes.build("tiny-sd"), height=128, width=192).values():
+        shutil.copytree(path, folder / path.name)
+    cases.write_text(
+        cases.read_text().replace("a ring", "a red circle " * 40)
+        + '[[case]]\nname = "from"\ntask = "img2img"\nprompt = "x"\nscheduler = "ddim"\nsteps = 2\nimage = "p.png"\n'
+    )
+    Image.new("RGB", (128, 192), "red").save(cases.parent / "p.png")
+    code, out, _ = run(
+        capsys,
+        *("--model-version", "tiny-sd", "--models", folder, "--cases", cases),
+        *("--coreml-runtime", "reference", "--parity-report", report),
+    )
+    assert code == 0
+    text = " ".join(out.split())
+    assert "note (from): start picture p.png: 128x192, the models take 192x128: stretched" in text
+    assert "note (quick): prompt: more than 77 tokens, cut before" in text
+    records = json.loads((report / "report.json").read_text())["records"]
+    assert all(len(record["remarks"]) == 1 for record in records)
+    assert "stretched" in (report / "index.html").read_text()
+    for record in records:
+        for png in record["pictures"].values():
+            assert Image.open(io.BytesIO(base64.b64decode(png))).size == (192, 128)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("tiny-sdxl", "tiny-sdxl is a StableDiffusionXLPipeline (it has a text_encoder_2): the suite's tasks, txt2img"),
+        ("shapes-ddpm", "shapes-ddpm is a DDPMPipeline (it has no text_encoder, vae): the suite's tasks, txt2img"),
+    ],
+)
+def test_models_that_the_tasks_do_not_draw_with(
+    capsys: pytest.CaptureFixture[str], cases: Path, model: str, says: str
+) -> None:
+    code, _, err = run(capsys, "--model-version", model, "--cases", cases)
+    assert code == 2
+    assert says in err
+    assert err.count("parity run:") == 1
 
 
 def test_models_without_an_encoder_leave_img2img_unknown_and_the_run_undecided(
@@ -102,7 +175,7 @@ def test_models_without_an_encoder_leave_img2img_unknown_and_the_run_undecided(
         capsys, "--models", folder, "--only", "img2img-ddim", "--seed", 1, "--coreml-runtime", "reference"
     )
     assert code == 1  # nothing was compared: not green
-    assert "the models have no vae_encoder" in " ".join(out.split())
+    assert "no vae_encoder in it" in " ".join(out.split())
 
 
 def test_a_package_of_another_model(

@@ -54,12 +54,38 @@ def test_defaults_and_relative_pictures(tmp_path: Path) -> None:
             UsageError,
             "case a: no scheduler",
         ),
+        *[
+            (
+                f'[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\n{line}\n',
+                FormatError,
+                f"case a: {line}: {needed}",
+            )
+            for line, needed in (
+                ("seed = [1, 2]", "a whole number"),
+                ("seed = true", "a whole number"),
+                ("steps = 8.5", "a whole number"),
+                ("images = 1.0", "a whole number"),
+                ('guidance_scale = "7"', "a number"),
+                ("negative_prompt = false", "a text"),
+                ("image = 5", "a text"),
+                ("rng = 7", "a text"),
+                ("scheduler = {}", "a text"),
+            )
+        ],
+        (
+            '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = ["x", "y"]\n',
+            FormatError,
+            r'prompt = \["x", "y"\]: a text',
+        ),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nstrength = nan\n', FormatError, "a number is needed"),
+        ("case = 5\n", FormatError, r"no \[\[case\]\]"),
+        ('defaults = 5\n[[case]]\nname = "a"\n', FormatError, "defaults is a table"),
         ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nrng = "dice"\n', UsageError, "no stream named 'dice'"),
         ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\n' * 2, FormatError, "two cases are named a"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], says: str) -> None:
-    with pytest.raises(kind, match=says):
+    with pytest.raises(kind, match=says.replace("[1, 2]", r"\[1, 2\]")):
         case.load(write(tmp_path, text))
 
 

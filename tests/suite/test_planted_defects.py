@@ -70,6 +70,23 @@ def edited(package: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
     return target
 
 
+def changed(package: Path, folder: Path, weight: str, value: float, *, count: int = 1) -> Path:
+    """Copy a package with other first values of a weight."""
+    target = folder / package.name
+    shutil.copytree(package, target)
+    weights = target / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    stored = np.memmap(weights, dtype=np.float16, mode="r+")
+    (constant,) = (
+        operation.attributes["val"].blobFileValue
+        for operation in operations(mil.load(target).specification)
+        if operation.type == "const" and weight in operation.outputs[0].name
+    )
+    first = (constant.offset + 64) // 2  # the data follows 64 bytes of metadata
+    stored[first : first + count] = value
+    stored.flush()
+    return target
+
+
 def operations(specification: Any) -> list[Any]:
     function = specification.mlProgram.functions["main"]
     return list(function.block_specializations[function.opset].operations)
@@ -92,17 +109,7 @@ def test_without_a_defect_everything_passes(evaluator: Evaluator, cell: plan.Cel
 def test_one_changed_weight_names_its_component(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path, component: str, weight: str
 ) -> None:
-    broken = tmp_path / packages[component].name
-    shutil.copytree(packages[component], broken)
-    weights = broken / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
-    stored = np.memmap(weights, dtype=np.float16, mode="r+")
-    (constant,) = (
-        operation.attributes["val"].blobFileValue
-        for operation in operations(mil.load(broken).specification)
-        if operation.type == "const" and weight in operation.outputs[0].name
-    )
-    stored[(constant.offset + 64) // 2] = 60.0  # the data follows 64 bytes of metadata
-    stored.flush()
+    broken = changed(packages[component], tmp_path, weight, 60.0)
     found = checks(evaluator, cell, {**packages, component: broken})
     failed = [point for point, check in found.items() if check.verdict is Verdict.FAIL]
     assert component in failed
@@ -140,7 +147,7 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
 ) -> None:
     from parity.backends.packages import find
 
-    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], compression="palettize2").values()
+    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], compression="palette2").values()
     (form,) = {find(crushed).parts["unet"].compression}
     assert form == "2-bit palette"
     used = {**packages, "unet": crushed}
@@ -153,3 +160,33 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
         assert found[point].metric
         assert "compressed (2-bit palette), which changes the network by itself" in found[point].message
     assert checks(evaluator, cell, used)["unet"].verdict is Verdict.FAIL  # the same figures without that knowledge
+
+
+def test_values_beyond_float16_are_named_with_their_operation_and_size(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    hot = changed(packages["vae_decoder"], tmp_path, "post_quant_conv_weight", 60000.0, count=4)
+    message = checks(evaluator, cell, {**packages, "vae_decoder": hot})["vae_decoder"].message
+    assert "values that are NaN or infinite" in message
+    (line,) = (line for line in message.splitlines() if "overflow of float16" in line)
+    assert "the first value that is not finite is" in line
+    assert "(conv)" in line
+    assert "float16 ends at 65,504" in line
+    assert "its conversion is not at fault" in line
+
+
+def test_what_cannot_run_is_unknown_and_the_others_are_judged(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]
+) -> None:
+    reference, _ = evaluator.run(evaluator.reference, cell.case)
+    backends = (evaluator.reference, CoreMLBackend(packages, compute_unit="CPU_ONLY", runtime="reference"))
+    components = TASK_COMPONENTS[cell.case.request.task]
+    situation = Situation({"unet": "it is not here", "vae_decoder": "it is damaged"}, frozenset({"vae_decoder"}))
+    found = candidate.compare(reference, None, backends, components, tolerance.load(), situation)
+    verdicts = {check.point: check.verdict for check in found}
+    assert verdicts.pop("text_encoder") is Verdict.PASS
+    assert verdicts == dict.fromkeys(("unet", "vae_decoder", "latents/initial", "image"), Verdict.UNKNOWN)
+    by_point = {check.point: check for check in found}
+    assert by_point["unet"].message == "unet: not compared: it is not here"
+    assert [check.point for check in found if check.bad_input] == ["vae_decoder"]
+    assert "it needs unet, vae_decoder, which cannot run" in by_point["image"].message
