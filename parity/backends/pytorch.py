@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import checkpoint
+from parity import checkpoint, quiet
 from parity.backends.base import Backend
 from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.pipelines.components import Component
@@ -78,7 +78,8 @@ class TorchBackend(Backend):
         if entry[-1] != name:
             raise UnsupportedError(f"{self.location}: {part} is a {entry[-1]}; txt2img and img2img run a {name}")
         module = checkpoint.load(getattr(importlib.import_module(library), name), self.location, part=part)
-        return module.to(device=self.device, dtype=getattr(torch, self.precision)).eval()
+        with quiet.loading():  # diffusers remarks on every change of precision
+            return module.to(device=self.device, dtype=getattr(torch, self.precision)).eval()
 
 
 def available(device: str) -> bool:

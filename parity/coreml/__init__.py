@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from parity import mil
+from parity import mil, quiet
 from parity.coreml.model import Feature, Model, through_coremltools, through_reference
 from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError, UsageError
@@ -136,6 +136,7 @@ def load(
         if chosen == "reference":
             from parity.coreml import shim
 
+            quiet.coremltools()  # the shim would import it aloud
             shim.install()
         predictor = through_coremltools(path, compute_unit, function, profile)
     return Model(path, described, predictor, compute_unit=compute_unit, runtime=chosen, numerics=numerics)
