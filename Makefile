@@ -6,9 +6,10 @@ PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 JOBS   ?= 2
+LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow coremltools-tests bench clean
+.PHONY: help setup parity test lint slow lower-ends coremltools-tests bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -36,6 +37,14 @@ test: lint  ## ruff, mypy and all tests
 slow: $(STAMP)  ## the exhaustive and full-size tests
 	$(PY) -m pytest -m slow
 
+lower-ends:  ## all tests with the oldest Python and packages that pyproject.toml allows, in .venv-lowest
+	$(LOWEST) -c 'import sys; sys.exit("the oldest Python that parity takes is 3.10; set LOWEST" if sys.version_info[:2] != (3, 10) else 0)'
+	$(LOWEST) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip 'tomli>=2'
+	.venv-lowest/bin/python -m tests.lowest > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest
+
 coremltools-tests: $(STAMP)  ## coremltools' own tests through the reference runtime (long)
 	OMP_NUM_THREADS=1 $(PY) -m parity.coreml.conformance --workers $(JOBS)
 
@@ -43,4 +52,4 @@ bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) report .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest report .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
