@@ -137,8 +137,9 @@ def test_the_reference_draws_at_the_size_of_the_models(
         *("--model-version", "tiny-sd", "--models", folder, "--cases", cases),
         *("--coreml-runtime", "reference", "--parity-report", report),
     )
-    assert code == 0
+    assert code in (0, 1)  # random weights in two steps: whether they agree is asked elsewhere
     text = " ".join(out.split())
+    assert "0 unknown" in text
     assert "note (from): start picture p.png: 128x192, the models take 192x128: stretched" in text
     assert "note (quick): prompt: more than 77 tokens, cut before" in text
     records = json.loads((report / "report.json").read_text())["records"]
