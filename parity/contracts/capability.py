@@ -30,7 +30,7 @@ class Reason:
     ----------
     rule : str
         Id of the rule; ``family`` when the release does not know the family, empty when it has no such task.
-    verdict, failure, basis, evidence, remedy, repair, general
+    verdict, failure, basis, evidence, remedy, repair, general, request
         See :class:`parity.contracts.consumers.Rule`.
     """
 
@@ -42,6 +42,7 @@ class Reason:
     remedy: str
     repair: str = ""
     general: bool = False
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _apply(rule: Rule, facts: Mapping[str, str]) -> Reason | None:
         text = f"cannot be told, {' and '.join(unread)} could not be read; it would be: {rule.failure}"
         return Reason(rule.id, "unknown", text, rule.basis, rule.evidence, rule.remedy)
     texts = (rule.failure, rule.basis, rule.evidence, rule.remedy, rule.repair)
-    return Reason(rule.id, rule.verdict, *texts, general=rule.general)
+    return Reason(rule.id, rule.verdict, *texts, general=rule.general, request=rule.request)
 
 
 def _matches(value: str, allowed: tuple[str, ...]) -> bool:

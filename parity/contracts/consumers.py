@@ -87,6 +87,8 @@ class Rule:
         ``reported``, ``read`` or ``run``.
     general : bool
         A remark on whole apps, which tables state once and not in each cell.
+    request : str
+        What a request must ask for that the rule concerns, e.g. ``guidance below 1``; empty when all are concerned.
     """
 
     id: str
@@ -100,6 +102,7 @@ class Rule:
     remedy: str
     repair: str
     general: bool = False
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,7 @@ def _rule(entry: Table, table: Consumers) -> Rule:
         remedy=entry.text("remedy", default=""),
         repair=entry.text("repair", default=""),
         general=entry.flag("general", default=False),
+        request=entry.text("request", default=""),
     )
 
 

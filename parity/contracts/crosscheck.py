@@ -30,7 +30,10 @@ _PARTS = (
     "multilingual_projection",
 )
 _CHUNKED = ("unet", "control-unet", "refiner")
-_V_MODELS = re.compile(r"stable-diffusion-2(-1)?$")  # the 768-pixel checkpoints; those ending in -base predict noise
+_V_MODELS = re.compile(r"stable-diffusion-2(-1)?$|(^|[^a-z])v[-_]?pred", re.I)  # the 768-pixel ones; what says so
+# Checkpoints that are known to predict noise: those ending in -base, turbo models, and Stable Diffusion 1 itself
+_EPSILON_MODELS = re.compile(r"-base(-[\d.]+)?$|turbo|stable-diffusion-(v-?)?1-[1-5]$|stable-diffusion-xl-", re.I)
+_OVERFLOWING = re.compile(r"stable-diffusion-xl-base-(0\.9|1\.0)$")  # ids that come with SDXL's own VAE
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Checked:
     """Findings and facts of one folder."""
 
     family: str
-    prediction: str
+    prediction: str = "unread"
     facts: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -64,10 +67,10 @@ def check(
     found = [c for c in listed if c.kind != "foreign"]
     unread = {c.named for c in listed if c.kind == "foreign"}  # what claims to be a part and fits no contract
     family = _bundle_family(found)
-    checked = Checked(family, _prediction(found, family, scheduler))
+    checked = Checked(family)
     facts = checked.facts
     facts["family"] = family or "unread"
-    facts["prediction"] = checked.prediction
+    _predicts(checked, found, scheduler, where)
     facts["tokenizer"] = "present" if tokenizer else ("assumed" if single else "absent")
     forms = {c.form for c in listed}
     facts["layout"] = "packages" if forms == {"mlpackage"} else "compiled" if forms == {"mlmodelc"} else "mixed"
@@ -77,6 +80,7 @@ def check(
         facts[part] = _state(part, found, "unread" if part in unread else absent, checked, where)
     _denoiser(checked, found, where, absent)
     _vae(checked, found, where, absent)
+    _ranges(checked, found, absent)
     _text(checked, found, where, absent)
     _control(checked, found, where, absent)
     _safety(checked, found, absent)
@@ -100,20 +104,40 @@ def _bundle_family(found: list[Component]) -> str:
     return votes[0]
 
 
-def _prediction(found: list[Component], family: str, scheduler: Path | None) -> str:
-    if scheduler is not None:
-        try:
-            kind = json.loads(scheduler.read_text(encoding="utf-8")).get("prediction_type")
-        except (OSError, ValueError, AttributeError, RecursionError):
-            kind = None
-        if kind in ("epsilon", "v_prediction"):
-            return "v" if kind == "v_prediction" else "epsilon"
-    if family != "sd2":
-        return "epsilon" if family else "unread"
+def _predicts(checked: Checked, found: list[Component], scheduler: Path | None, where: str) -> None:
+    """Say what the denoiser predicts and who says so: a scheduler's configuration, the model's id, or the family.
+
+    Nothing in a model tells. Official checkpoints of SD 1, SDXL and SD 3 predict noise (SD 3: its flow); those of SD 2
+    do either.
+    """
+    stated = _stated(checked, scheduler, where)
     versions = [c.version for c in found if c.kind in ("unet", "control-unet") and c.version]
-    if any(_V_MODELS.search(version) for version in versions):
-        return "v"
-    return "epsilon" if any(re.search(r"-base$|turbo", version) for version in versions) else "unread"
+    if stated:
+        said, source = stated, "scheduler"
+    elif any(_V_MODELS.search(version) for version in versions):
+        said, source = "v", "id"
+    elif any(_EPSILON_MODELS.search(version) for version in versions):
+        said, source = "epsilon", "id"
+    elif checked.family and checked.family != "sd2":
+        said, source = "epsilon", "contract" if checked.family == "sd3" else "family"
+    else:
+        said, source = "unread", "unread"
+    checked.prediction = checked.facts["prediction"] = said
+    checked.facts["prediction_source"] = source
+
+
+def _stated(checked: Checked, scheduler: Path | None, where: str) -> str:
+    """Read a scheduler's configuration: ``epsilon``, ``v``, ``other``, or empty when it does not tell."""
+    if scheduler is None:
+        return ""
+    try:
+        config = json.loads(scheduler.read_text(encoding="utf-8"))
+        kind = config.get("prediction_type", "epsilon")  # diffusers' default; older configurations do not name it
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        text = f"{scheduler.name} is not a scheduler's configuration ({error}): what the model predicts is not read"
+        checked.findings.append(Finding("warning", where, text))
+        return ""
+    return {"epsilon": "epsilon", "v_prediction": "v"}.get(kind if isinstance(kind, str) else "", "other")
 
 
 def _state(part: str, found: list[Component], absent: str, checked: Checked, where: str) -> str:
@@ -178,6 +202,9 @@ def _denoiser(checked: Checked, found: list[Component], where: str, absent: str)
     facts = checked.facts
     facts["batch"] = str(unet.sizes["B"]) if unet and "B" in unet.sizes else absent
     facts["unet_channels"] = str(unet.sizes["Cin"]) if unet and "Cin" in unet.sizes else absent
+    facts["xl_named"] = absent
+    if unet and unet.family == "sdxl":
+        facts["xl_named"] = ("yes" if "xl" in unet.version else "no") if unet.version else "unread"
     facts["unet_tokens"] = str(unet.sizes["S"]) if unet and "S" in unet.sizes else absent
     facts["time_ids"] = unet.contract if unet and unet.contract else ("none" if unet else absent)
     facts["attention"] = unet.fingerprint.attention if unet else absent
@@ -194,10 +221,9 @@ def _denoiser(checked: Checked, found: list[Component], where: str, absent: str)
                 checked.findings.append(Finding("error", where, text))
     refiner = _of(found, "refiner") or _of(found, "refiner", chunk=1)
     if unet and refiner:
-        _compare(
-            checked, "refiner_size", where, [(unet, "h", refiner, "h"), (unet, "w", refiner, "w")],
-            "UNet and refiner have different latent sizes", absent,
-        )  # fmt: skip
+        text, second_text = "UNet and refiner do not fit", _of(found, "text_encoder_2")
+        pairs = [(unet, "h", refiner, "h"), (unet, "w", refiner, "w"), (refiner, "D", second_text, "E2")]
+        _compare(checked, "refiner_size", where, pairs, text, absent)
 
 
 def _vae(checked: Checked, found: list[Component], where: str, absent: str) -> None:
@@ -206,6 +232,9 @@ def _vae(checked: Checked, found: list[Component], where: str, absent: str) -> N
     facts = checked.facts
     pairs = [(unet, "h", decoder, "h"), (unet, "w", decoder, "w")]
     _compare(checked, "sizes", where, pairs, "denoiser and VAE decoder have different latent sizes", absent)
+    control = _of(found, "control-unet") or _of(found, "control-unet", chunk=1)
+    pairs = [(control, "h", decoder, "h"), (control, "w", decoder, "w")]
+    _compare(checked, "control_sizes", where, pairs, "controlled UNet and VAE decoder differ in latent size", absent)
     pairs = [(unet or decoder, "h", encoder, "h"), (unet or decoder, "w", encoder, "w"), (decoder, "L", encoder, "L")]
     _compare(checked, "encoder_size", where, pairs, "VAE encoder does not fit", absent)
     if encoder is not None:
@@ -219,6 +248,27 @@ def _vae(checked: Checked, found: list[Component], where: str, absent: str) -> N
         facts["width_aligned"] = "yes" if width % 16 == 0 else "no"
     else:
         facts["image_size"] = facts["width_aligned"] = absent
+
+
+def _ranges(checked: Checked, found: list[Component], absent: str) -> None:
+    """Say whether values can exceed float16 in SDXL's VAE: in float16 programs, unless the weights are made for it."""
+    for part in ("vae_encoder", "vae_decoder"):
+        component, fact = _of(found, part), f"{part.removeprefix('vae_')}_range"
+        if component is None:
+            checked.facts[fact] = absent
+        elif checked.family not in ("sdxl", "sdxl-refiner") or not _computes_half(component):
+            checked.facts[fact] = "fits"
+        else:  # the converter writes a float16 decoder for a VAE of the user's choice alone, under the model's id
+            original = part == "vae_encoder" and _OVERFLOWING.search(component.version)
+            checked.facts[fact] = "overflows" if original else "untold"
+
+
+def _computes_half(component: Component) -> bool:
+    """Tell whether a program computes in float16: by its weights' type, else by its inputs'."""
+    storage = component.fingerprint.storage
+    if "float32" in storage or "float16" in storage:
+        return storage.get("float16", 0) > storage.get("float32", 0)
+    return any(feature.dtype == "FLOAT16" for feature in component.inputs)
 
 
 def _text(checked: Checked, found: list[Component], where: str, absent: str) -> None:
@@ -247,6 +297,7 @@ def _control(checked: Checked, found: list[Component], where: str, absent: str) 
     unet = _of(found, "control-unet") or _of(found, "control-unet", chunk=1)
     nets = [c for c in found if c.kind == "controlnet"]
     facts = checked.facts
+    facts["control_channels"] = str(unet.sizes["Cin"]) if unet and "Cin" in unet.sizes else absent
     facts["control_batch"] = str(unet.sizes["B"]) if unet and "B" in unet.sizes else absent
     facts["controlnet_output"] = _dtype(nets, absent)
     facts["control_square"] = absent

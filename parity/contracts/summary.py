@@ -95,7 +95,7 @@ def overview(matrix: Matrix, bundle: Bundle) -> Overview:
                 number = 0
                 for reason in (r for r in cell.reasons if r.rule):
                     places.setdefault(reason, {}).setdefault(task.id, []).append(consumer)
-                    if reason.general:
+                    if reason.general or reason.request:
                         remarks[reason] = 0
                     else:
                         number = number or numbers.setdefault(reason, len(numbers) + 1)

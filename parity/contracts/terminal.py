@@ -57,7 +57,7 @@ def show(
     tables : Converters
     console : rich.console.Console
     evidence : bool
-        Whether to print why each component is ascribed to its converter windows.
+        Whether to print why each component is ascribed to its converter windows, and remarks on single requests.
     """
     from rich.text import Text
 
@@ -78,7 +78,7 @@ def show(
             console.print(Text("judged alone: other components are taken to be present and fitting", style="dim"))
         if bundle.findings or inspection.single:
             console.print()
-        _matrix(bundle, matrix, console)
+        _matrix(bundle, matrix, console, evidence=evidence)
         if any(component.kind not in ("broken", "foreign") for component in bundle.components):
             _systems(survey, console)
 
@@ -140,7 +140,7 @@ def _finding(finding: Finding, console: Console) -> None:
     console.print(Text.assemble((f"{finding.severity} ", _SEVERITY[finding.severity]), where, finding.text))
 
 
-def _matrix(bundle: Bundle, matrix: Matrix, console: Console) -> None:
+def _matrix(bundle: Bundle, matrix: Matrix, console: Console, *, evidence: bool) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -166,14 +166,19 @@ def _matrix(bundle: Bundle, matrix: Matrix, console: Console) -> None:
     notes = Table.grid(padding=(0, 1))
     notes.add_column(width=3, justify="right")
     notes.add_column()
+    requests = {note.reason.request: None for note in arranged.notes if note.reason.request and not evidence}
     for note in arranged.notes:
         reason = note.reason
+        if reason.request in requests:
+            continue
         source = f"{reason.basis}: {reason.evidence}" if reason.evidence else f"{reason.basis} in the source"
         body = Text(reason.failure)
         if reason.remedy:
             body.append(f"\n→ {reason.remedy}", "cyan")
         body.append(f"\n{note.where} · {source}", "dim")
         notes.add_row(Text(str(note.number or "i"), style=_STYLES[reason.verdict] if note.number else "dim"), body)
+    if requests:
+        notes.add_row(Text("i", style="dim"), Text(f"some requests fail ({'; '.join(requests)}): --evidence", style="dim"))
     console.print(notes)
 
 

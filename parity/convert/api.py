@@ -3,7 +3,7 @@
 Steps: :func:`parity.convert.plan.plan` checks the request; each job is loaded, written beside its target, checked
 against its original and only then given its name. A file ``conversion.json`` in the output folder records which
 request made each package: the same request again finds it (so an interrupted conversion goes on where it stopped),
-another request is refused unless forced. :func:`cached` keeps packages by the hash of everything that decides their
+another request is refused unless forced. The checkpoint's ``scheduler_config.json`` is laid beside the packages. :func:`cached` keeps packages by the hash of everything that decides their
 content.
 """
 
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
 from parity.contracts import converter
-from parity.convert import disk
+from parity.convert import disk, scheduler
 from parity.convert import record as records
 from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
 from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
+from parity.convert.source import open_model
 from parity.errors import UsageError
 from parity.files import replacing
 
@@ -57,7 +58,7 @@ def convert(
     ----------
     model : path, hub id or DiffusionPipeline
     output : path
-        Folder; created if need be.
+        Folder; created if need be. The checkpoint's ``scheduler_config.json`` is written there, too.
     contract : str
         Release (``0.1.0`` … ``1.1.1``), window id (``C1`` … ``C8f``) or ``main``.
     components : sequence of str
@@ -110,6 +111,8 @@ def convert(
         target = folder / job.file_name
         if target.exists() and not force and record.get(job.file_name, {}).get("request") != keys[job.key]:
             raise UsageError(f"{target} exists and was made by another request; remove it or use --force")
+    base = next((job.source for job in jobs if job.component != "refiner"), None) or open_model(model)
+    scheduler.check(folder, base, force=force)
     packages = {}
     for job in jobs:
         target = folder / job.file_name
@@ -121,6 +124,8 @@ def convert(
         if chunk and job.component in CHUNKABLE:
             packages |= _chunks(job, target, record, progress, verify=check, force=force)
             records.write(folder, record)
+    with disk.writing(folder / scheduler.FILE):
+        scheduler.write(folder, base)
     return packages
 
 

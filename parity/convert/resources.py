@@ -1,7 +1,8 @@
 """How do packages become the ``Resources`` folder that ml-stable-diffusion's Swift package loads?
 
 Steps: compile each package with Apple's ``coremlcompiler`` under the name that Swift looks for (``Unet.mlmodelc``,
-``controlnet/NAME.mlmodelc`` …), write ``vocab.json`` and ``merges.txt``. The compiler exists on macOS only; elsewhere
+``controlnet/NAME.mlmodelc`` …), write ``vocab.json`` and ``merges.txt``, and ``scheduler_config.json``, which Swift does
+not read and ``parity inspect`` does. The compiler exists on macOS only; elsewhere
 the texts are written and the result says which models are missing. The released converter skips what exists already,
 so that a stale model could stay; here an existing one is refused unless forced.
 
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from parity.convert.source import open_model
+from parity.convert import scheduler
+from parity.convert.source import Source, open_model
 from parity.errors import MissingError, ParityError, UsageError
 from parity.files import replacing
 
@@ -74,7 +76,9 @@ def bundle(
     """
     folder = Path(folder)
     targets = {key: folder / f"{names[key]}.mlmodelc" for key in packages}
-    texts = {name: path for name, path in zip(TEXTS, _tokenizer(model), strict=True)}
+    source = open_model(model)
+    texts = {name: path for name, path in zip(TEXTS, _tokenizer(source), strict=True)}
+    scheduler.check(folder, source, force=force)
     for target in (*targets.values(), *(folder / name for name in texts)):
         if target.exists() and not force:
             raise UsageError(f"{target} exists; remove it or use --force")
@@ -83,6 +87,7 @@ def bundle(
         with replacing(folder / name) as copy:
             shutil.copyfile(path, copy)
         written.append(name)
+    written.append(scheduler.write(folder, source).name)
     if platform.system() != "Darwin":
         missing = tuple(str(target.relative_to(folder)) for target in targets.values())
         reason = f"compiling needs Apple's coremlcompiler, which exists on macOS only; this is {platform.system()}"
@@ -130,8 +135,7 @@ def compiled_name(key: str, resource: str) -> str:
     return f"{resource}Chunk{chunk[1]}" if chunk else resource
 
 
-def _tokenizer(model: Any) -> Sequence[Path]:
-    source = open_model(model)
+def _tokenizer(source: Source) -> Sequence[Path]:
     if source.folder is None:
         raise UsageError("resources need the model's folder, for the tokenizer's files; save the pipeline first")
     for part in ("tokenizer", "tokenizer_2"):

@@ -126,10 +126,10 @@ def _distinct(found: list[tuple[Pairing, Case]]) -> list[tuple[Pairing, Case]]:
     groups: dict[Any, list[tuple[Pairing, Case]]] = {}
     for pairing, case in found:
         rules = conventions(consumers().consumer(pairing.consumer))
-        if pairing.release.family == "xl" and rules.xl_spacing == "karras" and case.request.scheduler != "pndm":
-            continue  # not played: unknown
         decisive = tuple(getattr(rules, name) for name in ("pipeline", "images", *_DECISIVE[pairing.task]))
-        extra = (rules.time_ids, rules.xl_spacing) if pairing.release.family == "xl" else ()
+        xl = pairing.release.family == "xl"
+        spacing = rules.xl_spacing if case.request.scheduler == "dpm++" else ""
+        extra = (rules.time_ids, spacing, rules.factor_xl) if xl else ()
         request = (case.request.scheduler, case.request.images)
         key = (pairing.task, pairing.release.family, _forms(pairing.release, pairing.task), decisive, extra, request)
         groups.setdefault(key, []).append((pairing, case))

@@ -7,9 +7,10 @@ diffusers' own schedulers, and the pictures are compared. What is missing or doe
 that ``tables/consumers.toml`` states for the release.
 
 Played: the Swift package S1 to S8 (SD 1 and 2, SDXL with refiner, ControlNets, image to image, several images; PNDM and
-DPM-Solver++), the Python pipeline P1 to P6, Mochi and swift-coreml-diffusers by the release that they are built with.
-Not played, since the facts do not tell: the spacing ``karras``, SD 3, multilingual prompts. What Swift or Core ML would
-really do is not proved here; conventions follow the public sources and are data (``[consumer.conventions]``).
+DPM-Solver++ in all its spacings), the Python pipeline P1 to P6, Mochi and swift-coreml-diffusers by the release that
+they are built with. Not played: SD 3, whose transformer this project does not convert, and multilingual prompts, whose
+embeddings come from a model inside Apple's systems. What Swift or Core ML would really do is not proved here;
+conventions follow the public sources and are data (``[consumer.conventions]``).
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from parity.contracts.consumers import Consumer, consumers
-from parity.contracts.conventions.draws import ConsumerFailureError, Settings
+from parity.contracts.conventions.draws import LAST_SEED, ConsumerFailureError, Settings
 from parity.contracts.conventions.release import Conventions, conventions
 from parity.errors import UnsupportedError, UsageError
 
 __all__ = ["ConsumerFailureError", "Conventions", "Execution", "Original", "conventions", "execute"]
 
-FACTORS = {"sd": 0.18215, "xl": 0.13025}
+FACTOR = 0.18215  # of SD 1 and 2; consumers set SDXL's own themselves
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def execute(
     image: np.ndarray | None = None,
     controls: Sequence[np.ndarray] = (),
     scheduler: str = "",
-    spacing: str = "linspace",
+    spacing: str = "",
     source: str = "numpy",
     seed: int = 93,
     steps: int = 4,
@@ -121,8 +122,10 @@ def execute(
         Control images, shape (1, 3 or 4, H, W), values in [0, 1].
     scheduler : str
         ``pndm``, ``dpm++`` and for the Python pipeline more; the release's default if empty.
-    spacing, source : str
-        Of DPM-Solver++; ``numpy``, ``torch`` or ``nvidia``: the package's random source.
+    spacing : str
+        Of DPM-Solver++; what the consumer sets for the family if empty.
+    source : str
+        ``numpy``, ``torch`` or ``nvidia``: the package's random source.
     seed, steps, images : int
     strength, guidance : float
     profile : str
@@ -141,13 +144,26 @@ def execute(
     xl = "text_encoder_2" in models
     if not task:
         task = "controlnet" if controls else "img2img" if image is not None else "txt2img"
-    if task == "img2img" and strength >= 1:  # Swift ignores the image
+    if task == "img2img" and not strength < 1:  # Swift ignores the image
         task = "txt2img"
-    factor = FACTORS["xl" if xl else "sd"]
+    refined = xl and rules.refiner and ("refiner" in models or "refiner_chunk1" in models or task == "refiner")
     settings = Settings(
-        rules, task, seed, source, scheduler or rules.schedulers[0], spacing, steps, images, strength, guidance, factor
+        rules,
+        task,
+        seed,
+        source,
+        scheduler or rules.schedulers[0],
+        spacing or (rules.xl_spacing if xl else rules.spacings[0]),
+        steps,
+        images,
+        strength,
+        guidance,
+        rules.factor_xl if xl else FACTOR,
+        refined=refined,
     )
     _check(settings, who)
+    if refined and task != "refiner" and original.refiner is None:
+        raise UsageError(f"{who.id} lets the refiner of the folder take over; give its checkpoint: Original(refiner=…)")
     kept = {} if kept is None else kept
     outcome = Execution(settings, who.id)
     given = {"prompt": prompt, "negative": negative, "image": image, "controls": controls, "xl": xl}
@@ -191,7 +207,7 @@ def _draw(
         candidate = swift.pictures(networks, schedules.make, settings, **given)
         return candidate, swift.pictures(torch_networks(settings.factor), pytorch.schedule, settings, **given)
     del given["image"]
-    given["zero_negative"] = _empty(given["negative"]) and python.zeroed(original.checkpoint, settings)
+    given["zero_negative"] = _empty(given["negative"]) and python.zeroed(original.checkpoint, settings, xl=given["xl"])
     both = []
     for side in (networks, torch_networks(python.FACTOR)):
         scheduler = python.scheduler(original.checkpoint, settings.scheduler)
@@ -209,14 +225,23 @@ def _check(settings: Settings, who: Consumer) -> None:
     for name, value, allowed in (
         ("scheduler", settings.scheduler, rules.schedulers),
         ("random source", settings.source, rules.sources),
-        ("spacing", settings.spacing, rules.spacings),
+        ("spacing", settings.spacing, dict.fromkeys((*rules.spacings, rules.xl_spacing))),
     ):
         if value not in allowed:
             raise UsageError(f"{who.id} has no {name} '{value}'; it has {', '.join(allowed)}")
     if settings.task not in who.tasks:
         raise UnsupportedError(f"{who.id} has no task {settings.task}; it has {', '.join(who.tasks)}")
-    if settings.task in ("safety-check", "negative-prompt", "multilingual"):
+    if not 0 <= settings.seed <= LAST_SEED:
+        raise UsageError(f"seed {settings.seed}: releases take 0 to {LAST_SEED}; a seed modulo 2**32 is another request")
+    if rules.pipeline == "swift" and rules.images == "one" and settings.images != 1:
+        raise UsageError(f"{who.id} draws one picture a call, not {settings.images}")
+    if settings.task in ("safety-check", "negative-prompt"):
         raise UnsupportedError(f"task {settings.task} draws no picture of its own; it is not played here")
+    if settings.task == "multilingual":
+        raise UnsupportedError(
+            "task multilingual is not played: its embeddings come from a model inside Apple's systems, and the "
+            "projection behind it is not converted here"
+        )
 
 
 def _stated(failure: ConsumerFailureError, who: Consumer, task: str) -> str:

@@ -21,9 +21,11 @@ from parity.contracts.conventions.release import Conventions
 _MISFITS = {
     ("unet", "encoder_hidden_states"): ("tokens",),
     ("unet", "time_ids"): ("flat-ids-batch",),
-    ("unet", "batch"): ("batch-one-swift", "batch-one-swift-xl", "batch-one-python"),
+    ("unet", "batch of one"): ("batch-one-swift", "batch-one-swift-xl", "batch-one-python", "batch-one-python-xl"),
+    ("unet", "batch of two"): ("unguided-swift", "unguided-python"),
     ("unet", "sample"): ("inpaint-unet",),
-    ("control-unet", "batch"): ("batch-one-controlnet",),
+    ("control-unet", "batch of one"): ("batch-one-controlnet",),
+    ("controlnet", "batch of two"): ("unguided-controlnet-swift", "unguided-controlnet-python"),
     ("control-unet", "sample"): ("controlnet-size",),
     ("vae_decoder", "z"): ("sizes",),
     ("safety_checker", "images"): ("safety-size-swift", "safety-size-python"),
@@ -36,7 +38,7 @@ _MISSING = {
     "control-unet": ("no-controlled-unet",),
     "controlnet": ("no-controlnet",),
     "vae_decoder": ("no-decoder",),
-    "vae_encoder": ("no-encoder", "no-encoder-mochi", "no-encoder-mochi-6"),
+    "vae_encoder": ("no-encoder", "no-encoder-mochi", "no-encoder-mochi-ignored"),
     "safety_checker": ("no-safety-checker",),
 }
 
@@ -68,6 +70,12 @@ class CoreMLNetworks:
         """Shape of one image's latents, of the UNet's own input."""
         name = next((n for n in ("unet", "unet_chunk1", "control-unet") if n in self._models), "unet")
         return (1, *self._shape(name, "sample")[1:])
+
+    @property
+    def refines(self) -> bool:
+        """Whether the UNet is an SDXL refiner: its time ids are five."""
+        name = next((n for n in ("unet", "unet_chunk1") if n in self._models), "")
+        return bool(name) and self._shape(name, "time_ids")[-1:] == (5,)
 
     def text(self, ids: np.ndarray) -> np.ndarray:
         """Encode token ids (1, S): the last hidden state."""
@@ -153,6 +161,11 @@ class CoreMLNetworks:
         result = self._run("vae_decoder", {name: latents})
         return self._read("vae_decoder", result)
 
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Height and width of the safety checker's prepared picture."""
+        return self._shape("safety_checker", "clip_input")[2:]
+
     def unsafe(self, clip_input: np.ndarray, picture: np.ndarray) -> bool:
         """Ask the safety checker about a picture (1, H, W, 3), of which Swift passes 512x512 zeros."""
         images = np.zeros((1, 512, 512, 3)) if self.conventions.safety == "dummy" else picture
@@ -213,13 +226,20 @@ class CoreMLNetworks:
         for name, feature in declared.items():
             shape = tuple(inputs[name].shape)
             if shape != feature.shape:
-                residual = name.startswith("additional_residual_") or name == "controlnet_cond"
-                what = "batch" if name == "sample" and shape[1:] == feature.shape[1:] else name
-                rules = ("controlnet-size",) if residual else _MISFITS.get((_kind(component), what), ())
+                rules = _misfit(_kind(component), name, shape, feature.shape)
                 text = f"{component} input {name} is {feature.shape}, given {shape}"
                 raise ConsumerFailureError(f"Core ML shape error: {text}", rule=" ".join(rules))
             given[name] = inputs[name].astype(np.float16 if feature.dtype == "fp16" else np.float32)
         return dict(session.predict(given))
+
+
+def _misfit(kind: str, name: str, given: tuple[int, ...], declared: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the rules of the tables that can describe a feature of another shape than is given."""
+    if name == "sample" and given[1:] == declared[1:]:
+        name = "batch of one" if declared[0] == 1 else "batch of two"
+    elif name.startswith("additional_residual_") or name == "controlnet_cond":
+        return ("controlnet-size",)
+    return _MISFITS.get((kind, name), ())
 
 
 def _kind(component: str) -> str:

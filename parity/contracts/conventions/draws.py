@@ -17,6 +17,7 @@ from parity.contracts.conventions.release import Conventions
 from parity.streams.swift import SwiftStream
 
 TRAIN_STEPS = 1000
+LAST_SEED = (1 << 32) - 1
 
 
 class ConsumerFailureError(Exception):
@@ -45,6 +46,7 @@ class Settings:
     task : str
         ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint`` or ``refiner``.
     seed : int
+        0 to 2**32 - 1.
     source : str
         Random source: ``numpy``, ``torch`` or ``nvidia``.
     scheduler, spacing : str
@@ -54,6 +56,8 @@ class Settings:
         Scale of the VAE's latents.
     refiner_start : float
         Share of the steps after which the refiner takes over.
+    refined : bool
+        Whether a refiner takes over.
     """
 
     conventions: Conventions
@@ -68,16 +72,30 @@ class Settings:
     guidance: float = 7.5
     factor: float = 0.18215
     refiner_start: float = 0.8
+    refined: bool = False
+
+    @property
+    def noised_steps(self) -> int:
+        """Steps times strength, multiplied in Float32 and cut: 29 for 50 steps at a strength of 0.58."""
+        return int(np.float32(self.steps) * np.float32(self.strength))
 
     @property
     def start(self) -> int:
         """Index of the first timestep that is used."""
-        return max(self.steps - int(self.steps * self.strength), 0) if self.task == "img2img" else 0
+        return max(self.steps - self.noised_steps, 0) if self.task == "img2img" else 0
 
     def calls(self) -> list[Settings]:
-        """Split into the calls that the release makes: one, or one for each image with the next seed."""
+        """Split into the calls that the release makes: one, or one for each image with the next seed.
+
+        Raises
+        ------
+        ConsumerFailureError
+            A seed is counted beyond 32 bits: the app counts behind its last image, too.
+        """
         if self.conventions.images != "seed":
             return [self]
+        if self.seed + self.images > LAST_SEED:
+            raise ConsumerFailureError("the seed behind the last image overflows", rule="seed-overflow")
         return [replace(self, seed=self.seed + index, images=1) for index in range(self.images)]
 
     def stream(self) -> SwiftStream:
@@ -111,8 +129,9 @@ def draw(settings: Settings, shape: tuple[int, ...]) -> list[Draws]:
 
 def cumulative_alphas() -> np.ndarray:
     """Cumulative products of the scaled-linear schedule in Float32, shape (1000,)."""
-    betas = np.linspace(np.float32(0.00085) ** 0.5, np.float32(0.012) ** 0.5, TRAIN_STEPS, dtype=np.float32) ** 2
-    return np.cumprod(np.float32(1) - betas, dtype=np.float32)
+    first, last = np.sqrt(np.float32(0.00085)), np.sqrt(np.float32(0.012))
+    roots = np.arange(TRAIN_STEPS, dtype=np.float32) * ((last - first) / np.float32(TRAIN_STEPS - 1)) + first
+    return np.cumprod(np.float32(1) - roots * roots, dtype=np.float32)
 
 
 def noise_level(settings: Settings, timesteps: list[int]) -> float:
@@ -124,12 +143,15 @@ def noise_level(settings: Settings, timesteps: list[int]) -> float:
         The strength leaves no step: the release indexes past its list and crashes.
     """
     alphas = cumulative_alphas()
+    if settings.start > len(timesteps):
+        raise ConsumerFailureError("the process crashes: a strength below 0 begins behind the end of the list")
     if settings.conventions.encoder == "five":
-        kept = settings.steps - int(settings.steps * settings.strength)
+        kept = settings.steps - settings.noised_steps
         index = min(max(0, TRAIN_STEPS - (TRAIN_STEPS // settings.steps) * kept + 1), TRAIN_STEPS - 1)
         return float(alphas[index])
     if settings.start >= len(timesteps):
-        raise ConsumerFailureError("the process crashes: the strength leaves no step, the list is indexed past its end")
+        text = "the process crashes: the strength leaves no step, the list is indexed past its end"
+        raise ConsumerFailureError(text, rule="strength-too-small")
     return float(alphas[timesteps[settings.start]])
 
 

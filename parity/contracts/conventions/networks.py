@@ -16,6 +16,11 @@ class Networks(Protocol):
         """Shape of one image's latents, (1, L, h, w)."""
         ...
 
+    @property
+    def refines(self) -> bool:
+        """Whether the base UNet is an SDXL refiner: its time ids are five."""
+        ...
+
     def text(self, ids: np.ndarray) -> np.ndarray:
         """Encode token ids (1, S) for SD 1 and 2: the last hidden state (1, S, D)."""
         ...

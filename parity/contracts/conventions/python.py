@@ -18,7 +18,6 @@ import numpy as np
 from parity import streams
 from parity.contracts.conventions.draws import ConsumerFailureError, Settings, to_pictures
 from parity.contracts.conventions.networks import Networks
-from parity.errors import UnsupportedError
 
 FACTOR = 0.18215
 SCHEDULERS = {
@@ -38,9 +37,9 @@ def scheduler(checkpoint: Path, name: str) -> Any:
     return getattr(diffusers, SCHEDULERS[name]).from_config(config)
 
 
-def zeroed(checkpoint: Path, settings: Settings) -> bool:
-    """Tell whether the release replaces an empty negative prompt by zeros."""
-    if settings.conventions.empty_negative == "config":
+def zeroed(checkpoint: Path, settings: Settings, *, xl: bool) -> bool:
+    """Tell whether the release replaces an empty negative prompt by zeros; 1.1 asks the model only if it is SDXL."""
+    if settings.conventions.empty_negative == "config" or (xl and settings.conventions.empty_negative == "zeros"):
         index = json.loads((checkpoint / "model_index.json").read_text(encoding="utf-8"))
         return bool(index.get("force_zeros_for_empty_prompt", False))
     return settings.conventions.empty_negative == "zeros"
@@ -102,7 +101,7 @@ def _conditions(
     from parity.contracts.conventions.swift import repadded
 
     if not guided:
-        raise UnsupportedError("SDXL in the Python pipeline without guidance: what it sends is not known; not played")
+        raise ConsumerFailureError("time_ids is a vector of six, never wrapped", rule="unguided-python-xl")
     first = np.concatenate([networks.text_xl(ids, 1)[0] for ids in prompts])
     second = [networks.text_xl(repadded(ids), 2) for ids in prompts]
     hidden = np.concatenate([first, np.concatenate([own for own, _ in second])], axis=2)

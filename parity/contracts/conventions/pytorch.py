@@ -15,7 +15,7 @@ import numpy as np
 
 from parity import checkpoint, quiet
 from parity.contracts.conventions.draws import TRAIN_STEPS, Settings
-from parity.contracts.conventions.schedules import dpm_timesteps
+from parity.contracts.conventions.schedules import SHORT, dpm_timesteps
 
 _CLASSES = {
     "text_encoder": ("transformers", "CLIPTextModel"),
@@ -66,6 +66,11 @@ class TorchNetworks:
     def latent(self) -> tuple[int, ...]:
         """Shape of one image's latents, as given."""
         return self._latent
+
+    @property
+    def refines(self) -> bool:
+        """Whether the checkpoint is a refiner: it has no first text encoder."""
+        return not (self._checkpoint / "text_encoder").is_dir()
 
     def text(self, ids: np.ndarray) -> np.ndarray:
         """Encode token ids (1, S): the last hidden state."""
@@ -200,8 +205,14 @@ class DiffusersDPM:
         from diffusers import DPMSolverMultistepScheduler
 
         self.timesteps = dpm_timesteps(settings.steps, settings.spacing)
-        self._scheduler = DPMSolverMultistepScheduler(**_SCHEDULE, final_sigmas_type="sigma_min")
-        self._scheduler.set_timesteps(timesteps=self.timesteps)
+        karras = settings.spacing == "karras"
+        self._scheduler = DPMSolverMultistepScheduler(
+            **_SCHEDULE, final_sigmas_type="sigma_min", use_karras_sigmas=karras
+        )
+        self._scheduler.set_timesteps(**({"num_inference_steps": settings.steps} if karras else {"timesteps": self.timesteps}))
+        self._scheduler.set_begin_index(settings.start)
+        self._levels = self._scheduler.sigmas.clone()
+        self._index = settings.start
         self.estimate = np.zeros(0, np.float32)
 
     def step(self, noise: np.ndarray, timestep: int, sample: np.ndarray) -> np.ndarray:
@@ -209,11 +220,21 @@ class DiffusersDPM:
         import torch
 
         count = len(self.timesteps)
-        if count < 15 and timestep == self.timesteps[max(count - 2, 0)]:
+        place = self.timesteps.index(timestep)
+        if count < SHORT and place == max(count - 2, 0):
             self._scheduler.lower_order_nums = 0  # the release takes this step, too, with first order
+        self._look_up(place)
         result = self._scheduler.step(torch.from_numpy(noise), timestep, torch.from_numpy(sample)).prev_sample
         self.estimate = self._scheduler.model_outputs[-1].numpy()
         return result.numpy()
+
+
+    def _look_up(self, place: int) -> None:
+        """Give diffusers the levels that the release finds: those of a timestep's first place in the list."""
+        for step, wanted in enumerate((place - 1, place, place + 1), start=self._index - 1):
+            if 0 <= wanted < len(self.timesteps):
+                self._scheduler.sigmas[step] = self._levels[self.timesteps.index(self.timesteps[wanted])]
+        self._index += 1
 
 
 def _estimate(scheduler: Any, index: int, step: int, sample: Any, noise: Any) -> Any:

@@ -21,6 +21,7 @@ _CHOICES = {
     "images": ("one", "stream", "seed"),
     "time_ids": ("none", "flat", "rank"),
     "empty_negative": ("encode", "zeros", "config"),
+    "guidance": ("always", "from-one"),
     "xl_spacing": ("linspace", "leading", "karras"),
     "safety": ("none", "dummy", "picture"),
 }
@@ -61,8 +62,12 @@ class Conventions:
         SDXL's ids always ``flat``, or as the model's ``rank`` asks.
     empty_negative : str
         An empty negative prompt is encoded, becomes ``zeros``, or as the model's ``config`` says.
+    guidance : str
+        Whether both rows are computed ``always``, or ``from-one``: below a guidance scale of 1 the prompt's alone.
     xl_spacing : str
         Spacing that an app sets for SDXL.
+    factor_xl : float
+        Scale of SDXL's latents that it sets.
     safety : str
         Image that the safety checker gets: a ``dummy`` of 512x512, or the ``picture``.
     start_pixels : int
@@ -86,7 +91,9 @@ class Conventions:
     time_ids: str = "none"
     empty_negative: str = "encode"
     safety: str = "none"
+    guidance: str = "always"
     xl_spacing: str = "linspace"
+    factor_xl: float = 0.13025
     start_pixels: int = 0
     holes: bool = False
     serial: bool = False
@@ -117,7 +124,9 @@ def conventions(consumer: Consumer) -> Conventions:
         if name in _FLAGS:
             good = isinstance(value, bool)
         elif name == "start_pixels":
-            good = isinstance(value, int) and value >= 0
+            good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        elif name == "factor_xl":
+            good = isinstance(value, float) and value > 0
         elif name in _CHOICES:
             good = value in _CHOICES[name]
         else:

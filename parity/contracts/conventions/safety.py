@@ -1,8 +1,10 @@
 """What does a release's safety check say of a picture, and does PyTorch's checker agree?
 
-The checker gets the picture as CLIP wants it. The Swift package resizes and normalises by its own means, which the
-facts do not describe in full; here transformers' image processor does it for both sides, so what is played is the
-models' contract and not that resizing. Swift passes 512x512 zeros as ``images``; Python the picture itself.
+The Python pipeline prepares the picture as CLIP wants it: resized and cropped by transformers' image processor, with
+CLIP's means and deviations. The Swift package squeezes the whole picture to the checker's size and normalises it by
+those of ImageNet, so that its flag is not Python's by construction (:func:`for_swift`). Which filter CoreGraphics
+resizes with is not known: Lanczos stands in for it. PyTorch's checker gets the same input as the consumer's, so what is
+compared is the model. Swift passes 512x512 zeros as ``images``; Python the picture itself.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from parity.contracts.consumers import consumers
 from parity.contracts.conventions.draws import ConsumerFailureError
 from parity.contracts.conventions.release import conventions
 from parity.errors import UnsupportedError
+
+
+_MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for red, green and blue
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def check_safety(
     flags, references = [], []
     try:
         for picture in pictures:
-            clip = for_clip(picture)
+            clip = for_swift(picture, networks.clip_size) if rules.pipeline == "swift" else for_clip(picture)
             flags.append(networks.unsafe(clip, picture[None]))
             references.append(torch.unsafe(clip, picture[None]))
     except ConsumerFailureError as failure:
@@ -82,10 +87,25 @@ def check_safety(
     return SafetyCheck(consumer, tuple(flags), tuple(references))
 
 
+def for_swift(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Squeeze a picture (H, W, 3) to ``size`` (height, width) and normalise it as Swift does: (1, 3, height, width)."""
+    from PIL import Image
+
+    pixels = _pixels(picture).resize(size[::-1], Image.Resampling.LANCZOS)
+    planes = np.asarray(pixels, np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+    mean, scale = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (_MEANS, _DEVIATIONS))
+    return (planes - mean) * (np.float32(1) / scale)
+
+
 def for_clip(picture: np.ndarray) -> np.ndarray:
     """Resize and normalise a picture (H, W, 3) for CLIP: (1, 3, 224, 224)."""
-    from PIL import Image
     from transformers import CLIPImageProcessor
 
-    pixels = Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
-    return np.asarray(CLIPImageProcessor()(images=pixels, return_tensors="np")["pixel_values"], np.float32)
+    prepared = CLIPImageProcessor()(images=_pixels(picture), return_tensors="np")
+    return np.asarray(prepared["pixel_values"], np.float32)
+
+
+def _pixels(picture: np.ndarray) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))

@@ -2,20 +2,27 @@
 
 :class:`PNDM` is its linear multistep part without Runge-Kutta steps. :class:`DPMSolver` is DPM-Solver++ of second order
 (midpoint), of first order at the start and, with fewer than 15 steps, in the last two; its last step leads to timestep
-0. The facts of the spacing ``karras`` leave open which noise levels go with its rounded timesteps, so it is not played.
+0. Its timesteps are spaced evenly (``linspace``, ``leading``) or by the noise levels of Karras et al. (``karras``),
+whose exact values go with rounded timesteps. Coefficients are Float32 where the sources compute in Float and Double
+where they do; whether Apple's BLAS fuses a product and a sum is not known.
 
-Proved by tests: equal to diffusers' ``PNDMScheduler`` and ``DPMSolverMultistepScheduler`` to float32 rounding, where
-the releases do not deviate from them.
+Proved by tests: timesteps, noise levels and every coefficient equal ``fixtures/schedules``; both schedulers equal
+diffusers' to float32 rounding, where the releases do not deviate from them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from parity.contracts.conventions.draws import TRAIN_STEPS, ConsumerFailureError, Settings, cumulative_alphas
-from parity.errors import UnsupportedError
+from parity.errors import UsageError
+
+RHO = 7  # of Karras' noise levels
+SHORT = 15  # runs of fewer steps end with two steps of first order
 
 
 class Schedule(Protocol):
@@ -55,19 +62,89 @@ def pndm_timesteps(steps: int) -> list[int]:
 
 
 def dpm_timesteps(steps: int, spacing: str) -> list[int]:
-    """Return the timesteps of DPM-Solver++.
+    """Return the timesteps of DPM-Solver++, as the UNet gets them.
 
-    >>> dpm_timesteps(25, "linspace")[:3], dpm_timesteps(25, "leading")[:3]
-    ([999, 959, 919], [951, 913, 875])
+    Parameters
+    ----------
+    steps : int
+    spacing : str
+        ``linspace``, ``leading`` or ``karras``.
+
+    Raises
+    ------
+    ConsumerFailureError
+        ``karras`` needs two steps: one divides zero by zero.
+
+    >>> dpm_timesteps(25, "linspace")[:3], dpm_timesteps(25, "leading")[:3], dpm_timesteps(25, "karras")[:3]
+    ([999, 959, 919], [951, 913, 875], [999, 970, 938])
+
+    Halves are rounded away from zero, as Swift does (833 and 167; rounding to even would give 832 and 166):
+
+    >>> dpm_timesteps(12, "linspace")[2], dpm_timesteps(12, "linspace")[10]
+    (833, 167)
     """
     last = TRAIN_STEPS - 1
+    if spacing == "karras":
+        return [_rounded(_timestep(level)) for level in karras_levels(steps)]
     if spacing == "linspace":
-        forward = [round(value) for value in np.linspace(0, last, steps + 1)[1:]]
+        forward = [_rounded(value) for value in linspace(0, last, steps + 1)[1:]]
     elif spacing == "leading":
         forward = [1 + index * (last // (steps + 1)) for index in range(1, steps + 1)]
     else:
-        raise UnsupportedError(f"spacing {spacing}: the noise levels of its timesteps are not known; not played")
+        raise UsageError(f"there is no spacing '{spacing}'; there are linspace, leading, karras")
     return list(reversed(forward))
+
+
+def linspace(first: float, last: float, count: int) -> np.ndarray:
+    """Return ``count`` Float32 values as Swift makes them: index times step, plus the first; the end can be missed."""
+    step = (np.float32(last) - np.float32(first)) / np.float32(count - 1)
+    return np.arange(count, dtype=np.float32) * step + np.float32(first)
+
+
+def karras_levels(steps: int) -> np.ndarray:
+    """Return the noise levels of Karras' spacing, Float32, falling; one for each step.
+
+    They run from the largest to the smallest level of the 1000 trained ones, evenly in their seventh root.
+
+    Raises
+    ------
+    ConsumerFailureError
+        Fewer than two steps.
+    """
+    if steps < 2:
+        raise ConsumerFailureError("the process crashes: Karras' noise levels of fewer than two steps are not numbers")
+    trained = _trained_levels()
+    low, high = _power(trained[0], np.float32(1 / RHO)), _power(trained[-1], np.float32(1 / RHO))
+    return _power(high + linspace(0, 1, steps) * (low - high), np.float32(RHO))
+
+
+@lru_cache(maxsize=1)
+def _trained_levels() -> np.ndarray:
+    alphas = cumulative_alphas()
+    return np.sqrt((np.float32(1) - alphas) * (np.float32(1) / alphas))
+
+
+def _timestep(level: np.float32) -> np.float32:
+    """Return the timestep of a noise level, between the trained ones that surround its logarithm."""
+    logs, value = _log(_trained_levels()), _log(level)
+    low = int(np.clip(np.count_nonzero(value - logs >= 0) - 1, 0, TRAIN_STEPS - 2))
+    share = np.clip((logs[low] - value) / (logs[low] - logs[low + 1]), np.float32(0), np.float32(1))
+    return (np.float32(1) - share) * np.float32(low) + share * np.float32(low + 1)
+
+
+def _log(value: np.ndarray) -> np.ndarray:
+    """Logarithm, rounded to Float32 once: NumPy's own of Float32 is off by several units in the last place."""
+    return np.log(np.float64(value)).astype(np.float32)
+
+
+def _power(value: np.ndarray, exponent: np.float32) -> np.ndarray:
+    """Power, rounded to Float32 once."""
+    return np.power(np.float64(value), np.float64(exponent)).astype(np.float32)
+
+
+def _rounded(value: np.float32) -> int:
+    """Round half away from zero; values are not negative."""
+    return int(np.floor(value + np.float32(0.5)))
 
 
 class PNDM:
@@ -112,30 +189,105 @@ class PNDM:
         return sample, (55 * past[-1] - 59 * past[-2] + 37 * past[-3] - 9 * past[-4]) / 24
 
 
+@dataclass(frozen=True)
+class Coefficients:
+    """What one step of DPM-Solver++ multiplies with: scalars, Float32 but for ``change``.
+
+    Attributes
+    ----------
+    order : int
+        1 or 2.
+    alpha, sigma : numpy.float32
+        Signal and noise of the step's own latents.
+    change : float
+        Difference of half the logarithmic signal-to-noise ratios, in Double.
+    sample, estimate : numpy.float32
+        Weights of the latents and of the clean latents that the step implies.
+    difference : numpy.float32
+        Weight of the estimates' divided difference; 0 in a step of first order.
+    ratio : numpy.float32
+        What the difference of two estimates is multiplied by: this step's ``change`` over the earlier one's.
+    """
+
+    order: int
+    alpha: np.float32
+    sigma: np.float32
+    change: float
+    sample: np.float32
+    estimate: np.float32
+    difference: np.float32 = np.float32(0)
+    ratio: np.float32 = np.float32(0)
+
+
 class DPMSolver:
-    """The package's DPM-Solver++ scheduler."""
+    """The package's DPM-Solver++ scheduler.
+
+    Parameters
+    ----------
+    steps : int
+    spacing : str
+        As in :func:`dpm_timesteps`. With ``karras`` and 45 steps or more, timesteps repeat; the package looks a
+        timestep up by its first position, so that the latents rest in the steps that share one.
+    """
 
     def __init__(self, steps: int, spacing: str = "linspace") -> None:
         self.timesteps = dpm_timesteps(steps, spacing)
         self.estimate = np.zeros(0, np.float32)
-        alphas = cumulative_alphas().astype(np.float64)
-        self._alpha, self._sigma = np.sqrt(alphas), np.sqrt(1 - alphas)
-        self._lambda = np.log(self._alpha) - np.log(self._sigma)
+        self._karras = spacing == "karras"
+        if self._karras:
+            levels = karras_levels(steps)
+            self._alpha = np.float32(1) / np.sqrt(np.float32(1) + levels * levels)
+            self._sigma = levels * self._alpha
+        else:
+            alphas = cumulative_alphas()
+            self._alpha, self._sigma = np.sqrt(alphas), np.sqrt(np.float32(1) - alphas)
+        self._lambda = _log(self._alpha) - _log(self._sigma)
         self._steps = 0
+
+    def coefficients(self, timestep: int, *, first: bool) -> Coefficients:
+        """Return the coefficients of the step at a timestep.
+
+        Parameters
+        ----------
+        timestep : int
+        first : bool
+            Whether it is the first step that is taken, of which there is no earlier estimate.
+        """
+        place, count = self.timesteps.index(timestep), len(self.timesteps)
+        here, there = self._entry(timestep), self._entry(0 if place == count - 1 else self.timesteps[place + 1])
+        change = float(self._lambda[there]) - float(self._lambda[here])
+        growth = -float(self._alpha[there]) * (np.exp(-change) - 1.0)
+        first = first or (count < SHORT and place >= count - 2)
+        result = Coefficients(
+            1 if first else 2,
+            self._alpha[here],
+            self._sigma[here],
+            change,
+            np.float32(self._sigma[there] / self._sigma[here]),
+            np.float32(growth),
+        )
+        if first:
+            return result
+        before = float(self._lambda[here]) - float(self._lambda[self._entry(self.timesteps[place - 1])])
+        with np.errstate(divide="ignore", invalid="ignore"):  # at rest: before over 0 is infinite, its reciprocal 0
+            ratio = np.float64(1) / (np.float64(before) / np.float64(change))
+        return replace(result, difference=np.float32(0.5 * growth), ratio=np.float32(ratio))
 
     def step(self, noise: np.ndarray, timestep: int, sample: np.ndarray) -> np.ndarray:
         """Return the sample one step cleaner."""
-        index = self.timesteps.index(timestep)
-        count = len(self.timesteps)
-        following = 0 if index == count - 1 else self.timesteps[index + 1]
-        earlier = self.estimate
-        self.estimate = ((sample - self._sigma[timestep] * noise) / self._alpha[timestep]).astype(np.float32)
-        first_order = self._steps == 0 or (count < 15 and index >= count - 2)
+        weights = self.coefficients(timestep, first=self._steps == 0)
         self._steps += 1
-        change = self._lambda[following] - self._lambda[timestep]
-        ratio, growth = self._sigma[following] / self._sigma[timestep], self._alpha[following] * np.expm1(-change)
-        result = ratio * sample - growth * self.estimate
-        if not first_order:
-            before = self._lambda[timestep] - self._lambda[self.timesteps[index - 1]]
-            result = result - 0.5 * growth * (self.estimate - earlier) * (change / before)
-        return result.astype(np.float32)
+        earlier = self.estimate
+        noise, sample = noise.astype(np.float32), sample.astype(np.float32)
+        self.estimate = (sample - noise * weights.sigma) / weights.alpha
+        result = weights.sample * sample + weights.estimate * self.estimate
+        if weights.order == 1:
+            return result
+        divided = weights.ratio * self.estimate + -weights.ratio * earlier
+        return result + weights.difference * divided
+
+    def _entry(self, timestep: int) -> int:
+        """Return where a timestep's noise level stands: under itself, with Karras' at its first place in the list."""
+        if not self._karras:
+            return timestep
+        return self.timesteps.index(timestep) if timestep in self.timesteps else 0

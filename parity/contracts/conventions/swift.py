@@ -85,7 +85,7 @@ class Condition:
         controls: Sequence[np.ndarray],
     ) -> None:
         self.networks, self.settings = networks, settings
-        self.guided = not settings.conventions.serial or settings.guidance >= 1
+        self.guided = settings.conventions.guidance == "always" or settings.guidance >= 1
         texts = [networks.text(negative), networks.text(prompt)] if self.guided else [networks.text(prompt)]
         self.hidden = np.concatenate(texts)
         holes = settings.conventions.holes
@@ -105,18 +105,25 @@ class Condition:
 
 
 class XLCondition:
-    """Text and sizes of the SDXL pipeline; the refiner takes over with the second encoder's text alone."""
+    """Text and sizes of the SDXL pipeline; the refiner gets the second encoder's text alone.
+
+    A refiner can also stand in the place of the base model; then it draws from the first step on.
+    """
 
     guided = True
 
     def __init__(self, networks: Networks, settings: Settings, prompt: np.ndarray, negative: np.ndarray) -> None:
         self.networks, self.settings = networks, settings
-        first = [networks.text_xl(ids, 1)[0] for ids in (negative, prompt)]
         second = [networks.text_xl(repadded(ids), 2) for ids in (negative, prompt)]
         own = np.concatenate([hidden for hidden, _ in second])
-        self.hidden = {"unet": np.concatenate([np.concatenate(first), own], axis=2), "refiner": own}
+        self.hidden = {"unet": own, "refiner": own}
         size, target = [ORIGINAL_SIZE] * 2 + [CROP] * 2, [TARGET_SIZE] * 2
-        ids = {"unet": [[*size, *target]] * 2, "refiner": [[*size, score] for score in SCORES]}
+        scored = [[*size, score] for score in SCORES]
+        ids = {"unet": scored, "refiner": scored}
+        if not networks.refines:
+            first = [networks.text_xl(ids, 1)[0] for ids in (negative, prompt)]
+            self.hidden["unet"] = np.concatenate([np.concatenate(first), own], axis=2)
+            ids["unet"] = [[*size, *target]] * 2
         self.extra = {
             unet: {"text_embeds": np.concatenate([p for _, p in second]), "time_ids": np.array(rows, np.float32)}
             for unet, rows in ids.items()
@@ -157,7 +164,7 @@ def _one(
         assert image is not None
         latents = _start(networks, settings, schedule.timesteps, draws, image)
     timesteps = schedule.timesteps[settings.start :]
-    switch = int(len(timesteps) * settings.refiner_start) if settings.task == "refiner" else len(timesteps)
+    switch = int(len(timesteps) * settings.refiner_start) if settings.refined else len(timesteps)
     for index, timestep in enumerate(timesteps):
         latents = schedule.step(condition.noise(latents, timestep, refined=index >= switch), timestep, latents)
     decoded = latents if settings.conventions.decodes == "latents" else schedule.estimate
