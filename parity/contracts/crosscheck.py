@@ -96,6 +96,8 @@ def _of(found: list[Component], kind: str, *, chunk: int = 0) -> Component | Non
 
 def _bundle_family(found: list[Component]) -> str:
     votes = [c.family for kind in ("unet", "control-unet", "mmdit", "refiner") for c in found if c.kind == kind]
+    if {c.family for c in found if c.kind == "unet"} == {"sdxl-refiner"}:
+        return "sdxl-refiner"  # in the place of the base model; the VAE is SDXL's
     votes += [c.family for c in found if c.family]
     if not votes:
         return ""

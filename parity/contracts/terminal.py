@@ -178,7 +178,9 @@ def _matrix(bundle: Bundle, matrix: Matrix, console: Console, *, evidence: bool)
         body.append(f"\n{note.where} · {source}", "dim")
         notes.add_row(Text(str(note.number or "i"), style=_STYLES[reason.verdict] if note.number else "dim"), body)
     if requests:
-        notes.add_row(Text("i", style="dim"), Text(f"some requests fail ({'; '.join(requests)}): --evidence", style="dim"))
+        notes.add_row(
+            Text("i", style="dim"), Text(f"some requests fail ({'; '.join(requests)}): --evidence", style="dim")
+        )
     console.print(notes)
 
 

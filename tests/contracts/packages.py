@@ -49,7 +49,7 @@ def component(
     """Write one component under a contract and return its path; keyword arguments override contract and sizes."""
     release = converter(window)
     contract = release.component(name, family=family, variant=variant)
-    known = {**COMMON, **SIZES[family], **sizes}
+    known = {**COMMON, **SIZES["sdxl-refiner" if name == "refiner" else family], **sizes}
     if window in ("C3", "0.3.0") and name == "safety_checker" and "h" in sizes:
         known.update(Hs=sizes["h"], Ws=sizes["w"])
     model = _model(contract, release, known, chunk=chunk, outputs=outputs)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity import streams
+from parity import assets, streams
 from parity.contracts.consumers import consumers
 from parity.contracts.conventions import ConsumerFailureError, conventions, execute
 from parity.contracts.conventions.draws import (
@@ -20,7 +22,7 @@ from parity.contracts.conventions.draws import (
     starting_latents,
 )
 from parity.contracts.conventions.pytorch import DiffusersDPM
-from parity.contracts.conventions.schedules import PNDM, DPMSolver, dpm_timesteps, pndm_timesteps
+from parity.contracts.conventions.schedules import PNDM, DPMSolver, dpm_timesteps, karras_levels, pndm_timesteps
 from parity.contracts.conventions.swift import repadded
 from parity.errors import FormatError, UnsupportedError, UsageError
 
@@ -62,10 +64,62 @@ def test_pndm_is_that_of_diffusers(steps: int) -> None:
     np.testing.assert_allclose(sample, theirs.numpy(), atol=2e-4)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 8, 14, 15, 25, 50])
-@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+def known_schedules() -> Iterator[tuple[str, int, list[dict[str, str]]]]:
+    """Yield (spacing, steps, calls) of ``fixtures/schedules``, computed apart from this project."""
+    found: dict[tuple[str, int], list[dict[str, str]]] = {}
+    with (assets.fixtures() / "schedules" / "dpm_solver.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault((row["spacing"], int(row["steps"])), []).append(row)
+    for (spacing, steps), rows in found.items():
+        yield spacing, steps, rows
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "rows"), [pytest.param(*k, id=f"{k[0]}-{k[1]}") for k in known_schedules()]
+)
+def test_dpm_solver_has_the_known_coefficients(spacing: str, steps: int, rows: list[dict[str, str]]) -> None:
+    """Integers exactly; Float32 values to a few units in the last place, of which libraries' logarithms differ."""
+    solver = DPMSolver(steps, spacing)
+    assert solver.timesteps == [int(row["timestep"]) for row in rows]
+    assert len(rows) == steps
+    names = ("alpha", "sigma", "change", "sample", "estimate", "difference", "ratio")
+    for call, row in enumerate(rows):
+        found = solver.coefficients(int(row["timestep"]), first=call == 0)
+        assert found.order == int(row["order"])
+        for name in names:
+            np.testing.assert_allclose(getattr(found, name), float(row[name] or 0), rtol=1e-6, atol=1e-12, err_msg=name)
+        if spacing == "karras":
+            level = karras_levels(steps)[solver.timesteps.index(int(row["timestep"]))]
+            np.testing.assert_allclose(level, float(row["level"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "sample", "estimate"),
+    [
+        ("linspace", 4, 11.327132, 11.303247), ("leading", 4, 4.2135773, 4.2041678), ("karras", 4, 11.406446, 11.378028),
+        ("linspace", 10, 10.615760, 10.590082), ("leading", 10, 6.4341512, 6.4185095), ("karras", 10, 10.427395, 10.401416),
+        ("linspace", 25, 10.487679, 10.471101), ("leading", 25, 8.1500607, 8.1365366), ("karras", 25, 10.471460, 10.445372),
+    ],
+)  # fmt: skip
+def test_dpm_solver_takes_a_toy_model_where_it_was_seen_to_go(
+    spacing: str, steps: int, sample: float, estimate: float
+) -> None:
+    solver = DPMSolver(steps, spacing)
+    value = np.ones(1, np.float32)
+    for timestep in solver.timesteps:
+        value = solver.step(np.float32(0.1) * value, timestep, value)
+    np.testing.assert_allclose([value[0], solver.estimate[0]], [sample, estimate], rtol=2e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 14, 15, 25, 50, 60, 100])
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "karras"])
 def test_dpm_solver_is_that_of_diffusers(steps: int, spacing: str) -> None:
-    chosen = settings("S7", scheduler="dpm++", spacing=spacing, steps=steps)
+    """With repeated timesteps (Karras', 45 steps and more) diffusers is told to look them up as Swift does."""
+    if spacing == "karras" and steps == 1:
+        with pytest.raises(ConsumerFailureError, match="crashes"):
+            DPMSolver(steps, spacing)
+        return
+    chosen = settings("S7", task="txt2img", scheduler="dpm++", spacing=spacing, steps=steps)
     ours, theirs = DPMSolver(steps, spacing), DiffusersDPM(chosen)
     sample = other = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
     for step in ours.timesteps:
@@ -87,7 +141,9 @@ def test_two_steps_of_short_runs_have_first_order() -> None:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", final_sigmas_type="sigma_min"
         )
         scheduler.set_timesteps(steps)
-        assert [int(t) for t in scheduler.timesteps] == ours.timesteps, "linspace is diffusers' own"
+        halves = {step for step in range(steps) if (999 * step / steps) % 1 == 0.5}  # diffusers rounds them to even
+        assert len(halves) == (1 if steps == 14 else 0)
+        assert sum(int(t) != own for t, own in zip(scheduler.timesteps, ours.timesteps, strict=True)) == len(halves)
         sample = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
         theirs = torch.from_numpy(sample)
         for step in ours.timesteps:
@@ -103,8 +159,108 @@ def test_spacings() -> None:
     assert dpm_timesteps(25, "linspace")[:2] == [999, 959]
     assert dpm_timesteps(25, "linspace")[-1] == 40
     assert dpm_timesteps(4, "leading") == [797, 598, 399, 200]  # 999 div 5, where diffusers takes 1000 div 5
-    with pytest.raises(UnsupportedError, match="karras"):
-        dpm_timesteps(4, "karras")
+    assert dpm_timesteps(1, "linspace") == [999]
+    assert dpm_timesteps(1, "leading") == [500]
+    with pytest.raises(UsageError, match="no spacing 'trailing'"):
+        dpm_timesteps(4, "trailing")
+
+
+def test_halves_are_rounded_away_from_zero() -> None:
+    """Mochi's default of 12 steps; rounding to even, as diffusers does, gives 832 and 166."""
+    assert dpm_timesteps(12, "linspace") == [999, 916, 833, 749, 666, 583, 500, 416, 333, 250, 167, 83]
+    even = {
+        n
+        for n in range(1, 151)
+        if dpm_timesteps(n, "linspace") != [round(v) for v in np.linspace(0, 999, n + 1)][:0:-1]
+    }
+    assert len(even) == 42
+    assert {6, 12, 14, 18, 24, 26, 28, 30, 36, 42, 46, 48} == {n for n in even if n < 50}
+
+
+def test_karras_timesteps_are_those_of_diffusers() -> None:
+    from diffusers import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        use_karras_sigmas=True,
+        final_sigmas_type="sigma_min",
+    )
+    for steps in range(2, 101):
+        scheduler.set_timesteps(steps)
+        assert [int(t) for t in scheduler.timesteps] == dpm_timesteps(steps, "karras")
+        np.testing.assert_allclose(karras_levels(steps), scheduler.sigmas[:-1].numpy(), rtol=2e-5)
+
+
+def test_latents_rest_where_karras_timesteps_repeat() -> None:
+    solver = DPMSolver(58, "karras")
+    twice = [t for t in solver.timesteps if solver.timesteps.count(t) > 1]
+    assert twice == [0, 0]
+    assert all(len(set(dpm_timesteps(steps, "karras"))) == steps for steps in range(2, 45))
+    sample = np.full((1, 4, 2, 2), 0.5, np.float32)
+    for timestep in solver.timesteps:
+        before = sample
+        sample = solver.step(np.tanh(sample), timestep, sample)
+        assert np.array_equal(before, sample) == (timestep in twice)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "kept"),
+    [(50, 0.58, 29), (75, 0.84, 62), (90, 0.7, 63), (100, 0.29, 29), (100, 0.57, 57), (50, 0.5, 25), (12, 0.75, 9)],
+)
+def test_steps_times_strength_is_a_float32_product(steps: int, strength: float, kept: int) -> None:
+    assert settings("S7", steps=steps, strength=strength).start == steps - kept
+
+
+def test_no_strength_below_zero() -> None:
+    with pytest.raises(ConsumerFailureError, match="below 0"):
+        noise_level(settings("S7", scheduler="dpm++", strength=-0.5), dpm_timesteps(10, "linspace"))
+
+
+def test_the_old_package_decodes_what_it_encoded_where_no_step_is_left() -> None:
+    assert (
+        noise_level(settings("S3", scheduler="dpm++", strength=0.05), dpm_timesteps(10, "linspace"))
+        == cumulative_alphas()[1]
+    )
+
+
+def test_mochi_crashes_behind_the_last_seed(tmp_path: Path) -> None:
+    ids = np.zeros((1, 77), np.int64)
+    assert [call.seed for call in settings("M6", task="txt2img", seed=4294967294).calls()] == [4294967294]
+    with pytest.raises(ConsumerFailureError, match="overflows"):
+        settings("M6", task="txt2img", seed=4294967295).calls()
+    assert len(settings("S8", task="txt2img", seed=4294967295).calls()) == 1
+    with pytest.raises(UsageError, match="seed 4294967296: releases take 0 to 4294967295"):
+        execute({}, "S8", tmp_path, prompt=ids, negative=ids, seed=1 << 32)
+
+
+def test_which_factor_and_spacing_an_app_sets_for_sdxl() -> None:
+    found = {c.id: conventions(c) for c in consumers().consumers if "sdxl" in c.families and c.app != "python"}
+    assert {name for name, rules in found.items() if rules.factor_xl != 0.13025} == {"M4.2", "D2023-07"}
+    assert {name for name, rules in found.items() if rules.xl_spacing == "karras"} == {
+        "M4.7",
+        "M5.2",
+        "M6",
+        "D2023-09",
+        "D2024-06",
+    }
+    assert {name for name, rules in found.items() if rules.guidance == "from-one"} == {"S8", "M5.2", "M6"}
+    assert {name for name, rules in found.items() if rules.serial} == {"S8", "M6"}
+
+
+def test_the_safety_checker_of_swift_gets_the_whole_picture_by_imagenets_means() -> None:
+    from parity.contracts.conventions.safety import for_clip, for_swift
+
+    grey = np.full((100, 200, 3), 124 / 255, np.float32)
+    values = for_swift(grey, (224, 224))
+    assert values.shape == (1, 3, 224, 224)
+    expected = [(124 / 255 - mean) / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
+    np.testing.assert_allclose(values[0, :, 0, 0], expected, atol=1e-6)
+    striped = grey.copy()
+    striped[:, :40] = 1  # cropped away by CLIP's processor, squeezed in by Swift
+    assert for_swift(striped, (224, 224))[0, :, :, :40].min() > 2
+    assert np.ptp(for_clip(striped)[0, 0]) < 1e-6
 
 
 def test_one_step_crashes_as_swift_does() -> None:

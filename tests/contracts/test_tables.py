@@ -66,6 +66,9 @@ def test_every_rule_names_what_exists() -> None:
         assert rule.basis in ("reported", "read", "run"), rule.id
         assert not rule.repair or rule.repair in REPAIRS, rule.id
         assert rule.basis != "reported" or rule.evidence, rule.id
+        assert not rule.request or rule.verdict == "yes", rule.id
+        for task in rule.tasks:  # a rule that can never hold is a mistake
+            assert any(task in table.consumer(name).tasks for name in rule.consumers), (rule.id, task)
     for app in {consumer.app for consumer in table.consumers}:
         firsts = [consumer.first for consumer in table.consumers if consumer.app == app]
         assert firsts == sorted(firsts), app
@@ -82,7 +85,10 @@ def test_every_rule_names_what_exists() -> None:
         ("swift>=0.4,<1.1", ["S4", "S5", "S6"]),
         ("swift==main", ["S8"]),
         ("python==1.1", ["P4", "P5"]),
-        ("mochi>=4.3,<6", ["M4.3", "M5.2"]),
+        ("mochi>=4.3,<6", ["M4.3", "M4.6", "M4.7", "M5.2"]),
+        ("mochi==4.1.2", ["M4.1"]),
+        ("mochi==4.6", ["M4.6"]),
+        ("mochi>=4.7.1,<5", ["M4.7"]),
     ],
 )
 def test_selecting_consumers(text: str, ids: list[str]) -> None:

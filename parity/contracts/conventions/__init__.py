@@ -232,7 +232,9 @@ def _check(settings: Settings, who: Consumer) -> None:
     if settings.task not in who.tasks:
         raise UnsupportedError(f"{who.id} has no task {settings.task}; it has {', '.join(who.tasks)}")
     if not 0 <= settings.seed <= LAST_SEED:
-        raise UsageError(f"seed {settings.seed}: releases take 0 to {LAST_SEED}; a seed modulo 2**32 is another request")
+        raise UsageError(
+            f"seed {settings.seed}: releases take 0 to {LAST_SEED}; a seed modulo 2**32 is another request"
+        )
     if rules.pipeline == "swift" and rules.images == "one" and settings.images != 1:
         raise UsageError(f"{who.id} draws one picture a call, not {settings.images}")
     if settings.task in ("safety-check", "negative-prompt"):

@@ -209,10 +209,11 @@ class DiffusersDPM:
         self._scheduler = DPMSolverMultistepScheduler(
             **_SCHEDULE, final_sigmas_type="sigma_min", use_karras_sigmas=karras
         )
-        self._scheduler.set_timesteps(**({"num_inference_steps": settings.steps} if karras else {"timesteps": self.timesteps}))
-        self._scheduler.set_begin_index(settings.start)
+        self._scheduler.set_timesteps(
+            **({"num_inference_steps": settings.steps} if karras else {"timesteps": self.timesteps})
+        )
         self._levels = self._scheduler.sigmas.clone()
-        self._index = settings.start
+        self._index: int | None = None
         self.estimate = np.zeros(0, np.float32)
 
     def step(self, noise: np.ndarray, timestep: int, sample: np.ndarray) -> np.ndarray:
@@ -228,9 +229,11 @@ class DiffusersDPM:
         self.estimate = self._scheduler.model_outputs[-1].numpy()
         return result.numpy()
 
-
     def _look_up(self, place: int) -> None:
         """Give diffusers the levels that the release finds: those of a timestep's first place in the list."""
+        if self._index is None:
+            self._index = place
+            self._scheduler.set_begin_index(place)
         for step, wanted in enumerate((place - 1, place, place + 1), start=self._index - 1):
             if 0 <= wanted < len(self.timesteps):
                 self._scheduler.sigmas[step] = self._levels[self.timesteps.index(self.timesteps[wanted])]
