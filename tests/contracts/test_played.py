@@ -21,6 +21,7 @@ from parity.contracts.conventions import Execution, Original, conventions, execu
 from parity.contracts.conventions.draws import Settings
 from parity.contracts.conventions.safety import check_safety
 from parity.contracts.inspect import inspect
+from parity.errors import UsageError
 from parity.pipelines.model import Model
 from parity.suite import releases
 
@@ -176,7 +177,7 @@ def test_the_image_is_ignored_at_full_strength(written: Written, play: Callable[
 
 def test_long_runs_and_other_spacings(written: Written, play: Callable[..., Execution]) -> None:
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
-    for spacing in ("linspace", "leading"):
+    for spacing in ("linspace", "leading", "karras"):
         assert play(models, "S8", scheduler="dpm++", spacing=spacing, steps=16).psnr >= LOWEST_PSNR
 
 
@@ -213,11 +214,60 @@ def test_the_refiner_takes_over_for_the_last_steps(written: Written, play: Calla
     models = written("1.1.0", "xl")
     original = Original(recipes.build("tiny-sdxl"), refiner=recipes.build("tiny-sdxl-refiner"))
     options = {"original": original, "scheduler": "dpm++", "steps": 5}
-    refined, base = (play(models, "S7", task=task, **options) for task in ("refiner", "txt2img"))
+    without = {name: path for name, path in models.items() if name != "refiner"}
+    refined, base = play(models, "S7", task="refiner", **options), play(without, "S7", **options)
     assert refined.psnr >= LOWEST_PSNR
     assert np.abs(refined.pictures - base.pictures).max() > 0.02
-    without = {name: path for name, path in models.items() if name != "refiner"}
+    np.testing.assert_array_equal(play(models, "S7", **options).pictures, refined.pictures)  # asked for or not
+    with pytest.raises(UsageError, match="give its checkpoint"):
+        play(models, "S7", **{**options, "original": original.checkpoint})
     assert "goes on with the base model only" in play(without, "S8", task="refiner", **options).failure
+
+
+def test_a_refiner_in_the_place_of_the_base_model(written: Written, play: Callable[..., Execution]) -> None:
+    """It needs the second text encoder alone; a base model needs both."""
+    models = written("1.1.0", "xl")
+    parts = {name: models[name] for name in ("text_encoder_2", "vae_decoder")}
+    options = {"original": recipes.build("tiny-sdxl-refiner"), "scheduler": "dpm++", "steps": 5}
+    assert play({**parts, "unet": models["refiner"]}, "S7", **options).psnr >= LOWEST_PSNR
+    assert "missingUnetInputs" in play({**parts, "unet": models["unet"]}, "S7", **options).failure
+
+
+def test_apps_space_and_scale_sdxl_by_their_date(written: Written, play: Callable[..., Execution]) -> None:
+    models = {name: path for name, path in written("C6", "xl").items() if not name.startswith("vae_encoder")}
+    options = {"original": recipes.build("tiny-sdxl"), "scheduler": "dpm++", "steps": 8}
+    found = {who: play(models, who, **options) for who in ("M4.2", "M4.6", "M4.7", "D2023-07", "D2023-08", "D2023-09")}
+    assert all(result.psnr >= LOWEST_PSNR for result in found.values()), {k: v.psnr for k, v in found.items()}
+    for one, other in (("M4.2", "D2023-07"), ("M4.7", "D2023-09")):
+        np.testing.assert_array_equal(found[one].pictures, found[other].pictures)
+    for one, other in (("M4.2", "D2023-08"), ("M4.6", "M4.7"), ("D2023-08", "D2023-09")):
+        assert np.abs(found[one].pictures - found[other].pictures).max() > 0.02, (one, other)
+
+
+def test_without_guidance(written: Written, play: Callable[..., Execution]) -> None:
+    """Up to Swift 1.1 both rows are computed whatever the scale; later releases fail as the tables say of the request."""
+    models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
+    for who in ("S5", "S7", "D2024-06"):
+        assert play(models, who, guidance=0.0, scheduler="dpm++", steps=8).psnr >= LOWEST_PSNR
+    for who, guidance, text in (
+        ("S8", 0.5, "below a guidance scale of 1: Core ML shape error, one row is sent"),
+        ("P6", 1.0, "at a guidance scale of 1 or less: TypeError on the shape"),
+        ("P3", 1.0, "at a guidance scale of 1 or less: TypeError on the shape"),
+    ):
+        assert play(models, who, guidance=guidance).failure.startswith(text)
+    assert play(models, "S8", guidance=1.0).psnr >= LOWEST_PSNR
+    xl = written("1.1.0", "xl")
+    options = {"original": recipes.build("tiny-sdxl"), "guidance": 1.0}
+    assert "time_ids, which are one vector" in play(xl, "P6", **options).failure
+
+
+def test_requests_that_crash_an_app(written: Written, play: Callable[..., Execution]) -> None:
+    models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    weak = play(models, "M4.6", image=IMAGE, scheduler="dpm++", steps=12, strength=0.05)
+    assert weak.failure.startswith("a strength that leaves no step")
+    assert play(models, "M6", seed=4294967295).failure.startswith("the process crashes behind the last image")
+    with pytest.raises(UsageError, match="draws one picture a call"):
+        play(models, "D2023-06", scheduler="dpm++", images=2)
 
 
 def test_holes_of_the_control_image_act_from_august_2023_on(
@@ -269,7 +319,7 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
         # 51 and 52 dB, up to 0.023 in single pixels: float16 rounds elsewhere where the rows run one by one
         assert peak_signal_noise_ratio(play(whole, consumer).pictures, serial.pictures, data_range=1) >= 46
     assert play(models, "S8", guidance=0.5).psnr >= LOWEST_PSNR, "no guidance, one row"
-    for consumer, text in (("S7", "the input has batch 2"), ("D2024-06", "batch 2"), ("P5", "batch 2 is sent")):
+    for consumer, text in (("S7", "the input has batch 2"), ("M5.2", "batch 2"), ("P5", "batch 2 is sent")):
         assert text in play(models, consumer).failure
 
 

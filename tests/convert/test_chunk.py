@@ -97,7 +97,7 @@ def test_resources_away_from_macos(model: Model, tmp_path: Path, monkeypatch: py
     folder = _with_tokenizer(model("sd1"), tmp_path / "model")
     packages = {key: tmp_path for key in ("text_encoder", "unet_chunk1", "controlnet:owner/my-net", "vae_encoder")}
     made = convert.bundle(folder, packages, tmp_path / "Resources")
-    assert made.written == ("vocab.json", "merges.txt")
+    assert made.written == ("vocab.json", "merges.txt", "scheduler_config.json")
     assert made.missing == (
         "TextEncoder.mlmodelc",
         "UnetChunk1.mlmodelc",
