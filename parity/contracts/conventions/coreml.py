@@ -31,8 +31,7 @@ _MISFITS = {
     ("safety_checker", "images"): ("safety-size-swift", "safety-size-python"),
 }
 _MISSING = {
-    "text_encoder": ("no-text-encoder", "no-text-encoder-xl"),
-    "text_encoder_2": ("no-text-encoder-2",),
+    "text_encoder": ("no-text-encoder",),
     "unet": ("no-unet",),
     "refiner": ("no-refiner",),
     "control-unet": ("no-controlled-unet",),
@@ -86,7 +85,9 @@ class CoreMLNetworks:
 
     def text_xl(self, ids: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
         """Encode for SDXL: hidden state and pooled text."""
-        name = "text_encoder" if which == 1 else "text_encoder_2"
+        name, rule = ("text_encoder", "no-text-encoder-xl") if which == 1 else ("text_encoder_2", "no-text-encoder-2")
+        if name not in self._models:
+            raise ConsumerFailureError(f"{name} is missing", rule=rule)
         result = self._run(name, {self._first(name): ids})
         return np.asarray(result["hidden_embeds"], np.float32), np.asarray(result["pooled_outputs"], np.float32)
 
