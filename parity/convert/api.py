@@ -3,8 +3,8 @@
 Steps: :func:`parity.convert.plan.plan` checks the request; each job is loaded, written beside its target, checked
 against its original and only then given its name. A file ``conversion.json`` in the output folder records which
 request made each package: the same request again finds it (so an interrupted conversion goes on where it stopped),
-another request is refused unless forced. The checkpoint's ``scheduler_config.json`` is laid beside the packages. :func:`cached` keeps packages by the hash of everything that decides their
-content.
+another request is refused unless forced. The checkpoint's ``scheduler_config.json`` is laid beside the packages.
+:func:`cached` keeps packages by the hash of everything that decides their content.
 """
 
 from __future__ import annotations

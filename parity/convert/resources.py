@@ -1,10 +1,10 @@
 """How do packages become the ``Resources`` folder that ml-stable-diffusion's Swift package loads?
 
 Steps: compile each package with Apple's ``coremlcompiler`` under the name that Swift looks for (``Unet.mlmodelc``,
-``controlnet/NAME.mlmodelc`` …), write ``vocab.json`` and ``merges.txt``, and ``scheduler_config.json``, which Swift does
-not read and ``parity inspect`` does. The compiler exists on macOS only; elsewhere
-the texts are written and the result says which models are missing. The released converter skips what exists already,
-so that a stale model could stay; here an existing one is refused unless forced.
+``controlnet/NAME.mlmodelc`` …), write ``vocab.json`` and ``merges.txt``, and ``scheduler_config.json``, which
+``parity inspect`` reads and Swift does not. The compiler exists on macOS only; elsewhere the texts are written and the
+result says which models are missing. The released converter skips what exists already, so that a stale model could
+stay; here an existing one is refused unless forced.
 
 *Not verified on hardware*: the call of the compiler.
 """

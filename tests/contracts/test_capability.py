@@ -17,6 +17,7 @@ CHECKED = (*SD, "safety_checker")  # the Python pipeline wants a checker where t
 XL = ("text_encoder", "text_encoder_2", "unet", "vae_decoder")
 SWIFT = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8")
 PYTHON = ("P1", "P2", "P3", "P4", "P5", "P6")
+XL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 XL_ID = {"model_id": "owner/model-xl"}  # the Python pipeline knows SDXL by its id
 LETTERS = {"y": "yes", "n": "no", "d": "degraded", "?": "unknown"}
 
@@ -44,14 +45,16 @@ ROWS: dict[str, tuple[list[tuple[tuple[str, ...], dict]], str, str, str]] = {
     ),
     "inpainting UNet": ([(SD, {"Cin": 9})], "txt2img", "nnnnnnnn", "nnnnnn"),
     "ControlNet": (
-        [((*CHECKED, "control-unet", "controlnet", "vae_encoder"), {"window": "0.4.0"})], "controlnet", "nnnyyyyy", "nnyyyy",
+        [((*CHECKED, "control-unet", "controlnet", "vae_encoder"), {"window": "0.4.0"})],
+        "controlnet", "nnnyyyyy", "nnyyyy",
     ),
     "ControlNet, hole support": (
         [((*SD, "control-unet", "controlnet"), {"window": "0.4.0"})], "inpaint", "nnnnnyyy", "nnnnnn",
     ),
     "ControlNet without controlled UNet": ([((*SD, "controlnet"), {})], "controlnet", "nnnnnnnn", "nnnnnn"),
     "ControlNet of float16 outputs": (
-        [((*CHECKED, "control-unet"), {"window": "0.4.0"}), (("controlnet",), {"window": "0.4.0", "outputs": "FLOAT16"})],
+        [((*CHECKED, "control-unet"), {"window": "0.4.0"}),
+         (("controlnet",), {"window": "0.4.0", "outputs": "FLOAT16"})],
         "controlnet", "nnnnnnnn", "nnyyyy",
     ),
     "several ControlNets": (
@@ -104,7 +107,7 @@ ROWS: dict[str, tuple[list[tuple[tuple[str, ...], dict]], str, str, str]] = {
     "SDXL refiner missing": ([(XL, {"window": "C7", "family": "sdxl"})], "refiner", "nnnnnnnn", "nnnnnn"),
     "SDXL img2img, z": ([((*XL, "vae_encoder"), {"window": "C6", "family": "sdxl"})], "img2img", "nnnnnd??", "nnnnnn"),
     "SDXL img2img, z, of an encoder that is known to overflow": (
-        [((*XL, "vae_encoder"), {"window": "C6", "family": "sdxl", "model_id": "stabilityai/stable-diffusion-xl-base-1.0"})],
+        [((*XL, "vae_encoder"), {"window": "C6", "family": "sdxl", "model_id": XL_BASE})],
         "img2img", "nnnnnddd", "nnnnnn",
     ),
     "SDXL img2img, x": ([((*XL, "vae_encoder"), {"window": "C7", "family": "sdxl"})], "img2img", "nnnnnnyy", "nnnnnn"),

@@ -96,11 +96,17 @@ def test_dpm_solver_has_the_known_coefficients(spacing: str, steps: int, rows: l
 @pytest.mark.parametrize(
     ("spacing", "steps", "sample", "estimate"),
     [
-        ("linspace", 4, 11.327132, 11.303247), ("leading", 4, 4.2135773, 4.2041678), ("karras", 4, 11.406446, 11.378028),
-        ("linspace", 10, 10.615760, 10.590082), ("leading", 10, 6.4341512, 6.4185095), ("karras", 10, 10.427395, 10.401416),
-        ("linspace", 25, 10.487679, 10.471101), ("leading", 25, 8.1500607, 8.1365366), ("karras", 25, 10.471460, 10.445372),
+        ("linspace", 4, 11.327132, 11.303247),
+        ("leading", 4, 4.2135773, 4.2041678),
+        ("karras", 4, 11.406446, 11.378028),
+        ("linspace", 10, 10.615760, 10.590082),
+        ("leading", 10, 6.4341512, 6.4185095),
+        ("karras", 10, 10.427395, 10.401416),
+        ("linspace", 25, 10.487679, 10.471101),
+        ("leading", 25, 8.1500607, 8.1365366),
+        ("karras", 25, 10.471460, 10.445372),
     ],
-)  # fmt: skip
+)
 def test_dpm_solver_takes_a_toy_model_where_it_was_seen_to_go(
     spacing: str, steps: int, sample: float, estimate: float
 ) -> None:

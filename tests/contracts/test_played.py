@@ -245,7 +245,7 @@ def test_apps_space_and_scale_sdxl_by_their_date(written: Written, play: Callabl
 
 
 def test_without_guidance(written: Written, play: Callable[..., Execution]) -> None:
-    """Up to Swift 1.1 both rows are computed whatever the scale; later releases fail as the tables say of the request."""
+    """Up to Swift 1.1 both rows are computed whatever the scale; later releases fail as the tables say."""
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
     for who in ("S5", "S7", "D2024-06"):
         assert play(models, who, guidance=0.0, scheduler="dpm++", steps=8).psnr >= LOWEST_PSNR

@@ -165,7 +165,8 @@ class CoreMLNetworks:
     @property
     def clip_size(self) -> tuple[int, int]:
         """Height and width of the safety checker's prepared picture."""
-        return self._shape("safety_checker", "clip_input")[2:]
+        height, width = self._shape("safety_checker", "clip_input")[2:]
+        return height, width
 
     def unsafe(self, clip_input: np.ndarray, picture: np.ndarray) -> bool:
         """Ask the safety checker about a picture (1, H, W, 3), of which Swift passes 512x512 zeros."""

@@ -21,7 +21,6 @@ from parity.contracts.conventions.draws import ConsumerFailureError
 from parity.contracts.conventions.release import conventions
 from parity.errors import UnsupportedError
 
-
 _MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for red, green and blue
 
 

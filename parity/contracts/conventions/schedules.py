@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from parity.contracts.conventions.draws import TRAIN_STEPS, ConsumerFailureError
 from parity.errors import UsageError
 
 RHO = 7  # of Karras' noise levels
+ZERO = np.float32(0)
 SHORT = 15  # runs of fewer steps end with two steps of first order
 
 
@@ -132,12 +133,12 @@ def _timestep(level: np.float32) -> np.float32:
     return (np.float32(1) - share) * np.float32(low) + share * np.float32(low + 1)
 
 
-def _log(value: np.ndarray) -> np.ndarray:
+def _log(value: Any) -> Any:
     """Logarithm, rounded to Float32 once: NumPy's own of Float32 is off by several units in the last place."""
     return np.log(np.float64(value)).astype(np.float32)
 
 
-def _power(value: np.ndarray, exponent: np.float32) -> np.ndarray:
+def _power(value: Any, exponent: np.float32) -> Any:
     """Power, rounded to Float32 once."""
     return np.power(np.float64(value), np.float64(exponent)).astype(np.float32)
 
@@ -215,8 +216,8 @@ class Coefficients:
     change: float
     sample: np.float32
     estimate: np.float32
-    difference: np.float32 = np.float32(0)
-    ratio: np.float32 = np.float32(0)
+    difference: np.float32 = ZERO
+    ratio: np.float32 = ZERO
 
 
 class DPMSolver:
