@@ -126,7 +126,7 @@ def conventions(consumer: Consumer) -> Conventions:
         elif name == "start_pixels":
             good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         elif name == "factor_xl":
-            good = isinstance(value, float) and value > 0
+            good = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
         elif name in _CHOICES:
             good = value in _CHOICES[name]
         else:
