@@ -24,7 +24,7 @@ LETTERS = {"y": "yes", "n": "no", "d": "degraded", "?": "unknown"}
 # name -> (components by options, task, verdicts for S1…S8, verdicts for P1…P6)
 ROWS: dict[str, tuple[list[tuple[tuple[str, ...], dict]], str, str, str]] = {
     "txt2img SD 1": ([(CHECKED, {"window": "C1"})], "txt2img", "yyyyyyyy", "yyyyyy"),
-    "txt2img SD 1 without safety checker": ([(SD, {"window": "C1"})], "txt2img", "yyyyyyyy", "??????"),
+    "txt2img SD 1 without safety checker": ([(SD, {"window": "C1"})], "txt2img", "yyyyyyyy", "yyyyyy"),
     "txt2img SD 1 of a v-prediction id": (
         [(CHECKED, {"model_id": "owner/fluffy-v_prediction"})], "txt2img", "nnnnnnnn", "yyyyyy",
     ),
@@ -78,9 +78,6 @@ ROWS: dict[str, tuple[list[tuple[tuple[str, ...], dict]], str, str, str]] = {
     "SDXL, flat ids": ([(XL, {"window": "C6", "family": "sdxl", **XL_ID})], "txt2img", "nnnnndyy", "nnnddd"),
     "SDXL, rows of ids": ([(XL, {"window": "C7", "family": "sdxl", **XL_ID})], "txt2img", "nnnnnnyy", "nnnddd"),
     "SDXL of an id without xl": ([(XL, {"window": "C7", "family": "sdxl"})], "txt2img", "nnnnnnyy", "nnnnnn"),
-    "SDXL, UNet of batch one": (
-        [(XL, {"window": "main", "family": "sdxl", "B": 1, **XL_ID})], "txt2img", "nnnnnnnn", "nnnnnn",
-    ),
     "SDXL refiner alone": (
         [
             (("text_encoder_2", "unet"), {"window": "C7", "family": "sdxl-refiner"}),
@@ -286,6 +283,13 @@ def test_a_model_id_can_say_it(tmp_path: Path, family: str, model_id: str, predi
     packages.folder_of(tmp_path, *SD, family=family, model_id=model_id)
     facts = inspect(tmp_path).bundles[0].facts
     assert (facts["prediction"], facts["prediction_source"]) == (prediction, source)
+
+
+def test_python_without_a_safety_checker_depends_on_the_checkpoint(tmp_path: Path) -> None:
+    """No file in the folder tells, so a remark does."""
+    packages.folder_of(tmp_path, *SD)
+    cell = capabilities(inspect(tmp_path).bundles[0]).cell("txt2img", "P6")
+    assert "python-wants-the-safety-checker" in {reason.rule for reason in cell.reasons if reason.general}
 
 
 def test_remarks_on_single_requests_do_not_change_a_verdict(tmp_path: Path) -> None:
