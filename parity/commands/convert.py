@@ -28,6 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"any of {', '.join(PARTS)}; default %(default)s",
     )
     parser.add_argument("--attention", default="SPLIT_EINSUM", metavar="KIND", help=", ".join(ATTENTION))
+    parser.add_argument(
+        "--attention-rank",
+        type=int,
+        metavar="N",
+        help="of the products in text encoders and VAEs: 3 or 4; what the release's time had by default",
+    )
     parser.add_argument("--model-id", metavar="ID", help="model id for file names and metadata")
     parser.add_argument("--controlnet", action="append", default=[], metavar="MODEL", help="ControlNet; repeatable")
     parser.add_argument("--refiner", metavar="MODEL", help="SDXL refiner, for the component of that name")
@@ -40,6 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, metavar="N", help="token length of the denoiser")
     parser.add_argument("--target", default="macOS13", metavar="OS", help=", ".join(TARGETS))
     parser.add_argument("--outputs", metavar="DTYPE", help="FLOAT16 or FLOAT32; what the release wrote by default")
+    parser.add_argument(
+        "--outputs-without-shape", action="store_true", help="as coremltools 6.1 to 7.0b1 described them (before C6b)"
+    )
     parser.add_argument("--compression", metavar="KIND", help=", ".join(NAMES))
     parser.add_argument(
         "--analyse-bits", metavar="FILE", type=Path, help="find mixed-bit recipes for the UNet (JSON, SVG) and stop"
@@ -86,6 +95,8 @@ def main(arguments: argparse.Namespace) -> int:
         tokens=arguments.tokens,
         target=arguments.target,
         outputs=arguments.outputs,
+        attention_rank=arguments.attention_rank,
+        output_shapes=not arguments.outputs_without_shape,
         compression=arguments.compression,
         recipe=_recipe(arguments.recipe) if arguments.recipe else None,
     )

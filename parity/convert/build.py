@@ -37,16 +37,16 @@ def load(job: Job, *, scratch: Scratch | None = None) -> Any:
 def network(job: Job, module: Any) -> Network:
     """Return the network of a job from its original module."""
     names = [feature.name for feature in job.inputs]
-    attention = job.settings.attention
+    attention, rank = job.settings.attention, job.settings.attention_rank or 4
     if job.component.startswith("text_encoder"):
         penultimate = job.outputs[0].name == "hidden_embeds"
-        return networks.text_encoder(module, tokens=job.inputs[0].shape[1], penultimate=penultimate)
+        return networks.text_encoder(module, tokens=job.inputs[0].shape[1], penultimate=penultimate, rank=rank)
     if job.component == "controlnet":
         return networks.controlnet(module, attention=attention)
     if job.component == "vae_decoder":
-        return networks.vae_decoder(module)
+        return networks.vae_decoder(module, rank=rank)
     if job.component == "vae_encoder":
-        return networks.vae_encoder(module, names=names)
+        return networks.vae_encoder(module, names=names, rank=rank)
     if job.component == "safety_checker":
         return networks.safety_checker(module)
     return networks.denoiser(module, names=names, attention=attention)

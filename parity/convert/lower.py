@@ -36,13 +36,14 @@ _WEIGHTS: Final = Path("Data/com.apple.CoreML/weights")
 
 @dataclass(frozen=True)
 class Labels:
-    """Texts that go into a package's description."""
+    """Texts that go into a package's description, and whether the outputs' shapes do."""
 
     author: str
     license: str
     version: str
     description: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    output_shapes: bool = True
 
 
 def lower(
@@ -113,6 +114,8 @@ def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature],
     texts = {feature.name: feature.role for feature in (*inputs, *outputs)}
     for feature in (*description.input, *description.output):
         feature.shortDescription = texts.get(feature.name, "")
+    for feature in description.output if not labels.output_shapes else ():
+        feature.type.multiArrayType.ClearField("shape")
     meta = description.metadata
     meta.author, meta.license = labels.author, labels.license
     meta.versionString, meta.shortDescription = labels.version, labels.description

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.convert import workarounds
+from parity.convert.folded import fold
 from parity.convert.layout import rewrite, shared_copy
 from parity.convert.text import TextEncoder
 
@@ -60,7 +61,7 @@ def _network(traced: nn.Module, compute: Callable[..., Any], reference: Callable
     return Network(module, torch.no_grad()(reference))
 
 
-def text_encoder(model: Any, *, tokens: int, penultimate: bool) -> Network:
+def text_encoder(model: Any, *, tokens: int, penultimate: bool, rank: int = 4) -> Network:
     """Return the network of ``text_encoder`` or ``text_encoder_2``; see :class:`parity.convert.text.TextEncoder`."""
 
     def reference(input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,7 @@ def text_encoder(model: Any, *, tokens: int, penultimate: bool) -> Network:
         pooled = out.text_embeds if hasattr(out, "text_embeds") else out.pooler_output
         return (out.hidden_states[-2] if penultimate else out.last_hidden_state), pooled
 
-    network = TextEncoder(shared_copy(model), tokens=tokens, penultimate=penultimate)
+    network = TextEncoder(shared_copy(model), tokens=tokens, penultimate=penultimate, rank=rank)
     return _network(network, lambda module, ids: module(ids), reference)
 
 
@@ -127,17 +128,28 @@ def controlnet(model: Any, *, attention: str) -> Network:
     return _network(rewrite(model, attention), compute, reference)
 
 
-def vae_decoder(vae: Any) -> Network:
-    """Return the network from latents, divided by the scale factor, to an image in about [-1, 1]."""
+def vae_decoder(vae: Any, *, rank: int = 4) -> Network:
+    """Return the network from latents, divided by the scale factor, to an image in about [-1, 1].
+
+    ``rank`` is that of the attention's batched products, see :mod:`parity.convert.folded`.
+    """
 
     def compute(module: Any, z: Tensor) -> tuple[Tensor]:
         return (module.decoder(z if module.post_quant_conv is None else module.post_quant_conv(z)),)
 
-    return _network(shared_copy(vae), compute, lambda z: vae.decode(z, return_dict=False))
+    return _network(_copy(vae, rank), compute, lambda z: vae.decode(z, return_dict=False))
 
 
-def vae_encoder(vae: Any, *, names: Sequence[str]) -> Network:
-    """Return the network from an image in [-1, 1] to moments, or to noisy latents when the contract has five inputs."""
+def _copy(vae: Any, rank: int) -> nn.Module:
+    copy = shared_copy(vae)
+    return fold(copy) if rank == 3 else copy
+
+
+def vae_encoder(vae: Any, *, names: Sequence[str], rank: int = 4) -> Network:
+    """Return the network from an image in [-1, 1] to moments, or to noisy latents when the contract has five inputs.
+
+    ``rank`` as for :func:`vae_decoder`.
+    """
 
     def moments(module: Any, image: Tensor) -> Tensor:
         encoded = module.encoder(image)
@@ -156,8 +168,8 @@ def vae_encoder(vae: Any, *, names: Sequence[str]) -> Network:
         return (a * (LEGACY_SCALE * (distribution.mean + distribution.std * diagonal)) + b * noise,)
 
     if len(names) == 1:
-        return _network(shared_copy(vae), lambda module, image: (moments(module, image),), reference)
-    return _network(shared_copy(vae), sampled, reference)
+        return _network(_copy(vae, rank), lambda module, image: (moments(module, image),), reference)
+    return _network(_copy(vae, rank), sampled, reference)
 
 
 def safety_checker(checker: Any) -> Network:

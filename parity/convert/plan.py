@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
-from parity.convert import base, compress
+from parity.convert import base, compress, folded
 from parity.convert.sizes import residuals, sizes
 from parity.convert.source import PARTS, Source, open_model, open_network
 from parity.errors import UsageError
@@ -43,6 +43,9 @@ class Settings:
         Release (``0.3.0``), window id (``C6``) or ``main``.
     attention : str
         One of :data:`ATTENTION`.
+    attention_rank : int, optional
+        Rank of the batched products in text encoders and VAEs, 3 or 4; what the release's time had by default, see
+        :mod:`parity.convert.folded`.
     batch : int
         Batch of the denoiser, 2 or (from C8c on) 1.
     height, width : int, optional
@@ -53,6 +56,8 @@ class Settings:
         Deployment target, a key of :data:`TARGETS`.
     outputs : str, optional
         ``FLOAT16`` or ``FLOAT32``; what the release wrote by default.
+    output_shapes : bool
+        False leaves the outputs' shapes out of the description, as coremltools 6.1 to 7.0b1 did.
     compression : str, optional
         One of :data:`parity.convert.compress.NAMES`.
     recipe : tuple of (str, int), optional
@@ -61,12 +66,14 @@ class Settings:
 
     contract: str = "main"
     attention: str = "SPLIT_EINSUM"
+    attention_rank: int | None = None
     batch: int = 2
     height: int | None = None
     width: int | None = None
     tokens: int | None = None
     target: str = "macOS13"
     outputs: str | None = None
+    output_shapes: bool = True
     compression: str | None = None
     recipe: tuple[tuple[str, int], ...] | None = None
 
@@ -89,7 +96,7 @@ class Job:
     inputs, outputs : tuple of Feature
     file_name : str
     labels : mapping
-        author, license, version, description, and ``metadata`` as a mapping.
+        Fields of :class:`parity.convert.lower.Labels`.
     vocabulary : mapping
         ``size`` and ``end`` for sampling token ids.
     """
@@ -195,6 +202,12 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
         raise UsageError(
             f"deployment target {settings.target}: converter {window.name} writes macOS13 only; main has all"
         )
+    if settings.attention_rank not in (None, *folded.RANKS):
+        raise UsageError(f"attention rank {settings.attention_rank!r}: 3 or 4")
+    if not settings.output_shapes and (settings.outputs == "FLOAT16" or window.order >= converter("C6b").order):
+        raise UsageError(
+            "outputs without shape: coremltools 6.1 to 7.0b1 wrote them, with FLOAT32; contracts before C6b only"
+        )
     if settings.outputs not in (None, "FLOAT16", "FLOAT32"):
         raise UsageError(f"outputs {settings.outputs!r}: FLOAT16 or FLOAT32")
     if settings.compression is not None and settings.compression not in compress.NAMES:
@@ -297,6 +310,8 @@ def _make(
     whole = (
         contract.compute == "FLOAT32" and settings.outputs in window.output_dtypes
     )  # left to coremltools: by precision
+    rank = folded.rank(contract.component, window)
+    settings = replace(settings, attention_rank=None if rank is None else settings.attention_rank or rank)
     metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
     return Job(
         key=f"controlnet:{version}" if part == "controlnet" else contract.component,
@@ -313,6 +328,7 @@ def _make(
             "version": version,
             "description": contract.description,
             "metadata": metadata,
+            "output_shapes": settings.output_shapes,
         },
         vocabulary={"size": int(text.get("vocab_size", 2)), "end": int(_end(text))},
         settings=settings,

@@ -58,7 +58,7 @@ def program_key(job: Job) -> str:
         compute=job.contract.compute,
         vocabulary=dict(job.vocabulary),
         compression=job.compression,
-        settings={**asdict(job.settings), "contract": "", "compression": ""},
+        settings={**asdict(job.settings), "contract": "", "compression": "", "output_shapes": True},
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         converter=_own_source(),
     )

@@ -16,6 +16,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from parity.convert.folded import attend
+
 MASKED: Final = -1e4
 
 
@@ -30,9 +32,11 @@ class TextEncoder(nn.Module):
         Length of the token ids.
     penultimate : bool
         Return the hidden state before the last layer (SDXL) instead of the normalised last one.
+    rank : int
+        Of the attention's batched products, 3 or 4; see :mod:`parity.convert.folded`.
     """
 
-    def __init__(self, model: Any, *, tokens: int, penultimate: bool) -> None:
+    def __init__(self, model: Any, *, tokens: int, penultimate: bool, rank: int = 4) -> None:
         super().__init__()
         text = getattr(model, "text_model", model)  # transformers 5 dropped the inner module of CLIPTextModel
         self.embeddings = text.embeddings
@@ -40,6 +44,7 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = text.final_layer_norm
         self.projection = getattr(model, "text_projection", None)
         self.penultimate = penultimate
+        self.rank = rank
         self.heads = model.config.num_attention_heads
         self.eos = model.config.eos_token_id
         mask = torch.full((tokens, tokens), MASKED).triu(1)
@@ -67,8 +72,9 @@ class TextEncoder(nn.Module):
 
     def _attention(self, attention: Any, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
-        shape = (batch, tokens, self.heads, width // self.heads)
-        q = (attention.q_proj(x) * (width // self.heads) ** -0.5).view(shape).transpose(1, 2)
-        k, v = (project(x).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
+        q, k, v = attention.q_proj(x) * (width // self.heads) ** -0.5, attention.k_proj(x), attention.v_proj(x)
+        if self.rank == 3:
+            return attention.out_proj(attend(q, k, v, self.heads, self.mask))
+        q, k, v = (t.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2) for t in (q, k, v))
         weights = torch.softmax(torch.matmul(q, k.transpose(2, 3)) + self.mask, dim=-1)
         return attention.out_proj(torch.matmul(weights, v).transpose(1, 2).reshape(batch, tokens, width))

@@ -1,0 +1,79 @@
+"""Encoders of five inputs that their own era wrote are cut, and give the very moments that they computed inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import mil
+from parity.contracts import repair
+from parity.contracts.inspect import inspect
+from parity.mil.session import Session
+
+Package = Callable[[str], Path]
+IMAGE = np.random.default_rng(93).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float16)
+
+
+def run(path: Path, **inputs: np.ndarray) -> np.ndarray:
+    (value,) = Session(mil.load(path), fuse=False).predict(inputs).values()
+    return value
+
+
+def moments(source: Path, target: Path) -> np.ndarray:
+    """Run a copy of a legacy encoder whose output is what its only two-way split takes, by the protobuf alone."""
+    model = mil.load(source)
+    spec = type(model.specification)()
+    spec.CopyFrom(model.specification)
+    function = spec.mlProgram.functions["main"]
+    (block,) = function.block_specializations.values()
+    (split,) = (operation for operation in block.operations if operation.type == "split")
+    name = split.inputs["x"].arguments[0].name
+    block.outputs[:] = [name]
+    (feature,) = spec.description.output
+    feature.name = name
+    del feature.type.multiArrayType.shape[:]
+    feature.type.multiArrayType.shape.extend((1, 8, 8, 8))
+    feature.type.multiArrayType.dataType = 65552
+    latent = np.zeros((1, 4, 8, 8), np.float16)
+    factor = np.ones((1, 1), np.float16)
+    given = {"diagonal_noise": latent, "noise": latent, "sqrt_alphas_cumprod": factor}
+    copy = mil.save(spec, model.weights, target)
+    return run(copy, sample=IMAGE, sqrt_one_minus_alphas_cumprod=factor, **given).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["6.1/0.2.0", "6.1/0.2.0-affine8", "7.0/0.3.0-late"])
+def test_moments_are_bit_identical(name: str, package: Package, tmp_path: Path) -> None:
+    source = package(f"{name}/vae_encoder")
+    (result,) = repair.apply(repair.plan(inspect(source)), tmp_path / "out")
+    assert result.proofs[0].exact
+    ours, theirs = run(Path(result.target), z=IMAGE), moments(source, tmp_path / "inside.mlpackage")
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs)
+    assert float(ours.std()) > 0.01
+    found = inspect(result.target).components[0]
+    assert (found.kind, found.contract) == ("vae_encoder", "z")
+    assert "C4c" in found.windows
+
+
+def test_a_cut_encoder_is_the_modern_one_of_its_libraries(package: Package, tmp_path: Path) -> None:
+    """coremltools 7.0 wrote both forms: what is left after the cut has the moments of the encoder with one input."""
+    (result,) = repair.apply(repair.plan(inspect(package("7.0/0.3.0-late/vae_encoder"))), tmp_path)
+    modern = run(package("7.0/C6b/vae_encoder"), z=IMAGE)
+    np.testing.assert_array_equal(run(Path(result.target), z=IMAGE), modern.astype(np.float32))
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
+def test_float16_outputs_become_float32(component: str, package: Package, tmp_path: Path) -> None:
+    from parity import coreml
+    from tests.eras.test_execution import inputs
+
+    source = package(f"7.0/C6b/{component}")
+    (result,) = repair.apply(repair.plan(inspect(source)), tmp_path)
+    assert {feature.dtype for feature in inspect(result.target).components[0].outputs} == {"FLOAT32"}
+    before, after = (coreml.load(path, runtime="reference") for path in (source, Path(result.target)))
+    given = inputs(before)
+    for key, value in after.predict(given).items():
+        np.testing.assert_array_equal(np.asarray(value, np.float32), np.asarray(before.predict(given)[key], np.float32))
