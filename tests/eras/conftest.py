@@ -45,7 +45,7 @@ def checkpoint() -> Path:
     from fixtures.eras import make
     from parity import cache as store
 
-    return make.source(store.folder("eras"))
+    return make.source(store.folder("eras", "model"))
 
 
 @pytest.fixture(scope="session")
