@@ -16,8 +16,12 @@ from tests.eras.cases import ERAS
 from tests.eras.conftest import STEM, Unpacked
 
 Original = Callable[[str], Any]
-# PSNR in dB by the form of the weights. Weights are exact in float16, so plain packages measure arithmetic alone.
-BOUNDS = {"": 60.0, "affine8": 30.0, "palette4": 10.0, "palette6": 25.0, "palette8": 40.0}
+# PSNR in dB by the form of the weights. Weights are exact in float16, so plain packages measure arithmetic alone, and
+# tables of 6 bits and more hold every value that a tensor has.
+BOUNDS = {"": 60.0, "affine8": 30.0, "palette4": 10.0, "palette6": 60.0, "palette8": 60.0}
+# What an era's library wrote wrongly. coremltools 8.3 left entries of a table unset where a tensor has fewer different
+# values than the table has places, and let indices point there (two tensors; off by up to 8.4).
+WRONG_AS_WRITTEN = {("8.3", "batch-one-palette8", "unet")}
 
 
 def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -87,6 +91,9 @@ def test_packages_compute_what_pytorch_computes(era: str, unpacked: Unpacked, or
         measured[group, component] = min(psnr(np.asarray(actual[name]), wanted[name]) for name in wanted)
     print(era, {"/".join(key): round(value, 1) for key, value in measured.items()})
     for (group, component), value in measured.items():
+        if (era, group, component) in WRONG_AS_WRITTEN:
+            assert value < 10
+            continue
         assert value > BOUNDS.get(group.rpartition("-")[2], BOUNDS[""]), (group, component, value)
 
 
