@@ -21,7 +21,7 @@ Converted = Callable[..., Path]
 # the released layer norm into one operator, folds a transposed key into the product, and folds the constant mask;
 # 6.1 to 7.0b1 did not.
 BY_PASSES = {"transpose", "cast", "band_part", "sub", "expand_dims", "layer_norm", "add", "mul", "reduce_mean", "rsqrt"}
-BY_PASSES |= {"square", "sqrt", "real_div", "slice_by_index", "concat", "reshape"}
+BY_PASSES |= {"square", "batch_norm", "sqrt", "real_div", "slice_by_index", "concat", "reshape"}
 
 
 @pytest.fixture(scope="module")
