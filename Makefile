@@ -9,7 +9,7 @@ JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow lower-ends coremltools-tests bench clean
+.PHONY: help setup parity test lint slow lower-ends coremltools-tests eras bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 
 coremltools-tests: $(STAMP)  ## coremltools' own tests through the reference runtime (long)
 	OMP_NUM_THREADS=1 $(PY) -m parity.coreml.conformance --workers $(JOBS)
+
+eras: $(STAMP)  ## packages as the libraries of each era write them (old interpreters, 5 GB)
+	$(PY) -m fixtures.eras make
 
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks

@@ -19,9 +19,10 @@ Original = Callable[[str], Any]
 # PSNR in dB by the form of the weights. Weights are exact in float16, so plain packages measure arithmetic alone, and
 # tables of 6 bits and more hold every value that a tensor has.
 BOUNDS = {"": 60.0, "affine8": 30.0, "palette4": 10.0, "palette6": 60.0, "palette8": 60.0}
-# What an era's library wrote wrongly. coremltools 8.3 left entries of a table unset where a tensor has fewer different
-# values than the table has places, and let indices point there (two tensors; off by up to 8.4).
-WRONG_AS_WRITTEN = {("8.3", "batch-one-palette8", "unet")}
+# What an era's library wrote wrongly, which the runtime has to reproduce. coremltools 6.1 gives a constant tensor the
+# scale 0, so an 8-bit text encoder has lost its causal mask. coremltools 8.3 left entries of a table unset where a tensor
+# has fewer different values than the table has places, and let indices point there (two tensors, off by up to 8.4).
+WRONG_AS_WRITTEN = {("6.1", "0.2.0-affine8", "text_encoder"), ("8.3", "batch-one-palette8", "unet")}
 
 
 def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -92,7 +93,7 @@ def test_packages_compute_what_pytorch_computes(era: str, unpacked: Unpacked, or
     print(era, {"/".join(key): round(value, 1) for key, value in measured.items()})
     for (group, component), value in measured.items():
         if (era, group, component) in WRONG_AS_WRITTEN:
-            assert value < 10
+            assert value < 15
             continue
         assert value > BOUNDS.get(group.rpartition("-")[2], BOUNDS[""]), (group, component, value)
 
