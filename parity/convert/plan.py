@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
-from parity.convert import base, compress, folded
+from parity.convert import base, compress, ranks
 from parity.convert.sizes import residuals, sizes
 from parity.convert.source import PARTS, Source, open_model, open_network
 from parity.errors import UsageError
@@ -45,7 +45,7 @@ class Settings:
         One of :data:`ATTENTION`.
     attention_rank : int, optional
         Rank of the batched products in text encoders and VAEs, 3 or 4; what the release's time had by default, see
-        :mod:`parity.convert.folded`.
+        :mod:`parity.convert.ranks`.
     batch : int
         Batch of the denoiser, 2 or (from C8c on) 1.
     height, width : int, optional
@@ -202,7 +202,7 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
         raise UsageError(
             f"deployment target {settings.target}: converter {window.name} writes macOS13 only; main has all"
         )
-    if settings.attention_rank not in (None, *folded.RANKS):
+    if settings.attention_rank not in (None, *ranks.RANKS):
         raise UsageError(f"attention rank {settings.attention_rank!r}: 3 or 4")
     if not settings.output_shapes and (settings.outputs == "FLOAT16" or window.order >= converter("C6b").order):
         raise UsageError(
@@ -310,7 +310,7 @@ def _make(
     whole = (
         contract.compute == "FLOAT32" and settings.outputs in window.output_dtypes
     )  # left to coremltools: by precision
-    rank = folded.rank(contract.component, window)
+    rank = ranks.rank(contract.component, window)
     settings = replace(settings, attention_rank=None if rank is None else settings.attention_rank or rank)
     metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
     return Job(
