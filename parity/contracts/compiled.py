@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from parity import mil
-from parity.contracts.fingerprint import from_text, judge_mask
+from parity.contracts.causal import judge_mask
+from parity.contracts.fingerprint import from_text
 from parity.contracts.inspection import Component, Feature, Fingerprint
 from parity.errors import FormatError, ParityError
 from parity.files import refuse_pointer
@@ -154,6 +155,11 @@ def _size(shape: tuple[int | None, ...]) -> str:
 def _mask(text: str, tokens: int, weights: mil.Weights, print_: Fingerprint) -> Fingerprint:
     """Read the causal mask of a compiled text encoder: the constant of (…, tokens, tokens) in its weight file."""
     shape = rf"\[(?:1, )*{tokens}, {tokens}\]"
+    unpacked = (
+        rf"tensor<\w+, {shape}> \w+ = constexpr_affine_dequantize\([^;]*?\bscale = tensor<\w+, \[\]>\(0(?:x0)?[.p+0]*\)"
+    )
+    if re.search(unpacked, text):
+        return replace(print_, mask="lost", mask_minimum=0.0)
     minimum = None
     for match in re.finditer(rf"tensor<(fp16|fp32), {shape}>\(BLOBFILE\([^)]*\)[^)]*offset = [^(]*\((\d+)\)", text):
         try:

@@ -287,11 +287,16 @@ def _text(checked: Checked, found: list[Component], where: str, absent: str) -> 
     _compare(checked, "tokens", where, pairs, "denoiser and text encoder do not fit", absent)
     masks = [c for c in (first, second) if c is not None]
     states = {c.fingerprint.mask for c in masks}
-    checked.facts["mask"] = next((s for s in ("unpatched", "unread") if s in states), "patched" if states else absent)
+    checked.facts["mask"] = next(
+        (s for s in ("lost", "unpatched", "unread") if s in states), "patched" if states else absent
+    )
     for component in masks:
         if component.fingerprint.mask == "unpatched":
             smallest = component.fingerprint.mask_minimum
             text = f"the causal mask's smallest value is {smallest:g}, which float16 turns into minus infinity"
+            checked.findings.append(Finding("warning", component.path, text))
+        elif component.fingerprint.mask == "lost":
+            text = "the causal mask was lost in 8 bits (scale 0): every token sees all others"
             checked.findings.append(Finding("warning", component.path, text))
 
 

@@ -18,16 +18,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from parity.contracts import structure
+from parity.contracts import causal, structure
+from parity.contracts.causal import named_constants
 from parity.contracts.inspection import Fingerprint
-from parity.errors import ParityError
-from parity.mil import dtypes, values
+from parity.mil import dtypes
 from parity.mil.blobs import weight_problem
 
 _QUERY_BLOCK = 512
-_OVERFLOW = -65504.0  # the smallest float16; masks below -1e4 by far were meant as minus infinity
 _STORED = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 _TABLE = re.compile(r"\blut = tensor<\w+, \[([\d, ]+)\]>")
 _FORMS = {code: (_STORED.get(dtype.name, dtype.name), dtype.bits) for code, dtype in dtypes.BY_CODE.items()}
@@ -70,12 +67,14 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
     scores: list[tuple[int, int]] = []  # (keys, queries) of split attention
     last_axis = False
     masks: list[Any] = []
+    lost = False
     collector = structure.Collector(structure.of_operation, structure.name_of_operation)
     blobs: dict[str, tuple[int, int]] = {}  # weight file to the last record's offset and its weight's bytes
     for operation in operations(program):
         kind = operation.type
         if tokens:
-            masks += mask_values(operation, tokens)
+            masks += causal.mask_values(operation, tokens)
+            lost = lost or causal.is_lost(operation, tokens)
         if kind == "const":
             value = operation.attributes["val"]
             label, size = _stored(value)
@@ -100,7 +99,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
         elif kind == "softmax":
             last_axis = True
     storage = _without_inputs_of_compressed(storage)
-    minimum, mask = _mask(masks, weights) if tokens else (None, "none")
+    minimum, mask = causal.judge(masks, weights, lost=lost) if tokens else (None, "none")
     result = Fingerprint(
         operators=dict(sorted(counts.items())),
         storage=dict(sorted(storage.items())),
@@ -147,25 +146,6 @@ def from_text(text: str, histogram: dict[str, int]) -> Fingerprint:
     )
 
 
-def mask_values(operation: Any, tokens: int) -> list[Any]:
-    """Return the ``Value`` messages that decide a constant of (…, tokens, tokens): its own, or its look-up table.
-
-    Palettization turns a causal mask into indices and a table like any other large constant.
-    """
-    if operation.type not in ("const", "constexpr_lut_to_dense") or not operation.outputs:
-        return []
-    shape = _shape(operation.outputs[0].type)
-    if shape[-2:] != (tokens, tokens) or math.prod(shape[:-2]) != 1:
-        return []
-    wanted = "val" if operation.type == "const" else "lut"
-    return [value for name, value in _named_constants(operation) if name == wanted]
-
-
-def judge_mask(minimum: float) -> str:
-    """Name a causal mask by its smallest value: ``patched`` when float16 can hold and add it, else ``unpatched``."""
-    return "unpatched" if minimum <= _OVERFLOW or not math.isfinite(minimum) else "patched"
-
-
 def _shape(message: Any) -> tuple[int, ...]:
     return tuple([d.constant.size for d in message.tensorType.dimensions])
 
@@ -198,7 +178,7 @@ def _note_blob(value: Any, blobs: dict[str, tuple[int, int]]) -> None:
 
 def _compressed(operation: Any) -> dict[str, int]:
     """Form and bytes of what a decompressing operation holds itself (iOS 16 form; in iOS 18 they are constants)."""
-    sizes = [(name, *_stored(value)) for name, value in _named_constants(operation)]
+    sizes = [(name, *_stored(value)) for name, value in named_constants(operation)]
     total = sum(size for _, _, size in sizes)
     kind = operation.type
     if kind == "constexpr_lut_to_dense":
@@ -210,21 +190,13 @@ def _compressed(operation: Any) -> dict[str, int]:
     return {"sparse": total}
 
 
-def _named_constants(operation: Any) -> Iterator[tuple[str, Any]]:
-    yield from operation.attributes.items()
-    for name, argument in operation.inputs.items():
-        for binding in argument.arguments:
-            if binding.WhichOneof("binding") == "value":
-                yield name, binding.value
-
-
 def _palette_bits(operation: Any) -> int:
-    for name, value in _named_constants(operation):
+    for name, value in named_constants(operation):
         if name == "lut":
             shape = _shape(value.type)
             entries = shape[-2] if len(shape) > 2 else shape[-1]  # iOS 18 tables end in (entries, vector length)
             return max(1, math.ceil(math.log2(max(entries, 2))))
-    for name, value in _named_constants(operation):
+    for name, value in named_constants(operation):
         if name == "indices":  # the table is computed, from entries and their scale
             return _FORMS.get(value.type.tensorType.dataType, ("", 0))[1]
     return 0
@@ -253,19 +225,6 @@ def _attention(counts: Counter[str], scores: list[tuple[int, int]], *, softmax: 
         blocked = any(queries <= _QUERY_BLOCK < keys for keys, queries in scores)
         return "SPLIT_EINSUM_V2" if blocked else "SPLIT_EINSUM"
     return "ORIGINAL" if softmax and counts["matmul"] else "none"
-
-
-def _mask(masks: list[Any], weights: Any) -> tuple[float | None, str]:
-    minimum = None
-    for value in masks:
-        try:
-            array = values.decode(value, "causal mask", weights)
-        except ParityError:
-            return None, "unread"
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
-            smallest = float(array.min())
-            minimum = smallest if minimum is None else min(minimum, smallest)
-    return minimum, "none" if minimum is None else judge_mask(minimum)
 
 
 def _snake(name: str) -> str:

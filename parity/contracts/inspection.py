@@ -155,7 +155,8 @@ class Fingerprint:
     attention : str
         ``ORIGINAL``, ``SPLIT_EINSUM``, ``SPLIT_EINSUM_V2``, ``fused``, ``none`` or ``unread``.
     mask : str
-        Causal mask of a text encoder: ``patched``, ``unpatched``, ``none`` (no constant mask) or ``unread``.
+        Causal mask of a text encoder: ``patched``, ``unpatched``, ``lost``, ``none`` or ``unread``, see
+        :mod:`parity.contracts.causal`.
     mask_minimum : float or None
         Smallest value of that constant.
     structure : Structure or None

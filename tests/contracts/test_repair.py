@@ -11,8 +11,8 @@ import pytest
 
 from parity import cli, mil
 from parity.contracts import repair
+from parity.contracts.causal import mask_values
 from parity.contracts.consumers import consumers
-from parity.contracts.fingerprint import mask_values
 from parity.contracts.inspect import inspect
 from parity.contracts.repair import encoder, features
 from parity.contracts.repair.program import Editor

@@ -77,3 +77,25 @@ def test_float16_outputs_become_float32(component: str, package: Package, tmp_pa
     given = inputs(before)
     for key, value in after.predict(given).items():
         np.testing.assert_array_equal(np.asarray(value, np.float32), np.asarray(before.predict(given)[key], np.float32))
+
+
+def test_a_causal_mask_that_8_bits_lost_is_restored(
+    package: Package, original: Callable[[str], object], tmp_path: Path
+) -> None:
+    """coremltools 6.1 gave the mask, whose elements are all equal before its triangle is cut, the scale 0."""
+    from parity import coreml
+    from tests.eras.test_execution import expected, inputs, psnr
+
+    source = package("6.1/0.2.0-affine8/text_encoder")
+    inspection = inspect(source)
+    assert inspection.components[0].fingerprint.mask == "lost"
+    assert any("every token sees all others" in finding.text for finding in inspection.bundles[0].findings)
+    (result,) = repair.apply(repair.plan(inspection, only=("causal-mask",)), tmp_path)
+    assert all(proof.exact for proof in result.proofs)
+    assert inspect(result.target).components[0].fingerprint.mask == "patched"
+    models = [coreml.load(path, runtime="reference") for path in (source, Path(result.target))]
+    given = inputs(models[0])
+    truth = expected("text_encoder", given, original)["last_hidden_state"]
+    before, after = (psnr(np.asarray(model.predict(given)["last_hidden_state"]), truth) for model in models)
+    assert before < 15
+    assert after > 30  # the bound of 8-bit weights

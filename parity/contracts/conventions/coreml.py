@@ -182,7 +182,7 @@ class CoreMLNetworks:
         for name in stages:  # outputs win over original inputs of equal name
             result = self._run(name, inputs)
             inputs = {**inputs, **{key: np.asarray(value) for key, value in result.items()}}
-        return np.asarray(next(iter(result.values())), np.float32)
+        return np.asarray(result["noise_pred"], np.float32)
 
     def _session(self, component: str) -> Any:
         from parity.mil.session import Session

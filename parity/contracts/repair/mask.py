@@ -1,9 +1,10 @@
-"""Replacing an overflowing causal mask.
+"""Replacing a causal mask that overflows, or that quantization lost.
 
 Text encoders of some days of August 2023, and later ones with certain transformers releases, hold the smallest float32
 as "minus infinity"; in float16 it overflows. The released converters patch it to -1e4, which a softmax turns into zero
 just as well. The constant lies in the weight file (or, palettized, as a look-up table); its bytes are replaced in a
-copy.
+copy. Where 8-bit quantization gave the constant the scale 0, the operation that unpacks it becomes the constant again:
+-1e4 everywhere, of which the program cuts the triangle.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.contracts.fingerprint import judge_mask, mask_values
+from parity.contracts.causal import is_lost, judge_mask, mask_values
 from parity.contracts.repair.program import Editor
 from parity.errors import ParityError, UnsupportedError
-from parity.mil import Model, values
+from parity.mil import Model, dtypes, values
 
 PATCHED = -1e4  # what the released converters write
 
@@ -40,7 +41,7 @@ def find(editor: Editor, model: Model, tokens: int) -> tuple[Replacement, ...]:
     UnsupportedError
         When a mask is computed in the program, so there is no constant to replace.
     """
-    found = []
+    found = [Replacement("", 0, _restore(operation)) for operation in lost(editor.block, tokens)]
     for operation in editor.block.operations:
         for value in mask_values(operation, tokens):
             array = _decode(value, model)
@@ -60,6 +61,33 @@ def find(editor: Editor, model: Model, tokens: int) -> tuple[Replacement, ...]:
             f"{editor.path}: no constant mask of {tokens}x{tokens} that overflows; nothing to replace"
         )
     return tuple(found)
+
+
+def lost(block: Any, tokens: int) -> list[Any]:
+    """Return the operations that unpack a lost mask whose triangle the program cuts out (``band_part`` reads it)."""
+    cut = {
+        binding.name
+        for operation in block.operations
+        if operation.type == "band_part"
+        for binding in operation.inputs["x"].arguments
+    }
+    return [op for op in block.operations if is_lost(op, tokens) and op.outputs[0].name in cut]
+
+
+def _restore(operation: Any) -> int:
+    """Turn the operation into the constant that was lost; return its number of elements."""
+    declared = operation.outputs[0].type
+    dtype = dtypes.BY_CODE[declared.tensorType.dataType].numpy
+    shape = [dimension.constant.size for dimension in declared.tensorType.dimensions]
+    for name in [name for name in operation.attributes if name != "name"]:
+        del operation.attributes[name]
+    for name in list(operation.inputs):
+        del operation.inputs[name]
+    operation.type = "const"
+    value = operation.attributes["val"]
+    value.type.CopyFrom(declared)
+    value.immediateValue.tensor.bytes.values = np.full(shape, PATCHED, dtype).tobytes()
+    return int(np.prod(shape))
 
 
 def patch(source: Path, target: Path, model: Model, replacements: tuple[Replacement, ...], name: str) -> None:

@@ -23,7 +23,7 @@ REPAIRS = {
     "float32-outputs": "declare float16 outputs as float32",
     "time-ids-flat": "give SDXL's time ids one axis, for main of August 2023",
     "time-ids-rows": "give SDXL's time ids two axes",
-    "causal-mask": "replace an overflowing causal mask by -1e4",
+    "causal-mask": "make a causal mask that overflows, or was lost in 8 bits, one of -1e4",
     "attention-rank4": "give attention of three axes a fourth: macOS 27.2 aborts on three (GPU)",
     "metadata": "fill in missing metadata from the other components",
     "package": "rebuild a compiled model as a package",
@@ -164,7 +164,7 @@ def _applies(name: str, component: Component, bundle: Bundle) -> bool:
         ids = component.input("time_ids")
         return ids is not None and form != name.removeprefix("time-ids-")
     if name == "causal-mask":
-        return component.fingerprint.mask == "unpatched"
+        return component.fingerprint.mask in ("unpatched", "lost")
     if name == "metadata":
         missing = not (component.author and component.license and component.version)
         return missing and component.kind != "multilingual_projection" and _sibling(component, bundle) is not None

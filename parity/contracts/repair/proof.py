@@ -3,7 +3,8 @@
 Both are executed by the reference runtime on the same seeded inputs, every operation by itself (no fusion). A cut
 encoder is compared with the original's own moments, asked for by name inside the original program; an extended encoder
 with the formula over those moments; everything else with the original's outputs. All but the extension must agree bit
-for bit; a replaced mask must agree to the precision of float16, since the two masks are different numbers.
+for bit; a replaced mask must agree to the precision of float16, since the two masks are different numbers. A lost mask
+is given to the original by name, and then all must agree.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import checkpoint, mil
-from parity.contracts.repair import encoder
+from parity.contracts.repair import encoder, mask
 from parity.contracts.repair.apply import Proof
 from parity.contracts.repair.plan import Job
 from parity.contracts.repair.program import Editor
@@ -67,12 +68,23 @@ def proofs_of(
             proofs.append(_against_pytorch(reference, image, own if "latent_dist" in results else results["latent"]))
         return tuple(proofs)
     given = {f.name: inputs[f.name].reshape(f.shape) for f in original.inputs}
-    expected_all = before.predict(given)
-    tolerance = 0.01 if "causal-mask" in job.repairs else 0.0
+    restored = _restored_masks(original, job)
+    expected_all = before.values(tuple(results), {**given, **restored}) if restored else before.predict(given)
+    tolerance = 0.01 if "causal-mask" in job.repairs and not restored else 0.0
     return tuple(
         _compare(f"{name} against the original", np.asarray(expected_all[name]), np.asarray(results[name]), tolerance)
         for name in results
     )
+
+
+def _restored_masks(original: mil.Model, job: Job) -> dict[str, np.ndarray]:
+    """Return what the original computes with where its mask was lost: the mask, given to it by name."""
+    if "causal-mask" not in job.repairs or job.component.fingerprint.mask != "lost":
+        return {}
+    tokens = original.inputs[0].shape[-1]
+    found = mask.lost(Editor(original).block, tokens)
+    names = [operation.outputs[0] for operation in found]
+    return {o.name: np.full([d.constant.size for d in o.type.tensorType.dimensions], mask.PATCHED) for o in names}
 
 
 def _inputs(model: mil.Model) -> dict[str, np.ndarray]:
