@@ -149,6 +149,17 @@ def test_flexible_shapes_are_judged_at_their_default(tmp_path: Path) -> None:
     assert capability.capabilities(inspect(folder).bundles[0]).cell("txt2img", "S7").verdict == "yes"
 
 
+def test_images_of_a_compiled_model_have_their_size(tmp_path: Path) -> None:
+    folder = tmp_path / "Upscaler.mlmodelc"
+    folder.mkdir()
+    image = {"name": "image", "type": "Image", "height": "48", "width": "64", "colorspace": "RGB", "isOptional": "0"}
+    (folder / "metadata.json").write_text(json.dumps([{"inputSchema": [image], "outputSchema": []}]))
+    (folder / "model.mil").write_text("program(1.0)\n{\n    func main<ios15>() {\n    } -> ();\n}\n")
+    (component,) = inspect(folder).components
+    assert component.inputs[0].shape == (48, 64)
+    assert component.inputs[0].dtype == "image"
+
+
 def test_exit_codes_of_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing there, nothing of Stable Diffusion, something damaged: 2, whatever else the folder holds."""
     (tmp_path / "empty").mkdir()
