@@ -25,7 +25,12 @@ COMMANDS: dict[str, str] = {
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
     "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
     "mil": "show an ML Program, time its operations, or list the operators that run",
+    "cache": "list what is kept between runs, or remove what is old",
+    "doctor": "say what a bug report needs, and what is missing here",
 }
+
+_ALL = "*"  # instead of a command's name: declare the options of every command
+_SHELLS = ("bash", "zsh")
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -35,10 +40,13 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         epilog="Run 'parity COMMAND --help' for the options of one command.",
     )
     parser.add_argument("--version", action="version", version=f"parity {__version__}")
+    parser.add_argument(
+        "--print-completion", choices=_SHELLS, metavar="SHELL", help="print a completion script for bash or zsh"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == chosen:
+        if chosen in (name, _ALL):
             module = importlib.import_module(f"parity.commands.{name.replace('-', '_')}")
             module.configure(command)
             command.set_defaults(main=module.main)
@@ -62,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((word for word in arguments if word in COMMANDS), None)
     parser = _parser(chosen)
     parsed = parser.parse_args(arguments)
+    if parsed.print_completion:
+        return _print_completion(parsed.print_completion)
     if parsed.command is None:
         parser.print_help()
         return 0
@@ -76,6 +86,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"parity {parsed.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _print_completion(shell: str) -> int:
+    """Print a completion script with the options of every command; it needs the package shtab, nothing else does."""
+    try:
+        import shtab
+    except ImportError:
+        print("parity: completion scripts are made by shtab; pip install 'coreml-parity[completion]'", file=sys.stderr)
+        return 2
+    parser = _parser(_ALL)
+    _complete_paths(parser, shtab.FILE, shtab.DIRECTORY)
+    print(shtab.complete(parser, shell=shell))
+    return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser, file: object, folder: object) -> None:
+    """Let options that take a path complete paths, judged by the name that their help shows for the value."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command, file, folder)
+        names = action.metavar if isinstance(action.metavar, tuple) else (action.metavar or action.dest,)
+        if names[0] in {"FILE", "PATH", "A", "B", "path", "MODEL", "ID_OR_PATH"}:
+            action.complete = file  # type: ignore[attr-defined]
+        elif names[0] in {"DIR", "OUT"}:
+            action.complete = folder  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
