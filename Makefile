@@ -5,11 +5,13 @@ VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+PAGES  := $(VENV)/.installed-docs
+EMPTY  := build/empty
 JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow lower-ends coremltools-tests eras bench clean
+.PHONY: help setup parity test lint slow lower-ends coremltools-tests eras bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -54,5 +56,21 @@ eras: $(STAMP)  ## packages as the libraries of each era write them (old interpr
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks
 
+$(PAGES): $(STAMP)
+	$(PY) -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(PAGES)  ## the documentation site in site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+dist: $(STAMP)  ## sdist and wheel in dist/; the wheel is installed into an empty environment and used there
+	rm -rf dist $(EMPTY)
+	$(PY) -m build --outdir dist .
+	$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/python -m pip install --quiet dist/*.whl
+	cd $(EMPTY) && bin/python -c 'from importlib.resources import files; assert files("parity").joinpath("py.typed").is_file()'
+	cd $(EMPTY) && PARITY_CACHE=cache bin/parity doctor
+	cd $(EMPTY) && PARITY_CACHE=cache bin/parity run --only txt2img-ddim --compatibility none
+
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) .venv-lowest report .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest report site .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
