@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +30,13 @@ def read(path: Path) -> dict[str, Any]:
         raise MissingError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise FormatError(f"{path}: not a readable TOML file: {error}") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint with the known word that is most like an unknown one, or nothing.
+
+    >>> nearest("boud", ["bound", "metric"])
+    '; did you mean bound?'
+    """
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
+from parity.metrics.metric import Metric, Takes
+
 
 def cosine_distance(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Return one minus the cosine similarity of the flattened tensors; 0 if both are zero, 1 if only one is."""
-    a, b = reference.ravel(), candidate.ravel()
-    norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    if norm_a == 0.0 or norm_b == 0.0:
-        return float(norm_a != norm_b)
+    largest = [float(np.max(np.abs(array))) for array in (reference, candidate)]
+    if 0.0 in largest:
+        return float(largest[0] != largest[1])
+    # scaled first, so that no square overflows or vanishes
+    a, b = (array / scale for array, scale in zip((reference, candidate), largest, strict=True))
+    norm_a, norm_b = float(np.linalg.norm(a.ravel())), float(np.linalg.norm(b.ravel()))
     # |a/|a| - b/|b||^2 / 2 keeps the digits that 1 - a.b/(|a||b|) loses for nearly equal tensors
-    return 0.5 * float(np.sum(np.square(a / norm_a - b / norm_b)))
+    return min(0.5 * float(np.sum(np.square(a / norm_a - b / norm_b))), 2.0)
+
+
+METRICS = (
+    Metric(
+        name="cosine_distance",
+        higher_is_better=False,
+        symmetric=True,
+        takes=Takes.REAL,
+        least=0.0,
+        most=2.0,
+        equal="0; so has any copy scaled by a positive number",
+        worst="2: opposite direction; 1: at right angles, or one side is zero",
+        convention="1 - cosine of the angle between the flattened tensors; both zero 0, one zero 1",
+        function=cosine_distance,
+    ),
+)

@@ -1,134 +1,71 @@
-"""Which metrics exist, and what exactly does each of them mean?
+"""Which metrics exist, and may this one compare these arrays?
 
-One file per metric holds its formula; this module checks the arguments once for all of them and lists them by name.
+Each metric's file holds its formula and declares its convention; this module lists them by name and checks the
+arguments once for all of them. Other packages add metrics by entry point, see :mod:`parity.metrics.plugins`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from parity.errors import UsageError
-from parity.metrics.cosine import cosine_distance
-from parity.metrics.difference import max_abs, unequal_share
-from parity.metrics.psnr import image_psnr, tensor_psnr
-from parity.metrics.ssim import image_ssim
+from parity.metrics import (
+    coremltools_psnr,
+    cosine,
+    difference,
+    flip,
+    fuzzy,
+    ml_stable_diffusion,
+    plugins,
+    psnr,
+    snr,
+    ssim,
+    ssimulacra2,
+    ulp,
+    window,
+)
+from parity.metrics.metric import Metric, Takes
+from parity.tables import nearest
+
+_FILES = (
+    psnr,
+    window,
+    flip,
+    ssimulacra2,
+    ssim,
+    fuzzy,
+    snr,
+    difference,
+    ulp,
+    cosine,
+    ml_stable_diffusion,
+    coremltools_psnr,
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for file in _FILES for metric in file.METRICS}
+"""The metrics of this package; see :func:`get` for those of others too."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A way to reduce two arrays of equal shape to one number.
-
-    Attributes
-    ----------
-    name : str
-        Name in tolerance tables and reports.
-    unit : str
-        Unit of the value, empty for pure numbers.
-    higher_is_better : bool
-        Direction; a bound is a minimum if true, else a maximum.
-    symmetric : bool
-        Whether swapping reference and candidate gives the same value.
-    images : bool
-        Whether arguments must be uint8 pictures.
-    convention : str
-        One sentence that another implementation needs to get the same number.
-    function : callable
-        ``function(reference, candidate)`` on float64 arrays of equal shape.
-    """
-
-    name: str
-    unit: str
-    higher_is_better: bool
-    symmetric: bool
-    images: bool
-    convention: str
-    function: Callable[[np.ndarray, np.ndarray], float]
-
-    def passes(self, value: float, bound: float) -> bool:
-        """Return whether a value satisfies a bound; NaN never does."""
-        return bool(value >= bound if self.higher_is_better else value <= bound)
-
-    def format(self, value: float) -> str:
-        """Return the value with its unit, short enough for a table."""
-        digits = f"{value:.2f}" if self.unit == "dB" else f"{value:.3g}"
-        return f"{digits} {self.unit}".rstrip()
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "image_psnr",
-            "dB",
-            higher_is_better=True,
-            symmetric=True,
-            images=True,
-            convention="20 log10(255 / rms) over all pixels and channels of 8-bit RGB; equal pictures give infinity",
-            function=image_psnr,
-        ),
-        Metric(
-            "image_ssim",
-            "",
-            higher_is_better=True,
-            symmetric=True,
-            images=True,
-            convention="scikit-image structural_similarity, 8-bit RGB, data range 255, Gaussian weights sigma 1.5",
-            function=image_ssim,
-        ),
-        Metric(
-            "tensor_psnr",
-            "dB",
-            higher_is_better=True,
-            symmetric=False,
-            images=False,
-            convention="20 log10(max |reference| / rms(reference - candidate)) over all elements",
-            function=tensor_psnr,
-        ),
-        Metric(
-            "cosine_distance",
-            "",
-            higher_is_better=False,
-            symmetric=True,
-            images=False,
-            convention="1 - cosine of the angle between the flattened tensors",
-            function=cosine_distance,
-        ),
-        Metric(
-            "max_abs",
-            "",
-            higher_is_better=False,
-            symmetric=True,
-            images=False,
-            convention="largest absolute difference of any element",
-            function=max_abs,
-        ),
-        Metric(
-            "unequal_share",
-            "",
-            higher_is_better=False,
-            symmetric=True,
-            images=False,
-            convention="share of elements that are not equal; NaN differs from everything",
-            function=unequal_share,
-        ),
-    )
-}
+def names() -> list[str]:
+    """Return the names of all metrics, those of other packages last; none of these is imported."""
+    return [*METRICS, *sorted(set(plugins.offered()) - set(METRICS))]
 
 
 def get(name: str) -> Metric:
-    """Return a metric by name.
+    """Return a metric by name; a name of this package is never taken over by another one.
 
     Raises
     ------
     UsageError
-        Unknown name; the message lists the known ones.
+        Unknown name; the message suggests the nearest and lists the known ones.
+    MissingError
+        A metric of another package that cannot be imported.
     """
-    if name not in METRICS:
-        raise UsageError(f"no metric named {name!r}; there are {', '.join(METRICS)}")
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    if name in plugins.offered():
+        return plugins.load(name)
+    raise UsageError(f"no metric named {name!r}{nearest(name, names())}; there are {', '.join(names())}")
 
 
 def measure(name: str, reference: np.ndarray, candidate: np.ndarray) -> float:
@@ -137,9 +74,9 @@ def measure(name: str, reference: np.ndarray, candidate: np.ndarray) -> float:
     Parameters
     ----------
     name : str
-        A key of :data:`METRICS`.
+        See :func:`names`.
     reference, candidate : numpy.ndarray
-        Equal shapes, never broadcast; not empty. Image metrics take uint8 ``(…, height, width, 3)`` only.
+        Equal shapes, never broadcast; not empty. Which dtypes a metric takes is stated by ``Metric.takes``.
 
     Returns
     -------
@@ -149,10 +86,23 @@ def measure(name: str, reference: np.ndarray, candidate: np.ndarray) -> float:
     Raises
     ------
     UsageError
-        Unknown metric, shapes differ, empty arrays, a dtype that is not real, or not a picture where one is needed.
+        Unknown metric, shapes differ, empty arrays, dtypes that the metric does not take, a picture that is too small.
+    MissingError
+        The metric needs a library or weights that are not here.
     """
     metric = get(name)
     reference, candidate = np.asarray(reference), np.asarray(candidate)
+    _check(metric, reference, candidate)
+    if not (np.isfinite(reference).all() and np.isfinite(candidate).all()):
+        return float("nan")
+    if metric.takes is not Takes.FLOATS:
+        reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
+    with np.errstate(over="ignore"):  # a difference of two huge numbers is infinite, which each metric deals with
+        return float(metric.function(reference, candidate))
+
+
+def _check(metric: Metric, reference: np.ndarray, candidate: np.ndarray) -> None:
+    name = metric.name
     if reference.shape != candidate.shape:
         raise UsageError(f"{name}: shapes differ: reference {reference.shape}, candidate {candidate.shape}")
     if reference.size == 0:
@@ -164,7 +114,9 @@ def measure(name: str, reference: np.ndarray, candidate: np.ndarray) -> float:
             raise UsageError(
                 f"{name}: {role} is {array.dtype} {array.shape}; needed is an 8-bit picture (…, height, width, 3)"
             )
-    left, right = reference.astype(np.float64), candidate.astype(np.float64)
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return float("nan")
-    return float(metric.function(left, right))
+    if metric.images and min(reference.shape[-3:-1]) < metric.smallest:
+        height, width = reference.shape[-3:-1]
+        raise UsageError(f"{name}: a picture of {width}x{height}; at least {metric.smallest} pixels a side are needed")
+    alike = reference.dtype == candidate.dtype and reference.dtype in (np.float16, np.float32, np.float64)
+    if metric.takes is Takes.FLOATS and not alike:
+        raise UsageError(f"{name}: dtypes {reference.dtype} and {candidate.dtype}; needed are {metric.takes}")
