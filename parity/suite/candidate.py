@@ -72,10 +72,11 @@ def compare(
     Returns
     -------
     tuple of Check
-        ``latents/initial`` or ``latents/encoded``, each component under teacher forcing, ``image``.
+        ``latents/initial`` or ``latents/encoded``, each component under teacher forcing, ``image``; of each as many as
+        the table has metrics for it.
     """
     judge = _Judge(backends, table, situation)
-    parts = [judge.component(reference, name) for name in components]
+    parts = [check for name in components for check in judge.component(reference, name)]
     start = "latents/initial" if "vae_encoder" not in components else "latents/encoded"
     if candidate is None:
         missing = ", ".join(check.point for check in parts if not check.metric) or "the run"
@@ -84,7 +85,7 @@ def compare(
     involved = ["vae_encoder"] if start == "latents/encoded" else []
     initial = {"latents/initial": (reference["latents/initial"], candidate["latents/initial"])}
     image = {"image": (reference["image"], candidate["image"])}
-    return (judge.check(start, initial, involved), *parts, judge.check("image", image, components))
+    return (*judge.checks(start, initial, involved), *parts, *judge.checks("image", image, components))
 
 
 @dataclass(frozen=True)
@@ -93,33 +94,34 @@ class _Judge:
     table: Sequence[Tolerance]
     situation: Situation
 
-    def component(self, reference: Trace, name: str) -> Check:
+    def component(self, reference: Trace, name: str) -> tuple[Check, ...]:
         """Compare one component on the reference's inputs."""
         if name in self.situation.blocked:
-            return comparison.unknown(name, self.situation.blocked[name], bad_input=name in self.situation.damaged)
+            return (comparison.unknown(name, self.situation.blocked[name], bad_input=name in self.situation.damaged),)
         backend = self.backends[1]
         try:
             pairs = forced(reference, backend, name)
         except ParityError as error:
-            return comparison.unknown(name, str(error), bad_input=True)
-        check = self.check(name, pairs, [name])
-        if check.verdict is Verdict.FAIL and not np.isfinite(pairs[check.where][1]).all():
-            return replace(check, message=f"{check.message}{self._overflow(reference, name, check.where)}")
-        return check
+            return (comparison.unknown(name, str(error), bad_input=True),)
+        first, *others = self.checks(name, pairs, [name])
+        if first.verdict is Verdict.FAIL and not np.isfinite(pairs[first.where][1]).all():
+            first = replace(first, message=f"{first.message}{self._overflow(reference, name, first.where)}")
+        return (first, *others)
 
-    def check(self, point: str, pairs: Pairs, involved: Sequence[str]) -> Check:
-        """Compare tensors with the bound for float16 weights, or with the one for the compression involved."""
+    def checks(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
+        """Compare tensors with the bounds for float16 weights, or with those for the compression involved."""
         backend = self.backends[1]
         names = (self.backends[0].numerics, backend.numerics)
         forms = ", ".join(sorted({self.situation.compression[n] for n in involved if n in self.situation.compression}))
         own = [row for row in self.table if row.precision != "*"] if forms else []
-        bound = tolerance.find(own, point, precision=forms, numerics=backend.numerics)
-        if bound is not None:
-            return comparison.worst(point, pairs, bound, names=names)
-        bound = tolerance.find(self.table, point, precision=backend.precision, numerics=backend.numerics)
-        check = comparison.worst(point, pairs, bound, names=names)
+        bounds = tolerance.find_all(own, point, precision=forms, numerics=backend.numerics)
+        if bounds:
+            return comparison.judge(point, pairs, bounds, names=names)
+        bounds = tolerance.find_all(self.table, point, precision=backend.precision, numerics=backend.numerics)
+        checks = comparison.judge(point, pairs, bounds, names=names)
         finite = all(np.isfinite(value).all() for _, value in pairs.values())
-        return _for_compressed(check, forms) if forms and finite and check.verdict is Verdict.FAIL else check
+        excused = forms and finite
+        return tuple(_for_compressed(c, forms) if excused and c.verdict is Verdict.FAIL else c for c in checks)
 
     def _overflow(self, reference: Trace, name: str, where: str) -> str:
         component = self.backends[1].component(name)

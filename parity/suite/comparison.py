@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.metrics import registry
+from parity.errors import ParityError
+from parity.metrics import Metric, registry
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
 
@@ -59,6 +60,21 @@ def unknown(point: str, reason: str, *, bad_input: bool = False) -> Check:
     return Check(point, point, "", math.nan, math.nan, Verdict.UNKNOWN, text, bad_input)
 
 
+def judge(
+    point: str,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    tolerances: Sequence[Tolerance],
+    *,
+    names: tuple[str, str],
+) -> tuple[Check, ...]:
+    """Compare several tensors at one point by every metric that a table asks for: one check a metric, all must pass.
+
+    Parameters as :func:`worst`; ``tolerances`` as :func:`parity.suite.tolerance.find_all` gives them, none means
+    *unknown*.
+    """
+    return tuple(worst(point, pairs, tolerance, names=names) for tolerance in tolerances or (None,))
+
+
 def worst(
     point: str,
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -99,7 +115,11 @@ def _one(
     if reference.shape != candidate.shape:
         text = f"{where}: shapes differ: {names[0]} {reference.shape}, {names[1]} {candidate.shape}"
         return Check(point, where, metric.name, math.nan, tolerance.bound, Verdict.FAIL, text)
-    value = registry.measure(metric.name, reference, candidate)
+    try:
+        value = registry.measure(metric.name, reference, candidate)
+    except ParityError as error:  # empty, another dtype, or a metric that broke: it costs no other metric, and fails
+        text = f"{where}: cannot be measured: {error}"
+        return Check(point, where, metric.name, math.nan, tolerance.bound, Verdict.FAIL, text)
     if metric.passes(value, tolerance.bound):
         return Check(point, where, metric.name, value, tolerance.bound, Verdict.PASS, "")
     text = _explain(where, reference, candidate, value, tolerance, names)
@@ -136,9 +156,11 @@ def _explain(
     return "\n".join(lines)
 
 
-def _loosened(value: float, metric: registry.Metric) -> str:
+def _loosened(value: float, metric: Metric) -> str:
     if math.isnan(value):
         return "none: values must be finite"
+    if math.isinf(value):
+        return metric.format(value)
     scale = 100 if metric.unit == "dB" else 10.0 ** (3 - math.ceil(math.log10(abs(value)))) if value else 1
     rounded = math.floor(value * scale) / scale if metric.higher_is_better else math.ceil(value * scale) / scale
     return metric.format(rounded)

@@ -205,10 +205,10 @@ class Evaluator:
             )
             return self._unknown(cell, f"accepted now as golden {where}; look at image.png, then run again")
         accepted = golden.load(self.options.goldens, self.model.name, cell.case, weights=self.weights, size=size)
-        checks = []
+        checks: list[comparison.Check] = []
         for point, pairs in golden.pairs(accepted.trace, trace).items():
-            bound = self._tolerance(point, self.reference)
-            checks.append(comparison.worst(point, pairs, bound, names=("accepted", self.reference.numerics)))
+            bounds = self._tolerances_of(point, self.reference)
+            checks += comparison.judge(point, pairs, bounds, names=("accepted", self.reference.numerics))
         pictures = {"reference": accepted.trace["image"], "candidate": trace["image"]}
         return Outcome(cell, tuple(checks), {"candidate": seconds}, reproduce(self.options, cell), pictures)
 
@@ -221,8 +221,8 @@ class Evaluator:
         seconds = {"candidate": time.perf_counter() - start}
         return Outcome(cell, (check,), seconds, reproduce(self.options, cell), pictures)
 
-    def _tolerance(self, point: str, backend: Backend) -> tolerance.Tolerance | None:
-        return tolerance.find(self._tolerances, point, precision=backend.precision, numerics=backend.numerics)
+    def _tolerances_of(self, point: str, backend: Backend) -> tuple[tolerance.Tolerance, ...]:
+        return tolerance.find_all(self._tolerances, point, precision=backend.precision, numerics=backend.numerics)
 
     def _unknown(self, cell: Cell, reason: str) -> Outcome:
         return Outcome(cell, (comparison.unknown("image", reason),), {}, reproduce(self.options, cell))

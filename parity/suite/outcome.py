@@ -92,7 +92,7 @@ class Outcome:
 
 
 def _check(check: Check) -> dict[str, Any]:
-    metric = registry.METRICS.get(check.metric)
+    metric = registry.get(check.metric) if check.metric else None
     return {
         "point": check.point,
         "where": check.where,

@@ -1,0 +1,96 @@
+"""A mistake in a table is refused with the entry, the word and the nearest one; several metrics judge one point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parity.errors import FormatError
+from parity.metrics import METRICS
+from parity.suite import tolerance
+from parity.suite.tolerance import Tolerance
+
+GOOD = {"point": '"unet"', "metric": '"max_abs"', "bound": "1", "measured": '"a test"'}
+
+
+def load(tmp_path: Path, **changes: str | None) -> list[Tolerance]:
+    rows = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    path = tmp_path / "mine.toml"
+    path.write_text("[[tolerance]]\n" + "".join(f"{key} = {value}\n" for key, value in rows.items()))
+    return tolerance.load(path)
+
+
+def test_a_good_entry_goes_before_the_shipped_ones(tmp_path: Path) -> None:
+    table = load(tmp_path, numerics='"Core ML *"')
+    assert table[0] == Tolerance("unet", "max_abs", 1.0, measured="a test", numerics="Core ML *")
+    assert table[1:] == tolerance.load()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"boud": "1"}, "unknown key 'boud'; did you mean bound?; known are point, metric, bound, measured, precision"),
+        ({"numeric": '"x"'}, "unknown key 'numeric'; did you mean numerics?"),
+        ({"bound": None}, "bound must be given; has point, metric, measured"),
+        ({"metric": '"image_snr"'}, "no metric named 'image_snr'; did you mean image_psnr"),
+        ({"metric": '"zzz"'}, "no metric named 'zzz'; there are image_psnr, tensor_psnr"),
+        ({"metric": "3"}, "metric must be a text, not 3"),
+        ({"point": '"unett"'}, "no point 'unett'; did you mean unet?"),
+        ({"point": '"golden/pictures"'}, "no point 'golden/pictures'"),
+        ({"bound": '"1"'}, "bound must be a number, not '1'"),
+        ({"bound": "true"}, "bound must be a number, not True"),
+        ({"bound": "nan"}, "max_abs has no value nan: its bound, a maximum, is from 0 to infinity"),
+        ({"bound": "-1"}, "max_abs has no value -1: its bound, a maximum, is from 0 to infinity"),
+        ({"metric": '"image_psnr"'}, "image_psnr compares 8-bit pictures, and unet holds tensors"),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, str | None], says: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        load(tmp_path, **changes)
+    assert f"{tmp_path}/mine.toml: [[tolerance]] number 1: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "says"),
+    [
+        ("image_ssim", "35", "a minimum, is from -1 to 1"),
+        ("image_psnr", "-3", "a minimum, is from 0 dB to infinity"),
+        ("flip_max", "1.5", "a maximum, is from 0 to 1"),
+        ("ssimulacra2", "101", "a minimum, is from -infinity to 100"),
+        ("image_window_rms", "256", "a maximum, is from 0 levels to 255 levels"),
+        ("psnr_coremltools", "inf", "a minimum, is from -infinity to 3183 dB"),
+    ],
+)
+def test_a_bound_that_is_no_value_of_its_metric(tmp_path: Path, metric: str, bound: str, says: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        load(tmp_path, point='"image"', metric=f'"{metric}"', bound=bound)
+    assert f"{metric} has no value {bound}: its bound, {says}" in str(caught.value)
+    assert METRICS[metric].worst in str(caught.value)
+
+
+@pytest.mark.parametrize("bound", ["0", "0.5", "1"])
+def test_both_ends_are_legal(tmp_path: Path, bound: str) -> None:
+    assert load(tmp_path, point='"image"', metric='"flip_max"', bound=bound)[0].bound == float(bound)
+
+
+@pytest.mark.parametrize("text", ["", "tolerance = 3", "tolerance = [3]", "[tolerance]\npoint = 'unet'"])
+def test_tables_of_another_form(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=r"mine\.toml: "):
+        tolerance.load(path)
+
+
+def test_of_each_metric_the_first_that_matches() -> None:
+    def row(metric: str, bound: float, numerics: str = "*") -> Tolerance:
+        return Tolerance("image", metric, bound, measured="a test", numerics=numerics)
+
+    table = [row("image_psnr", 30, "mine"), row("flip_max", 0.5), row("image_psnr", 40), row("flip_max", 0.1)]
+    found = tolerance.find_all(table, "image", precision="float16", numerics="mine")
+    assert found == (table[0], table[1])
+    assert tolerance.find_all(table, "image", precision="float16", numerics="other") == (table[1], table[2])
+    assert tolerance.find(table, "image", precision="float16", numerics="mine") == table[0]
+    assert tolerance.find_all(table, "unet", precision="float16", numerics="mine") == ()
+    assert tolerance.find(table, "unet", precision="float16", numerics="mine") is None
