@@ -37,7 +37,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=1, metavar="N", help="images of a swift or mochi run, stacked")
     parser.add_argument("--kernel", help="of torch-cpu: avx2, libm, avx2-unfused (Windows), system-libm (this machine)")
     parser.add_argument("--torch-version", metavar="X.Y", help="of torch-cpu: whose rules for half types hold")
+    parser.add_argument(
+        "--fused",
+        action=argparse.BooleanOptionalAction,
+        help="of torch-cpu's kernels libm and system-libm: std and mean by one fused multiply-add, as on arm64",
+    )
     parser.add_argument("--gpu", metavar="MODEL", help="of torch-cuda: a model such as A100")
+    parser.add_argument("--multiprocessors", type=_integer, metavar="N", help="of torch-cuda, for a model not listed")
+    parser.add_argument("--threads", type=_integer, metavar="N", help="of torch-cuda: resident on one multiprocessor")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="compare two files, or names of streams to be drawn for --shape"
     )
@@ -55,9 +62,11 @@ def main(arguments: argparse.Namespace) -> int:
     for needed in ("rng", "seed", "shape"):
         if getattr(arguments, needed) is None:
             raise UsageError(f"--{needed} is needed; for example --rng torch-cpu --seed 93 --shape 1,4,64,64")
+    if arguments.output:
+        files.check_suffix(arguments.output)
     values, dtype = _draw(arguments)
     first = ", ".join(f"{value:.8g}" for value in values.reshape(-1)[:4].tolist())
-    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).hexdigest()
     print(f"{arguments.rng} seed {','.join(map(str, arguments.seed))}: {dtype} {list(values.shape)}")
     print(f"first values {first}")
     print(f"sha256 {digest}")
@@ -124,7 +133,10 @@ def _operand(name: str, arguments: argparse.Namespace) -> np.ndarray:
 
 
 def _options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
-    given = {"kernel": arguments.kernel, "torch_version": arguments.torch_version, "device": arguments.gpu}
+    given = {
+        **{"kernel": arguments.kernel, "torch_version": arguments.torch_version, "fused": arguments.fused},
+        **{"device": arguments.gpu, "multiprocessors": arguments.multiprocessors, "threads": arguments.threads},
+    }
     known = catalogue.options(name)
     options = {option: value for option, value in given.items() if value is not None}
     if not arguments.compare:
@@ -141,11 +153,17 @@ def _detect() -> int:
     print(f"torch {found.version}")
     print(f"float32 kernel: {found.kernel or 'none of those known (another C library or compiler)'}")
     print(f"half types: {f'rules of torch {found.half_rule}' if found.half_rule else 'no known rule'}")
+    if found.kernel:
+        words = " ".join(f"{key}={value!r}" for key, value in found.options().items())
+        print(f'to draw its stream: streams.open("torch-cpu", seed, {words.replace(" ", ", ")})')
     return 0
 
 
 def _integer(text: str) -> int:
-    return int(text, 0)
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an integer such as 93 or 0x5d") from None
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -35,8 +35,7 @@ def save(path: Path | str, values: np.ndarray, dtype: str) -> None:
         What the values are; ``bfloat16`` for a float32 array of such numbers.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use {', '.join(SUFFIXES)}")
+    check_suffix(path)
     with replacing(path) as target:
         if path.suffix == ".npy":
             np.save(target, values, allow_pickle=False)
@@ -44,6 +43,18 @@ def save(path: Path | str, values: np.ndarray, dtype: str) -> None:
             np.savez(target, latents=values)
         else:
             target.write_bytes(_safetensors(values, dtype))
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse, before anything is drawn, a name that :func:`save` would refuse.
+
+    Raises
+    ------
+    UsageError
+        Its suffix is none of :data:`SUFFIXES`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use {', '.join(SUFFIXES)}")
 
 
 def load(path: Path | str) -> np.ndarray:

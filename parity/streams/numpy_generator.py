@@ -136,6 +136,7 @@ class NumpyPCG64(Stream):
     def __init__(self, seed: int | Sequence[int]) -> None:
         self._words = PCG64.from_seed(_entropy(seed))
         self._half: int | None = None
+        self._last_half = 0  # NumPy's uinteger: the high half kept last, waiting or used up
         self._kinds: dict[str, _Double] = {}
 
     def normal(self, shape: Shape, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
@@ -236,9 +237,11 @@ class NumpyPCG64(Stream):
             self._half = None
             count -= 1
         pairs, odd = divmod(count, 2)
+        if pairs:
+            self._last_half = int(self._words.peek()[pairs - 1]) >> 32
         self._words.advance(pairs)
         if odd:
-            self._half = self._words.word() >> 32
+            self._half = self._last_half = self._words.word() >> 32
 
     def _word(self, fill: _Double) -> int:
         if fill.dtype.itemsize == 8:
@@ -247,7 +250,7 @@ class NumpyPCG64(Stream):
             half, self._half = self._half, None
             return half
         word = self._words.word()
-        self._half = word >> 32
+        self._half = self._last_half = word >> 32
         return word & 0xFFFFFFFF
 
     def uniform(self, shape: Shape, *, dtype: str | None = None) -> np.ndarray:
@@ -270,7 +273,7 @@ class NumpyPCG64(Stream):
             "bit_generator": "PCG64",
             "state": {"state": state, "inc": increment},
             "has_uint32": int(self._half is not None),
-            "uinteger": self._half or 0,
+            "uinteger": self._last_half,
         }
 
     def import_state(self, state: dict[str, Any]) -> None:
@@ -285,13 +288,13 @@ class NumpyPCG64(Stream):
             if state["bit_generator"] != "PCG64":
                 raise FormatError(f"state: expected bit_generator 'PCG64', got {state['bit_generator']!r}")
             numbers = [operator.index(state["state"][name]) for name in ("state", "inc")]
-            half = operator.index(state["uinteger"]) if state["has_uint32"] else None
+            half = operator.index(state["uinteger"])
         except (KeyError, TypeError) as error:
             raise FormatError("state: expected the dictionary that numpy.random.PCG64().state gives") from error
-        if not all(0 <= number < 2**128 for number in numbers) or not 0 <= (half or 0) < 2**32:
+        if not all(0 <= number < 2**128 for number in numbers) or not 0 <= half < 2**32:
             raise FormatError("state: a number is out of range")
         self._words = PCG64(*numbers)
-        self._half = half
+        self._half, self._last_half = half if state["has_uint32"] else None, half
 
 
 def _entropy(seed: Any) -> int | list[int]:

@@ -131,7 +131,7 @@ class NumpyLegacy(Stream):
 
     def integers(self, low: int, high: int, shape: Shape) -> np.ndarray:
         """Draw int64 values in [low, high) as ``randint(low, high, shape)`` does: masked rejection, words or pairs."""
-        out = np.empty(self._shape(shape), np.int64)
+        out = self._empty(shape, "int64")
         if not -(2**63) <= low < high <= 2**63:
             raise UsageError(f"integers from {low} to {high}: NumPy takes -2**63 <= low < high <= 2**63")
         span = high - low - 1

@@ -57,13 +57,15 @@ def diffusers(
     if generator_device not in ("cpu", "cuda"):
         raise UsageError(f"generator_device {generator_device!r}: expected cpu or cuda")
     name = f"torch-{generator_device}"
-    if isinstance(seed, Sequence) and len(seed) > 1:
-        if len(seed) != shape[0]:
-            raise UsageError(f"{len(seed)} seeds for a batch of {shape[0]}: give one seed, or one for each item")
-        items = [open_stream(name, item, **options).normal((1, *shape[1:]), dtype=dtype) for item in seed]
+    seeds: list[Any] = [seed] if np.ndim(seed) == 0 else list(seed)  # type: ignore[arg-type]
+    if len(seeds) > 1:
+        if len(seeds) != shape[0]:
+            raise UsageError(f"{len(seeds)} seeds for a batch of {shape[0]}: give one seed, or one for each item")
+        items = [open_stream(name, item, **options).normal((1, *shape[1:]), dtype=dtype) for item in seeds]
         return np.concatenate(items)
-    single = seed[0] if isinstance(seed, Sequence) else seed
-    return open_stream(name, single, **options).normal(shape, dtype=dtype)
+    if not seeds:
+        raise UsageError("seed: the sequence must not be empty")
+    return open_stream(name, seeds[0], **options).normal(shape, dtype=dtype)
 
 
 def python_coreml_stable_diffusion(seed: int, shape: Shape) -> np.ndarray:

@@ -7,7 +7,10 @@ arrays in C order. NumPy has no bfloat16, so those values come as float32 arrays
 from __future__ import annotations
 
 import abc
+import functools
+import math
 import operator
+import os
 from collections.abc import Sequence
 from typing import ClassVar, SupportsIndex
 
@@ -26,11 +29,18 @@ class RuntimeUsageError(UsageError, RuntimeError):
     """An argument that torch refuses with ``RuntimeError``."""
 
 
+class TooLargeError(UsageError, MemoryError):
+    """A shape whose values do not fit into this machine's memory."""
+
+
 class UnsupportedDtypeError(ParityError, TypeError):
     """A dtype that the producer refuses with ``TypeError``."""
 
 
-_ARRAYS = {"float16": np.float16, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
+_ARRAYS: dict[str, type] = {
+    **{"float16": np.float16, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64},
+    "int64": np.int64,
+}
 
 
 class Stream(abc.ABC):
@@ -93,10 +103,29 @@ class Stream(abc.ABC):
         try:
             name = dtype if dtype == "bfloat16" else np.dtype(dtype).name
         except TypeError:
-            name = str(dtype)
+            name = str(dtype).removeprefix("torch.")  # torch.float16, without importing torch
         if name not in allowed:
             raise self._bad_dtype(f"{self.name} does not draw {name}; it draws {', '.join(allowed)}")
         return str(name)
 
     def _empty(self, shape: Shape, dtype: str) -> np.ndarray:
-        return np.empty(self._shape(shape), _ARRAYS[dtype])
+        sizes, kind = self._shape(shape), np.dtype(_ARRAYS[dtype])
+        needed = math.prod(sizes) * kind.itemsize
+        if needed > _memory():
+            raise TooLargeError(
+                f"shape {sizes}: {dtype} values of {needed / 2**30:,.1f} GiB, more than this machine's memory of "
+                f"{_memory() / 2**30:,.1f} GiB"
+            )
+        try:
+            return np.empty(sizes, kind)
+        except (MemoryError, ValueError) as error:  # ValueError: more dimensions or bytes than NumPy can count
+            raise TooLargeError(f"shape {sizes}: {dtype} values of {needed / 2**30:,.1f} GiB: {error}") from error
+
+
+@functools.cache
+def _memory() -> int:
+    """Bytes of this machine's memory; where the system does not tell, as many as can be addressed."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 63

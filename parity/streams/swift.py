@@ -68,15 +68,13 @@ class SwiftStream(Stream):
     def _draw(self, shape: Shape, dtype: str | None, mean: float, std: float, *, each: bool) -> np.ndarray:
         kind = self._dtype(dtype)
         out = self._empty(shape, kind)
-        for start, values in self._doubles(out.size, each=each):
-            if (mean, std) != (0.0, 1.0):
-                values = values * std + mean
-            out.reshape(-1)[start : start + len(values)] = values
+        for start, values in self._doubles(out.size, std, each=each):
+            out.reshape(-1)[start : start + len(values)] = values + mean  # a mean of 0 too: it makes -0 into +0
         return out
 
     @abc.abstractmethod
-    def _doubles(self, count: int, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Standard normal Doubles, in pieces with the place where each begins; later pieces overwrite earlier ones."""
+    def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """Doubles of mean 0, in pieces with the place where each begins; later pieces overwrite earlier ones."""
 
 
 class SwiftNumPy(SwiftStream):
@@ -88,9 +86,9 @@ class SwiftNumPy(SwiftStream):
         super().__init__(seed)
         self._source = NumpyLegacy(operator.index(seed))
 
-    def _doubles(self, count: int, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
+    def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, count, PEEK):
-            yield start, self._source.normal(min(PEEK, count - start))
+            yield start, self._source.normal(min(PEEK, count - start)) * std
 
 
 class SwiftTorch(SwiftStream):
@@ -104,20 +102,20 @@ class SwiftTorch(SwiftStream):
         self._log = exact.logarithm()
         self._kept: float | None = None
 
-    def _doubles(self, count: int, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
+    def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
         if each or count < _GROUP:
             for start in range(0, count, PEEK):
                 size = min(PEEK, count - start)
-                yield start, np.fromiter((self._single() for _ in range(size)), np.float64, size)
+                yield start, np.fromiter((self._single() for _ in range(size)), np.float64, size) * std
             return
         words = self._engine.words
         whole = count - count % _GROUP
         for start in range(0, whole, PEEK):
             size = min(PEEK, whole - start)
-            yield start, self._groups((words.take(size) & _LOW24) * 2.0**-24)
+            yield start, self._groups((words.take(size) & _LOW24) * 2.0**-24) * std
         if whole < count:
             words.skip(count - whole)
-            yield count - _GROUP, self._groups(self._engine.doubles(_GROUP))
+            yield count - _GROUP, self._groups(self._engine.doubles(_GROUP)) * std
 
     def _single(self) -> float:
         if self._kept is not None:
@@ -148,20 +146,22 @@ class SwiftNvidia(SwiftStream):
         self._log = exact.logarithm()
         self._counter = 0
 
-    def _doubles(self, count: int, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
+    def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
         if each:  # every value moves the counter on and is the first of its own grid
             for start in range(0, count, PEEK):
                 size = min(PEEK, count - start)
-                yield start, self._transform(np.arange(size, dtype=np.uint32) + np.uint32(self._counter % 2**32), 0)
+                counters = np.arange(size, dtype=np.uint32) + np.uint32(self._counter % 2**32)
+                yield start, self._transform(counters, 0, std)
                 self._counter += size
             return
         for start in range(0, count, PEEK):
             threads = np.arange(start, min(start + PEEK, count), dtype=np.uint32)
-            yield start, self._transform(np.uint32(self._counter % 2**32), threads)
+            yield start, self._transform(np.uint32(self._counter % 2**32), threads, std)
         self._counter += 1
 
-    def _transform(self, counter: np.ndarray | np.uint32, thread: np.ndarray | int) -> np.ndarray:
+    def _transform(self, counter: np.ndarray | np.uint32, thread: np.ndarray | int, std: float) -> np.ndarray:
+        """Box-Muller; the deviation multiplies the radius, not the product as in the other two sources."""
         x, y, *_ = philox((counter, 0, thread, 0), self._key)
         u = x * 2.0**-32 + 2.0**-33
         v = y * (math.pi * 2.0**-31) + math.pi * 2.0**-32
-        return np.sqrt(-2.0 * self._log(u, np.empty_like(u))) * exact.sin(v, np.empty_like(v))
+        return std * np.sqrt(-2.0 * self._log(u, np.empty_like(u))) * exact.sin(v, np.empty_like(v))

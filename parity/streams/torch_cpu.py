@@ -8,8 +8,9 @@ Three things decide what ``randn`` gives:
 * **Kernel.** See :mod:`parity.streams.torch_float32`; only float32 and the half types from 2.12 on have more than one.
 * **Release.** See :mod:`parity.streams.torch_half`; ``randint`` also changed which ranges take 64-bit words.
 
-Proved by test against the installed torch, in both of its kernels; against 2.0.1, 2.9.1 and 2.12.1 with recorded
-values. *Not verified*: macOS, aarch64 and Windows, for which :mod:`parity.streams.torch_platforms` has kernels.
+Proved by test against the installed torch, in both of its kernels; against 2.0.1, 2.9.1 and 2.12.1 (x86-64) and 2.4.1,
+2.6.0, 2.7.1, 2.8.0 and 2.10.0 (aarch64) with recorded values. *Not verified*: macOS and Windows, for which
+:mod:`parity.streams.torch_platforms` has kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from parity.streams.stream import RuntimeUsageError, Shape, Stream
 from parity.streams.torch_engine import TorchEngine
 from parity.streams.torch_float32 import Libm
 from parity.streams.torch_half import BITS, Stepwise, release, rounded
-from parity.streams.torch_platforms import KERNELS
+from parity.streams.torch_platforms import KERNELS, SCALAR
 
 _LOW24 = np.uint32(0xFFFFFF)
 _GROUP = 16
@@ -47,11 +48,15 @@ class TorchCPU(Stream):
         Which of torch's kernels; :func:`parity.streams.detect.torch_cpu` tells this machine's.
     torch_version : str
         Release whose rules hold; 2.0 and later. The newest that tests run is 2.13.
+    fused : bool, optional
+        Whether the kernels ``libm`` and ``system-libm`` apply std and mean by one fused multiply-add, as the wheels for
+        arm64 do. Default: for ``system-libm`` yes; for ``libm``, which x86-64 wheels have, in bulk since 2.13 and never
+        for single values. Standard normals do not depend on it.
 
     Raises
     ------
     UsageError
-        Seed, kernel or version out of range.
+        Seed, kernel or version out of range, or ``fused`` for a kernel that leaves no choice.
     """
 
     name = "torch-cpu"
@@ -59,14 +64,21 @@ class TorchCPU(Stream):
     _bad_shape = RuntimeUsageError
     _bad_dtype = UnsupportedError
 
-    def __init__(self, seed: int, *, kernel: str = "avx2", torch_version: str = "2.13") -> None:
+    def __init__(
+        self, seed: int, *, kernel: str = "avx2", torch_version: str = "2.13", fused: bool | None = None
+    ) -> None:
         if kernel not in KERNELS:
             raise UsageError(f"kernel {kernel!r}: torch-cpu has {', '.join(KERNELS)}")
+        if fused is not None and kernel not in SCALAR:
+            raise UsageError(f"fused: kernel {kernel} has one way only; {' and '.join(SCALAR)} have two")
         self._release = release(torch_version)
         self._engine = TorchEngine(seed)
         self._kernel = kernel
-        # in bulk; one by one, avx2 alone
-        self._fused = kernel == "avx2" or (kernel != "avx2-unfused" and self._release >= (2, 13))
+        if fused is None:
+            self._fused_singly = kernel in ("avx2", "system-libm")
+            self._fused = self._fused_singly or (kernel == "libm" and self._release >= (2, 13))
+        else:
+            self._fused = self._fused_singly = fused
         self._fills: dict[str, _Fill] = {}
         self._log = exact.logarithm()
 
@@ -131,17 +143,14 @@ class TorchCPU(Stream):
     def integers(self, low: int, high: int, shape: Shape) -> np.ndarray:
         """Draw as ``torch.randint(low, high, shape)`` does: int64 in [low, high).
 
-        Wide ranges take 64-bit words: from 2**32 numbers on up to torch 2.6, from 2**28 on since 2.9. Where 2.7 and 2.8
-        stand is not known, so they are refused in between.
+        Wide ranges take 64-bit words: from 2**32 numbers on up to torch 2.6, from 2**28 on since 2.7.
         """
-        out = np.empty(self._shape(shape), np.int64)
+        out = self._empty(shape, "int64")
         if not -(2**63) <= low < high < 2**63:
             kind = RuntimeUsageError if low >= high else UsageError
             raise kind(f"integers from {low} to {high}: torch takes -2**63 <= low < high < 2**63")
         count = high - low
-        wide = count >= (2**28 if self._release >= (2, 9) else 2**32)
-        if (2, 7) <= self._release < (2, 9) and 2**28 <= count < 2**32:
-            raise UnsupportedError(f"integers: which words torch 2.7 and 2.8 use for {count} numbers is not known")
+        wide = count >= (2**28 if self._release >= (2, 7) else 2**32)
         flat = out.reshape(-1)
         words = self._engine.words
         step = PEEK // 2
@@ -170,7 +179,7 @@ class TorchCPU(Stream):
     def _singles(self, count: int, kind: str, mean: float, std: float) -> np.ndarray:
         """Values drawn one at a time in float64, then rounded to float32 and on to ``kind``."""
         values = np.fromiter((self._engine.normal() for _ in range(count)), np.float64, count)
-        values = exact.fma(values, std, mean) if self._kernel == "avx2" else values * std + mean
+        values = exact.fma(values, std, mean) if self._fused_singly else values * std + mean
         return values if kind == "float64" else rounded(values.astype(np.float32), kind)
 
     def _uniforms(self, count: int, kind: str) -> np.ndarray:

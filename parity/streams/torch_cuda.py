@@ -28,6 +28,7 @@ import numpy as np
 
 from parity.errors import FormatError, UnsupportedError, UsageError
 from parity.streams import exact
+from parity.streams.cuda_devices import geometry
 from parity.streams.philox import philox
 from parity.streams.stream import RuntimeUsageError, Shape, Stream
 from parity.streams.torch_half import rounded
@@ -35,27 +36,6 @@ from parity.streams.torch_half import rounded
 _BLOCK = 256
 _CHUNK = 8192
 _MASK32 = 0xFFFFFFFF
-
-DEVICES: dict[str, tuple[int, int]] = {
-    "A10": (72, 1536),
-    "A100": (108, 2048),
-    "H100": (132, 2048),
-    "H100-PCIe": (114, 2048),
-    "H200": (132, 2048),
-    "L4": (58, 1536),
-    "L40S": (142, 1536),
-    "P100": (56, 2048),
-    "RTX-2080-Ti": (68, 1024),
-    "RTX-3060": (28, 1536),
-    "RTX-3080": (68, 1536),
-    "RTX-3090": (82, 1536),
-    "RTX-4080": (76, 1536),
-    "RTX-4090": (128, 1536),
-    "T4": (40, 1024),
-    "V100": (80, 2048),
-}
-"""Multiprocessors and most resident threads of each, by model. T4, RTX 3060 and A100 agree with published launch
-grids; the others follow NVIDIA's specifications and were not checked against a launch."""
 
 _TWO_PI = np.array(0x30C90FDB, np.uint32).view(np.float32)  # 2 pi * 2**-32, rounded
 _LOG = np.array(
@@ -90,7 +70,7 @@ class TorchCUDA(Stream):
     seed : int
         -2**63 to 2**64 - 1; all 64 bits count, unlike on the CPU.
     device : str, optional
-        One of :data:`DEVICES`, ``"A100"`` by default.
+        One of :data:`parity.streams.cuda_devices.DEVICES`, ``"A100"`` by default.
     multiprocessors, threads : int, optional
         The GPU's multiprocessors and the most threads that one holds, instead of a device:
         ``torch.cuda.get_device_properties`` has both.
@@ -111,10 +91,10 @@ class TorchCUDA(Stream):
             raise UsageError(f"seed {seed}: torch takes -2**63 to 2**64 - 1")
         if device is not None and (multiprocessors is not None or threads is not None):
             raise UsageError("give either a device or its multiprocessors and threads, not both")
-        if device is not None and device not in DEVICES:
-            raise UsageError(f"device {device!r}: known are {', '.join(DEVICES)}; or give multiprocessors and threads")
-        default = DEVICES[device or "A100"]
-        multiprocessors, threads = multiprocessors or default[0], threads or default[1]
+        if (multiprocessors is None) != (threads is None):
+            raise UsageError("multiprocessors and threads: give both, or a device")
+        if multiprocessors is None or threads is None:
+            multiprocessors, threads = geometry("A100" if device is None else device)
         if multiprocessors < 1 or threads < _BLOCK:
             raise UsageError(f"multiprocessors {multiprocessors}, threads {threads}: at least 1 and {_BLOCK}")
         self._seed = seed % 2**64

@@ -9,8 +9,8 @@ the first eight places, radius times sine the last eight. Two kernels of it ship
     Windows wheels, compiled by MSVC, do not contract: :mod:`parity.streams.torch_platforms`.
 ``libm``
     Scalar: the C library's ``logf``, ``sqrtf``, ``sinf`` and ``cosf``, here glibc's since 2.28. CPUs without AVX2 use
-    it, and ``ATEN_CPU_CAPABILITY=default``. macOS and aarch64 perform these operations with the functions of their own
-    C library; those bits are *not verified*.
+    it, and ``ATEN_CPU_CAPABILITY=default``. aarch64 Linux wheels have it too, but for a fused multiply-add of std and
+    mean; macOS performs these operations with the functions of its own C library: those bits are *not verified*.
 
 A fused multiply-add of float32 numbers is done in float64: the product is exact there, so only the sum is rounded
 twice. Proved by exhaustion, over all 2**24 uniforms of either half, that this never matters: ``make slow``.
@@ -90,8 +90,8 @@ class Kernel(abc.ABC):
     Parameters
     ----------
     fused : bool
-        Whether standard deviation and mean are applied by a fused multiply-add: always in the ``avx2`` kernel, in the
-        scalar one since torch 2.13.
+        Whether standard deviation and mean are applied by a fused multiply-add: always in the ``avx2`` kernel and in
+        wheels for arm64, in the scalar one of x86-64 since torch 2.13.
     """
 
     name: str

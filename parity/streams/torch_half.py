@@ -6,7 +6,7 @@ Three rules for ``randn`` from 16 elements up, by release (in brackets: those ch
     the float32 values of the machine's kernel, rounded
 2.12 (2.12.1)
     the float32 values of the scalar kernel, rounded, even on CPUs with AVX2; mean and std are rounded beforehand
-2.0 to 2.11 (2.0.1, 2.5.1, 2.9.1)
+2.0 to 2.11 (2.0.1, 2.4.1, 2.5.1, 2.6.0, 2.8.0, 2.9.1, 2.10.0, 2.11.0)
     every step of Box-Muller rounded to the half type, from uniforms of 11 (float16) or 8 (bfloat16) bits: nothing in
     common with the float32 stream
 
@@ -28,12 +28,24 @@ BITS = {"float16": 11, "bfloat16": 8}
 """Bits of a uniform value of releases up to 2.11."""
 
 
+RULES = ("2.13", "2.12", "2.11", "2.0")
+"""The rules by the release that stands for each, newest first."""
+
+
 def release(version: str) -> tuple[int, int]:
     """Return major and minor of a torch version such as ``2.13.0+cpu``."""
     match = re.match(r"(\d+)\.(\d+)", version)
     if not match or (found := (int(match[1]), int(match[2]))) < (2, 0):
         raise UsageError(f"torch version {version!r}: expected 2.0 or later, such as '2.11' or '2.13.0'")
     return found
+
+
+def half_rule(version: str) -> str:
+    """Return which of :data:`RULES` the half types of a release follow; 2.0 differs from 2.11 in float16 alone."""
+    found = release(version)
+    if found >= (2, 12):
+        return "2.13" if found >= (2, 13) else "2.12"
+    return "2.11" if found >= (2, 1) else "2.0"
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:

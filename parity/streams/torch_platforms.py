@@ -5,9 +5,13 @@
     operation is rounded by itself. Known from the disassembly of torch_cpu.dll 2.13.0; *its values were never seen*.
     It differs from ``avx2`` in about 1 % of values, by at most 3 units in the last place (tested).
 ``system-libm``
-    macOS, aarch64 and other Linux without glibc 2.28: the operations of the ``libm`` kernel with the ``logf``, ``sinf``
-    and ``cosf`` of the C library that this process runs on, called one by one. On glibc it equals ``libm`` (tested); on
-    a Mac it is what torch's arm64 wheel calls by its disassembly, *not verified on hardware*.
+    macOS and Linux without glibc 2.28: the operations of the ``libm`` kernel with the ``logf``, ``sinf`` and ``cosf``
+    of the C library that this process runs on, called one by one. On glibc it equals ``libm`` (tested); on a Mac it is
+    what torch's arm64 wheel calls by its disassembly, fused multiply-add of std and mean included, *not verified on
+    hardware*.
+
+aarch64 Linux needs no kernel of its own: its wheels have the ``libm`` kernel with ``fused=True`` (recorded values of
+five releases).
 """
 
 from __future__ import annotations
@@ -96,3 +100,6 @@ class SystemLibm(Kernel):
 
 KERNELS: dict[str, type[Kernel]] = {kind.name: kind for kind in (fused.Avx2, fused.Libm, Unfused, SystemLibm)}
 """All kernels of float32 normals by name."""
+
+SCALAR = ("libm", "system-libm")
+"""Those whose wheels differ in whether std and mean are applied by one fused multiply-add."""

@@ -11,6 +11,7 @@ import pytest
 
 from parity import streams
 from parity.streams import catalogue
+from parity.streams.cuda_devices import DEVICES, geometry
 
 
 def test_names() -> None:
@@ -71,9 +72,32 @@ def test_cuda_geometry() -> None:
     within, beyond = (streams.open("torch-cuda", 93, device=d).normal(100_000) for d in ("A100", "T4"))
     assert np.array_equal(within[:40960], beyond[:40960])
     assert not np.any(within[40960:81920] == beyond[40960:81920])
-    for options in ({"device": "GTX"}, {"device": "T4", "threads": 1024}, {"multiprocessors": 1, "threads": 3}):
+    for options in (
+        *({"device": "GTX"}, {"device": "T4", "threads": 1024}, {"multiprocessors": 1, "threads": 3}),
+        *({"multiprocessors": 40}, {"threads": 1024}, {"multiprocessors": 0, "threads": 1024}),
+    ):
         with pytest.raises(ValueError, match="multiprocessors"):
             streams.open("torch-cuda", 93, **options)
+
+
+@pytest.mark.parametrize(
+    ("written", "listed"),
+    [("NVIDIA GeForce RTX 4090", "RTX-4090"), ("Tesla T4", "T4"), ("a10g", "A10G"), ("NVIDIA RTX A6000", "RTX-A6000")],
+)
+def test_cuda_device_names(written: str, listed: str) -> None:
+    assert geometry(written) == DEVICES[listed]
+
+
+def test_cuda_device_that_is_not_listed() -> None:
+    with pytest.raises(ValueError, match=r"RTX-9090.*nearest are .*RTX-\d090"):
+        geometry("RTX-9090")
+
+
+@pytest.mark.parametrize("name", streams.names())
+@pytest.mark.parametrize("shape", [2 * 10**12, (10**9, 10**9), 10**20])
+def test_shapes_beyond_memory(name: str, shape: Any) -> None:
+    with pytest.raises(ValueError, match=r"shape .* GiB, more than this machine's memory"):
+        streams.open(name, seed=93).normal(shape)
 
 
 def test_cuda_state_and_range() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -78,19 +79,36 @@ def test_torch_cuda(case: dict[str, Any]) -> None:
     assert value == pytest.approx(case["value"], abs=0.6 * 10.0 ** -case["digits"])
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_swift_nvidia_applies_the_deviation_to_the_radius(each: bool) -> None:
+    """NvRandomSource line by line, value by value: (stdev * sqrt(-2 log u)) * sin v + mean."""
+    stream = streams.open("swift-nvidia", 93)
+    draw = stream.normal_each if each else stream.normal  # type: ignore[attr-defined]
+    values = draw(500, dtype="float64", mean=0.25, std=14.614647)
+    for index, value in enumerate(values.tolist()):
+        x, y, *_ = (int(word) for word in philox((index, 0, 0, 0) if each else (0, 0, index, 0), (93, 0)))
+        u, v = x * 2.0**-32 + 2.0**-33, y * (math.pi * 2.0**-31) + math.pi * 2.0**-32
+        assert value == 14.614647 * math.sqrt(-2.0 * math.log(u)) * math.sin(v) + 0.25
+
+
 def _torch_runs() -> list[Any]:
     runs = json.loads((FOLDER / "torch_releases.json").read_text())["runs"]
-    return [pytest.param(run, id=f"{run['torch']}-{run['kernel']}") for run in runs]
+    return [pytest.param(run, id=f"{run['torch']}-{run.get('machine', 'x86_64')}-{run['kernel']}") for run in runs]
 
 
 @pytest.mark.parametrize("run", _torch_runs())
 def test_torch_releases(run: dict[str, Any]) -> None:
     for case in run["cases"]:
-        stream = streams.open("torch-cpu", case["seed"], kernel=run["kernel"], torch_version=run["torch"])
+        fused = True if run.get("machine") == "aarch64" else None
+        stream = streams.open("torch-cpu", case["seed"], kernel=run["kernel"], torch_version=run["torch"], fused=fused)
         if case["kind"] == "integers":
             values = stream.integers(0, case["high"], case["size"])
         elif case["kind"] == "uniform":
             values = stream.uniform(case["size"], dtype=case["dtype"])
+        elif case["kind"] == "channels-last":
+            values = np.empty((2, 6, 5, 4), "float32" if case["dtype"] == "bfloat16" else case["dtype"])
+            stream.fill_normal(values.transpose(0, 3, 1, 2), dtype=case["dtype"], mean=case["mean"], std=case["std"])
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
         else:
             values = stream.normal(case["size"], dtype=case["dtype"], mean=case["mean"], std=case["std"])
         if case.get("dtype") == "bfloat16":

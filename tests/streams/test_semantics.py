@@ -15,14 +15,14 @@ SHAPE = (3, 4, 8, 8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("seeds", [93, [93], [93, 94, 0]])
+@pytest.mark.parametrize("seeds", [93, [93], [93, 94, 0], np.array([93, 94, 0])])
 def test_diffusers(torch_options: dict[str, Any], seeds: Any, dtype: str) -> None:
     from diffusers.utils.torch_utils import randn_tensor
 
     generators: Any = (
         torch.Generator().manual_seed(seeds)
         if isinstance(seeds, int)
-        else [torch.Generator().manual_seed(s) for s in seeds]
+        else [torch.Generator().manual_seed(int(s)) for s in seeds]
     )
     theirs = randn_tensor(SHAPE, generator=generators, device=torch.device("cpu"), dtype=getattr(torch, dtype))
     ours = semantics.diffusers(seeds, SHAPE, dtype=dtype, **torch_options)

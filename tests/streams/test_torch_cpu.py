@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity import streams
-from parity.streams.detect import torch_cpu
+from parity.streams.detect import TorchOnThisMachine, torch_cpu
 
 BOUNDS = ((0, 10), (-5, 2**27), (0, 2**28 - 1), (0, 2**28), (0, 2**33 + 1), (-(2**63), 2**63 - 1))
 SIZES = [0, 1, 3, 7, 15, 16, 17, 31, 32, 100, 1000, 8192, 8193, (3, 5), (1, 4, 8, 8), (2, 0, 3)]
@@ -163,16 +163,16 @@ def test_refuses_the_arguments_that_torch_refuses() -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"kernel": "sse"}, "avx2, libm"), ({"torch_version": "1.13"}, "2.0 or later"), ({"threads": 3}, "no option")],
+    [
+        ({"kernel": "sse"}, "avx2, libm"),
+        ({"torch_version": "1.13"}, "2.0 or later"),
+        ({"threads": 3}, "no option"),
+        ({"fused": True}, "libm and system-libm have two"),
+    ],
 )
 def test_options(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         streams.open("torch-cpu", 93, **options)
-
-
-def test_range_of_words_unknown_in_two_releases() -> None:
-    with pytest.raises(NotImplementedError, match=r"2\.7 and 2\.8"):
-        streams.open("torch-cpu", 93, torch_version="2.8").integers(0, 2**30, 3)
 
 
 def test_damaged_state() -> None:
@@ -181,6 +181,27 @@ def test_damaged_state() -> None:
     for damaged in (state[:-1], state.astype(np.int64), np.zeros_like(state)):
         with pytest.raises(ValueError, match="state"):
             stream.import_state(damaged)
+
+
+@pytest.mark.parametrize(
+    ("found", "options"),
+    [
+        (("2.6.0", "avx2", "2.11"), {"torch_version": "2.6", "kernel": "avx2"}),  # integers follow 2.6, not 2.11
+        (("2.0.1", "avx2", "2.0"), {"torch_version": "2.0", "kernel": "avx2"}),
+        (("2.13.0+cpu", "libm", "2.12"), {"torch_version": "2.12", "kernel": "libm"}),
+        (("2.10.0", "libm", "2.11", True), {"torch_version": "2.10", "kernel": "libm", "fused": True}),
+        (("2.14.1", None, None), {"torch_version": "2.14"}),
+    ],
+)
+def test_detected_options_name_the_release(found: tuple[Any, ...], options: dict[str, Any]) -> None:
+    assert TorchOnThisMachine(*found).options() == options
+
+
+def test_torch_dtypes_are_taken() -> None:
+    stream = streams.open("torch-cpu", 93)
+    assert stream.normal(16, dtype=torch.float16).dtype == np.float16  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="does not draw complex64"):
+        stream.normal(16, dtype=torch.complex64)  # type: ignore[arg-type]
 
 
 def test_detector_tells_kernels_apart() -> None:
