@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from parity.errors import UsageError
+from parity.streams.jax import JAX
+from parity.streams.mlx import MLX
 from parity.streams.numpy_generator import NumpyPCG64
 from parity.streams.numpy_legacy import NumpyLegacy
 from parity.streams.stream import Stream
 from parity.streams.swift import SwiftNumPy, SwiftNvidia, SwiftTorch
 from parity.streams.torch_cpu import TorchCPU
 from parity.streams.torch_cuda import TorchCUDA
+from parity.streams.torch_mps import TorchMPS
 
 _STREAMS: dict[str, type[Stream]] = {
-    kind.name: kind for kind in (NumpyLegacy, NumpyPCG64, TorchCPU, TorchCUDA, SwiftNumPy, SwiftTorch, SwiftNvidia)
+    kind.name: kind
+    for kind in (
+        *(NumpyLegacy, NumpyPCG64, TorchCPU, TorchCUDA, TorchMPS, MLX, JAX),
+        *(SwiftNumPy, SwiftTorch, SwiftNvidia),
+    )
 }
 
 

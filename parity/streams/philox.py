@@ -1,7 +1,7 @@
-"""Philox4x32-10: which four 32-bit words belong to a counter and a key?
+"""Philox4x32: which four 32-bit words belong to a counter and a key?
 
 A counter-based generator has no state: ten rounds of multiplications and exclusive ors turn counter and key into four
-words. torch's CUDA generator and the Swift package's Nvidia source use it.
+words. torch's CUDA generator and the Swift package's Nvidia source use it, and with nine rounds torch's MPS generator.
 
 Proved by the known-answer vectors of Random123. Source: Salmon, Moraes, Dror
 and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011).
@@ -34,7 +34,7 @@ def philox(
     key : two ints
         32 bits each.
     rounds : int
-        10, but for known-answer tests.
+        10, but for torch's MPS generator and known-answer tests.
 
     Returns
     -------

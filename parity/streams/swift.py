@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import abc
 import math
-import operator
 from collections.abc import Iterator
 
 import numpy as np
 
-from parity.errors import UsageError
 from parity.streams import exact
 from parity.streams.mersenne import PEEK
 from parity.streams.numpy_legacy import NumpyLegacy
 from parity.streams.philox import philox
+from parity.streams.seeds import bounded_seed
 from parity.streams.stream import Shape, Stream
 from parity.streams.torch_engine import TorchEngine
 
@@ -53,9 +52,7 @@ class SwiftStream(Stream):
     dtypes = ("float32", "float64")
 
     def __init__(self, seed: int) -> None:
-        seed = operator.index(seed)
-        if not 0 <= seed < 2**32:
-            raise UsageError(f"seed {seed}: {self.name} takes 0 to 4294967295")
+        self._seed = bounded_seed(seed, 0, 2**32 - 1, self.name)
 
     def normal(self, shape: Shape, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
         """Draw as ``normalShapedArray(shape, mean:, stdev:)`` does. See the protocol."""
@@ -84,7 +81,7 @@ class SwiftNumPy(SwiftStream):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._source = NumpyLegacy(operator.index(seed))
+        self._source = NumpyLegacy(self._seed)
 
     def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, count, PEEK):
@@ -98,7 +95,7 @@ class SwiftTorch(SwiftStream):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._engine = TorchEngine(operator.index(seed))
+        self._engine = TorchEngine(self._seed)
         self._log = exact.logarithm()
         self._kept: float | None = None
 
@@ -142,7 +139,7 @@ class SwiftNvidia(SwiftStream):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._key = (operator.index(seed), 0)
+        self._key = (self._seed, 0)
         self._log = exact.logarithm()
         self._counter = 0
 

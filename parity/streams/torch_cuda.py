@@ -21,7 +21,6 @@ Source: ATen/native/cuda/DistributionTemplates.h of torch 2.0 to 2.14 and curand
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +29,7 @@ from parity.errors import FormatError, UnsupportedError, UsageError
 from parity.streams import exact
 from parity.streams.cuda_devices import geometry
 from parity.streams.philox import philox
+from parity.streams.seeds import torch_seed
 from parity.streams.stream import RuntimeUsageError, Shape, Stream
 from parity.streams.torch_half import rounded
 
@@ -84,11 +84,7 @@ class TorchCUDA(Stream):
     def __init__(
         self, seed: int, *, device: str | None = None, multiprocessors: int | None = None, threads: int | None = None
     ) -> None:
-        if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
-            raise RuntimeUsageError(f"seed {seed!r}: torch takes an integer")
-        seed = operator.index(seed)
-        if not -(2**63) <= seed < 2**64:
-            raise UsageError(f"seed {seed}: torch takes -2**63 to 2**64 - 1")
+        self._seed = torch_seed(seed)
         if device is not None and (multiprocessors is not None or threads is not None):
             raise UsageError("give either a device or its multiprocessors and threads, not both")
         if (multiprocessors is None) != (threads is None):
@@ -97,7 +93,6 @@ class TorchCUDA(Stream):
             multiprocessors, threads = geometry("A100" if device is None else device)
         if multiprocessors < 1 or threads < _BLOCK:
             raise UsageError(f"multiprocessors {multiprocessors}, threads {threads}: at least 1 and {_BLOCK}")
-        self._seed = seed % 2**64
         self._offset = 0
         self._most_blocks = multiprocessors * (threads // _BLOCK)
 

@@ -10,13 +10,12 @@ Source: torch's aten/src/ATen/CPUGeneratorImpl.cpp; states are checked against `
 from __future__ import annotations
 
 import math
-import operator
 
 import numpy as np
 
-from parity.errors import FormatError, UsageError
+from parity.errors import FormatError
 from parity.streams.mersenne import SIZE, MersenneTwister, key_from_seed
-from parity.streams.stream import RuntimeUsageError
+from parity.streams.seeds import torch_seed
 
 _MASK53 = (1 << 53) - 1
 _WORDS_21 = np.array((1 << 21) - 1, np.uint32)
@@ -56,13 +55,8 @@ class TorchEngine:
     """
 
     def __init__(self, seed: int) -> None:
-        if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
-            raise RuntimeUsageError(f"seed {seed!r}: torch takes an integer")
-        seed = operator.index(seed)
-        if not -(2**63) <= seed < 2**64:
-            raise UsageError(f"seed {seed}: torch takes -2**63 to 2**64 - 1")
-        self._seed = seed % 2**64
-        self.words = MersenneTwister(key_from_seed(seed))
+        self._seed = torch_seed(seed)
+        self.words = MersenneTwister(key_from_seed(self._seed))
         self._kept: float | None = None
 
     def double(self) -> float:

@@ -16,7 +16,7 @@ from parity.streams.cuda_devices import DEVICES, geometry
 
 def test_names() -> None:
     assert streams.names() == [
-        *("numpy-legacy", "numpy-pcg64", "torch-cpu", "torch-cuda"),
+        *("numpy-legacy", "numpy-pcg64", "torch-cpu", "torch-cuda", "torch-mps", "mlx", "jax"),
         *("swift-numpy", "swift-torch", "swift-nvidia"),
     ]
     with pytest.raises(ValueError, match=r"unknown stream 'cuda'.*numpy-legacy.*swift-nvidia"):
@@ -45,7 +45,8 @@ def test_protocol(name: str) -> None:
 
 @pytest.mark.parametrize("name", streams.names())
 def test_mean_and_std(name: str) -> None:
-    plain = streams.open(name, seed=93).normal(40_000, dtype="float64" if name != "torch-cuda" else "float32")
+    dtype = "float64" if "float64" in catalogue.dtypes(name) and name != "torch-cuda" else "float32"
+    plain = streams.open(name, seed=93).normal(40_000, dtype=dtype)
     scaled = streams.open(name, seed=93).normal(40_000, dtype=plain.dtype.name, mean=3.0, std=0.5)
     assert np.allclose(scaled, plain.astype(np.float64) * 0.5 + 3.0, rtol=1e-6)
 
@@ -55,6 +56,12 @@ def test_mean_and_std(name: str) -> None:
 def test_swift_seed_is_32_bits(name: str, seed: int) -> None:
     with pytest.raises(ValueError, match="4294967295"):
         streams.open(name, seed=seed)
+
+
+@pytest.mark.parametrize("name", streams.names())
+def test_seeds_that_are_no_integers(name: str) -> None:
+    with pytest.raises((TypeError, RuntimeError), match=r"seed 1\.5"):
+        streams.open(name, seed=1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", ["uniform", "integers"])
