@@ -2,7 +2,7 @@
 
 Multiprocessors and most resident threads of one, as ``torch.cuda.get_device_properties`` reports them
 (``multi_processor_count``, ``max_threads_per_multi_processor``). Launch grids or values that others published agree for
-T4, RTX 3060, RTX 2070 Super, RTX A4000, A10G, L40, L40S, A100, H100 and H100-PCIe; the others follow NVIDIA's
+A10G, A100, H20, H100, H100-PCIe, L4, L40, L40S, RTX 3060, RTX 4090 D, RTX A4000 and T4; the others follow NVIDIA's
 specifications and were not compared with a launch.
 """
 

@@ -8,13 +8,13 @@ Every thread has its own subsequence of Philox4x32-10, keyed by the 64-bit seed;
 3. **Offset.** Each call adds 4 per step to the generator's offset.
 4. **Transform.** Box-Muller on float32 (53-bit float64 for float64); half types are rounded from float32.
 
-What is proved: the integers, by Random123's vectors; layout and transform, by values that others published from GPUs,
-to all digits printed. What is not: the last bits of float32. The logarithm is CUDA's polynomial with its fused
-multiply-adds, as NVIDIA's compiler emits it; but sine and cosine are the hardware's ``sin.approx`` and ``cos.approx``,
-whose bits are not published (documented error 2**-21 absolute). They are taken as correctly rounded, so values are good
-to about 2e-6, and a GPU's half-precision values to one unit where that straddles a rounding boundary. No CUDA GPU was
-at hand when this was written: shapes beyond one grid, float64's last bits and half types are *not verified on
-hardware*.
+What is proved: the integers, by Random123's vectors; layout, beyond one grid too, and transform, by values that others
+published from GPUs, to all four digits printed (``fixtures/streams/torch_cuda.json``: A100, H100, RTX 3060, RTX 2070
+Super, RTX A4000, RTX A6000; float32, float16, float64). What is not: the last bits of float32. The logarithm is CUDA's
+polynomial with its fused multiply-adds, as NVIDIA's compiler emits it; but sine and cosine are the hardware's
+``sin.approx`` and ``cos.approx``, whose bits are not published (documented error 2**-21 absolute). They are taken as
+correctly rounded, so values are good to about 2e-6, and half-precision values to one unit where that straddles a
+rounding boundary. No CUDA GPU was at hand when this was written: last bits are *not verified on hardware*.
 
 Source: ATen/native/cuda/DistributionTemplates.h of torch 2.0 to 2.14 and curand_kernel.h of CUDA 12.
 """

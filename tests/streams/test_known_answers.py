@@ -79,6 +79,25 @@ def test_torch_cuda(case: dict[str, Any]) -> None:
     assert value == pytest.approx(case["value"], abs=0.6 * 10.0 ** -case["digits"])
 
 
+def _prints() -> list[Any]:
+    prints = json.loads((FOLDER / "torch_cuda.json").read_text())["prints"]
+    return [pytest.param(case, id=case["source"].split(":")[0]) for case in prints]
+
+
+@pytest.mark.parametrize("case", _prints())
+def test_torch_cuda_prints_the_same(case: dict[str, Any]) -> None:
+    """Also beyond one grid, in float16 and float64, with mean and std: to the four digits that were printed."""
+    geometry = {key: case[key] for key in ("device", "multiprocessors", "threads") if key in case}
+    scale = {key: case[key] for key in ("mean", "std") if key in case}
+    values = streams.open("torch-cuda", case["seed"], **geometry).normal(
+        case["shape"], dtype=case.get("dtype"), **scale
+    )
+    flat = values.reshape(-1).astype(np.float64)
+    for start, printed in case["blocks"].items():
+        at = int(start) % flat.size
+        assert flat[at : at + len(printed)] == pytest.approx(printed, abs=0.6e-4), start
+
+
 @pytest.mark.parametrize("each", [False, True])
 def test_swift_nvidia_applies_the_deviation_to_the_radius(each: bool) -> None:
     """NvRandomSource line by line, value by value: (stdev * sqrt(-2 log u)) * sin v + mean."""
