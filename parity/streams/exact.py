@@ -45,6 +45,11 @@ def cos(values: np.ndarray, out: np.ndarray) -> np.ndarray:
     return _chosen("cos", 0.0, 2 * math.pi)(values, out)
 
 
+def log1p(values: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write libm's log(1 + x) of values in (-1, 0] to ``out``, and return it."""
+    return _chosen("log1p", -1.0, 0.0)(values, out)
+
+
 def logarithm() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a function of values in (0, 1] and an output array that gives libm's logarithm.
 

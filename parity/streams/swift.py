@@ -102,8 +102,7 @@ class SwiftTorch(SwiftStream):
     def _doubles(self, count: int, std: float, *, each: bool) -> Iterator[tuple[int, np.ndarray]]:
         if each or count < _GROUP:
             for start in range(0, count, PEEK):
-                size = min(PEEK, count - start)
-                yield start, np.fromiter((self._single() for _ in range(size)), np.float64, size) * std
+                yield start, self._singles(min(PEEK, count - start)) * std
             return
         words = self._engine.words
         whole = count - count % _GROUP
@@ -114,15 +113,23 @@ class SwiftTorch(SwiftStream):
             words.skip(count - whole)
             yield count - _GROUP, self._groups(self._engine.doubles(_GROUP)) * std
 
-    def _single(self) -> float:
-        if self._kept is not None:
-            value, self._kept = self._kept, None
-            return value
-        u1, u2 = self._engine.double(), self._engine.double()
-        radius = math.sqrt(-2.0 * math.log(1.0 - u2))
-        theta = 2.0 * math.pi * u1
-        self._kept = radius * math.sin(theta)
-        return radius * math.cos(theta)
+    def _singles(self, count: int) -> np.ndarray:
+        """Values drawn one at a time, in pairs of which the second waits for the next call."""
+        kept, self._kept = self._kept, None
+        pairs = (count - (kept is not None) + 1) // 2
+        values = np.empty(2 * pairs)
+        for start in range(0, pairs, PEEK // 4):
+            uniforms = self._engine.doubles(2 * min(PEEK // 4, pairs - start))
+            angle, second = 2.0 * math.pi * uniforms[0::2], 1.0 - uniforms[1::2]
+            radius = np.sqrt(-2.0 * self._log(second, np.empty_like(second)))
+            part = values[2 * start : 2 * start + len(uniforms)]
+            part[0::2] = radius * exact.cos(angle, np.empty_like(angle))
+            part[1::2] = radius * exact.sin(angle, np.empty_like(angle))
+        if kept is not None:
+            values = np.concatenate([[kept], values])
+        if len(values) > count:
+            self._kept = float(values[-1])
+        return values[:count]
 
     def _groups(self, uniforms: np.ndarray) -> np.ndarray:
         first, second = (np.ascontiguousarray(uniforms.reshape(-1, 2, 8)[:, i]).reshape(-1) for i in (0, 1))

@@ -178,7 +178,7 @@ class TorchCPU(Stream):
 
     def _singles(self, count: int, kind: str, mean: float, std: float) -> np.ndarray:
         """Values drawn one at a time in float64, then rounded to float32 and on to ``kind``."""
-        values = np.fromiter((self._engine.normal() for _ in range(count)), np.float64, count)
+        values = self._engine.normals(count)
         values = exact.fma(values, std, mean) if self._fused_singly else values * std + mean
         return values if kind == "float64" else rounded(values.astype(np.float32), kind)
 

@@ -14,10 +14,10 @@ import math
 import numpy as np
 
 from parity.errors import FormatError
-from parity.streams.mersenne import SIZE, MersenneTwister, key_from_seed
+from parity.streams import exact
+from parity.streams.mersenne import PEEK, SIZE, MersenneTwister, key_from_seed
 from parity.streams.seeds import torch_seed
 
-_MASK53 = (1 << 53) - 1
 _WORDS_21 = np.array((1 << 21) - 1, np.uint32)
 _2_32, _2_M53 = np.array(2.0**32), np.array(2.0**-53)
 
@@ -59,11 +59,6 @@ class TorchEngine:
         self.words = MersenneTwister(key_from_seed(self._seed))
         self._kept: float | None = None
 
-    def double(self) -> float:
-        """Draw one uniform value with 53 bits."""
-        high, low = self.words.take(2).tolist()
-        return ((high << 32 | low) & _MASK53) * 2.0**-53
-
     def doubles(self, count: int) -> np.ndarray:
         """Draw uniform float64 values with 53 bits, at most half of :data:`parity.streams.mersenne.PEEK`."""
         words = self.words.take(2 * count)
@@ -71,16 +66,27 @@ class TorchEngine:
         np.add(values, words[1::2], values)
         return np.multiply(values, _2_M53, values)
 
-    def normal(self) -> float:
-        """Draw one normal value."""
-        if self._kept is not None:
-            value, self._kept = self._kept, None
-            return value
-        u1, u2 = self.double(), self.double()
-        radius = math.sqrt(-2.0 * math.log1p(-u2))
-        theta = 2.0 * math.pi * u1
-        self._kept = radius * math.sin(theta)
-        return radius * math.cos(theta)
+    def normals(self, count: int) -> np.ndarray:
+        """Draw normal values one by one, as float64."""
+        out = np.empty(count)
+        start = 0
+        if self._kept is not None and count:
+            out[0], self._kept = self._kept, None
+            start = 1
+        while start < count:
+            pairs = min((count - start + 1) // 2, PEEK // 4)
+            uniforms = self.doubles(2 * pairs)
+            angle, second = np.multiply(uniforms[0::2], 2.0 * math.pi), np.negative(uniforms[1::2])
+            radius = np.sqrt(-2.0 * exact.log1p(second, np.empty_like(second)))
+            values = np.empty(2 * pairs)
+            values[0::2] = radius * exact.cos(angle, np.empty_like(angle))
+            values[1::2] = radius * exact.sin(angle, np.empty_like(angle))
+            taken = min(2 * pairs, count - start)
+            out[start : start + taken] = values[:taken]
+            if taken < 2 * pairs:
+                self._kept = float(values[-1])
+            start += taken
+        return out
 
     def export_state(self) -> np.ndarray:
         """Return the 5056 bytes (uint8) that ``torch.Generator.get_state`` would give."""
