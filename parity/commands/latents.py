@@ -116,10 +116,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     causes = compare.explain(a, b, seeds=seeds or (93, 0, 42))
     for cause in causes:
         print(f"- {cause}")
-    if not causes:
-        print(
-            "- cause unknown: neither a known stream for the seeds tried (give yours: --seed N) nor a simple relation"
-        )
+    if any(cause.kind == "unknown" for cause in causes):
+        named = not all(cause.kind in compare.UNEXPLAINED for cause in causes)
+        print(f"- {'not all is explained' if named else 'cause unknown'}: give the seed that was used, --seed N")
     return 1
 
 

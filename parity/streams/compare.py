@@ -1,11 +1,12 @@
 """Where do two arrays of random values part, and why?
 
 1. :func:`compare` counts: shapes, dtypes, first differing value, share, largest difference.
-2. :func:`identify` draws candidate streams and says which of them an array is, rounding and scaling included.
-3. :func:`explain` names the cause: first from what can be seen in the two arrays alone (rounding, one factor, a shift,
-   a ragged end), then from what each was identified as.
+2. :func:`explain` names causes. First what one array is of the other, whatever drew it
+   (:mod:`parity.streams.relations`); where that is nothing, which streams they are (:mod:`parity.streams.identify`) and
+   what sets those apart; then whether one is the other with noise of a known stream added. What is left is said, for
+   each side.
 
-A cause is only named when it accounts for every value; otherwise there is none.
+A cause is only named when it accounts for every value.
 """
 
 from __future__ import annotations
@@ -15,31 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.errors import ParityError
-from parity.streams.catalogue import open as open_stream
-from parity.streams.torch_half import rounded
+from parity.streams.identify import Origin, also, blend, identify, identify_all
+from parity.streams.relations import observations, relate
 
-# in the order in which they are tried: likely ones first
-_CANDIDATES: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("torch-cpu", "float32", {"kernel": "avx2"}),
-    ("torch-cpu", "float32", {"kernel": "libm"}),
-    ("numpy-legacy", "float64", {}),
-    ("swift-torch", "float32", {}),
-    ("swift-nvidia", "float32", {}),
-    ("torch-cuda", "float32", {}),
-    ("torch-cpu", "float16", {"torch_version": "2.13"}),
-    ("torch-cpu", "float16", {"torch_version": "2.12"}),
-    ("torch-cpu", "float16", {"torch_version": "2.11"}),
-    ("torch-cpu", "bfloat16", {"torch_version": "2.13"}),
-    ("torch-cpu", "bfloat16", {"torch_version": "2.12"}),
-    ("torch-cpu", "bfloat16", {"torch_version": "2.11"}),
-    ("torch-cpu", "float64", {}),
-    ("numpy-pcg64", "float64", {}),
-    ("numpy-pcg64", "float32", {}),
-)
-_HARDWARE = 4e-6  # what torch-cuda may be off by: a GPU's own sine and cosine
-_SHIFTS = 64
+__all__ = ["Cause", "Difference", "Origin", "compare", "explain", "identify"]
 
+UNEXPLAINED = frozenset(("origin", "shapes", "batch", "equal-front", "remainder", "unknown"))
+"""Kinds of causes that explain nothing by themselves."""
 
 _RELATED = {
     frozenset(
@@ -48,6 +31,7 @@ _RELATED = {
     frozenset(
         ("torch-cuda", "swift-nvidia")
     ): "swift-nvidia does torch-cuda's Box-Muller in Double: values agree to about 2e-6, up to the size of one grid",
+    frozenset(("numpy-legacy", "swift-numpy")): "swift-numpy is numpy-legacy, rounded to Float32",
 }
 
 
@@ -92,21 +76,6 @@ class Difference:
         )
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A stream that an array was recognised as."""
-
-    name: str
-    seed: int
-    drawn: str
-    options: tuple[tuple[str, str], ...]
-    exact: bool
-
-    def __str__(self) -> str:
-        words = "".join(f", {key} {value}" for key, value in self.options)
-        return f"{self.name} seed {self.seed}, drawn as {self.drawn}{words}{'' if self.exact else ', approximately'}"
-
-
 def compare(a: np.ndarray, b: np.ndarray) -> Difference | None:
     """Compare two arrays of one shape in float64; None where the shapes differ or nothing is there to compare."""
     if a.shape != b.shape or a.size == 0:
@@ -128,112 +97,170 @@ def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, shape))
 
 
-def identify(array: np.ndarray, seeds: Iterable[int]) -> Origin | None:
-    """Say which stream an array is: drawn for its shape by one call, from one of the seeds, and rounded to its dtype.
+@dataclass(frozen=True)
+class Cause:
+    """One sentence of an explanation.
 
-    ``torch-cuda`` is recognised within the error of a GPU's sine and cosine and only below the size of an A100's grid.
+    Attributes
+    ----------
+    kind : str
+        Of a relation of the two arrays: see :class:`parity.streams.relations.Relation`. Of what sets two streams apart:
+        ``seed``, ``stream``, ``related``, ``draw``, ``how``, ``kernel``, ``release``, ``dtype``, ``geometry``,
+        ``last-bits``, ``ragged``. ``noise``: a known stream was added. ``origin``: what one array is. The rest explains
+        nothing by itself: ``shapes``, ``batch``, ``equal-front``, ``remainder``, ``unknown``.
+    text : str
     """
-    for seed in seeds:
-        for name, drawn, options in _CANDIDATES:
-            try:
-                values = open_stream(name, seed, **options).normal(array.shape, dtype=drawn)
-            except ParityError:  # a seed that this producer refuses
-                continue
-            rounded = values.astype(array.dtype)
-            if np.array_equal(rounded, array):
-                return Origin(name, seed, drawn, tuple(options.items()), name != "torch-cuda")
-            if name == "torch-cuda" and np.allclose(rounded, array, rtol=0.0, atol=_HARDWARE):
-                return Origin(name, seed, drawn, tuple(options.items()), False)
-    return None
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
-def explain(a: np.ndarray, b: np.ndarray, *, seeds: Iterable[int] = (93, 0, 42)) -> list[str]:
-    """Name the causes for which two arrays differ, most telling first; an empty list when none is found.
+def explain(a: np.ndarray, b: np.ndarray, *, seeds: Iterable[int] = (93, 0, 42)) -> list[Cause]:
+    """Say why two arrays differ, most telling first, and for each side what it was not recognised as.
 
     Parameters
     ----------
     a, b : array of float
         Latents as drawn.
     seeds : iterable of int
-        Seeds to try, each with its two neighbours.
+        Seeds to try, the first draw of each also with its two neighbours.
     """
-    found = list(_visible(a, b))
-    tried = list(dict.fromkeys(s + step for s in seeds for step in (0, 1, -1) if s + step >= 0))
-    origins = [identify(array, tried) for array in (a, b)]
+    tried = list(dict.fromkeys(seeds))
+    for of, to, names in ((a, b, ("A", "B")), (b, a, ("B", "A"))):
+        relation = relate(of, to)
+        if relation is not None:
+            causes = [Cause(relation.kind, relation.between(*names))]
+            source = identify(of, tried)
+            return causes + ([Cause("origin", f"{names[0]} is {source}")] if source else [])
+    if a.shape == b.shape and np.array_equal(a, b):
+        return [Cause("dtype", f"equal values in {a.dtype} and {b.dtype}")] if a.dtype != b.dtype else []
+    return list(_apart(a, b, tried))
+
+
+def _apart(a: np.ndarray, b: np.ndarray, seeds: list[int]) -> Iterator[Cause]:
+    """Neither array follows from the other by itself."""
+    if a.shape != b.shape:
+        yield Cause("shapes", f"shapes differ: {a.shape} against {b.shape}")
+    yield from (Cause(*seen) for seen in observations(a, b))
+    origins = identify_all([a, b], seeds)
+    if origins[0] and origins[1]:
+        origins = [also(a, origins[0], origins[1].name), also(b, origins[1], origins[0].name)]
     for which, origin in zip("AB", origins, strict=True):
         if origin:
-            found.append(f"{which} is {origin}")
-    if origins[0] and origins[1] and origins[0] != origins[1]:
-        found.extend(_between(origins[0], origins[1], a))
-    return found
-
-
-def _visible(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
-    """Causes that show without knowing any stream."""
-    if a.shape != b.shape:
-        yield f"shapes differ: {a.shape} against {b.shape}"
-        if a.size == b.size and np.array_equal(a.reshape(-1), b.reshape(-1)):
-            yield "the values are equal in order: only the shape differs"
+            yield Cause("origin", f"{which} is {origin}")
+    first, second = origins
+    if first and second:
+        yield from _between(first, second, a, b)
         return
-    if np.array_equal(a, b):
+    mixed = blend(a, b, seeds)
+    if mixed:
+        alpha, beta, noise = mixed
+        yield Cause("noise", f"B is A times {alpha:.6g} plus {noise} times {beta:.6g}: noise was added, or mixed in")
         return
-    for which, other, x, y in (("A", "B", a, b), ("B", "A", b, a)):
-        for kind in ("float16", "bfloat16", "float32"):
-            if np.array_equal(_rounded(x, kind), y.astype(np.float64)):
-                yield f"{other} is {which} rounded to {kind}"
-                return
-    factor = _factor(a, b)
-    if factor is not None:
-        yield f"B is A times {factor:.7g}: one of them is scaled, as by a scheduler's init_noise_sigma"
-    x, y = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
-    if x.size > 2 * _SHIFTS:
-        for shift in range(1, _SHIFTS + 1):
-            if np.array_equal(x[shift:], y[:-shift]):
-                yield f"B is A from value {shift} on: {shift} more values were drawn before B"
-            elif np.array_equal(y[shift:], x[:-shift]):
-                yield f"A is B from value {shift} on: {shift} more values were drawn before A"
-    if a.ndim > 1 and len(a) > 1 and np.array_equal(a[0], b[0]) and not any(map(np.array_equal, a[1:], b[1:])):
-        yield "the first items are equal, all others differ: one stream for the batch, or one generator for each item"
-    tail = x.size % 16
-    if tail and x.size > 16 and np.array_equal(x[:-16], y[:-16]):
-        yield f"only the last 16 values differ, and {x.size} is no multiple of 16: the ragged end is drawn differently"
-
-
-def _rounded(values: np.ndarray, kind: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return rounded(values.astype(np.float32), kind).astype(np.float64)
-
-
-def _factor(a: np.ndarray, b: np.ndarray) -> float | None:
-    x, y = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
-    power = float(x @ x)
-    if not power or not np.isfinite(power):
-        return None
-    factor = float(x @ y) / power
-    precision = max(float(np.finfo(array.dtype).eps) for array in (a, b))
-    close = np.allclose(x * factor, y, rtol=2 * precision, atol=0.0)
-    return factor if close and abs(factor - 1.0) > 4 * precision else None
-
-
-def _between(a: Origin, b: Origin, array: np.ndarray) -> Iterator[str]:
-    """What sets two origins apart."""
-    if a.seed != b.seed:
-        yield f"seeds differ by {b.seed - a.seed}: programs number the images of a batch in different ways"
-    names = frozenset((a.name, b.name))
-    if names in _RELATED:
-        yield _RELATED[names]
-        if "swift-torch" in names and array.size > 16 and array.size % 16:
-            yield f"{array.size} is no multiple of 16: the Swift source draws the ragged end from other words"
-    elif len(names) == 2:
-        yield f"{a.name} and {b.name} are different streams: the same seed gives unrelated values"
-    elif a.name == "torch-cpu":
-        first, second = dict(a.options), dict(b.options)
-        if first.get("torch_version") != second.get("torch_version"):
-            yield (
-                "torch changed how half types are drawn in releases 2.12 and 2.13: since then they are the float32 "
-                "values, rounded, and before that a stream of their own"
+    yield from _remainder(a, b)
+    for which, origin in zip("AB", origins, strict=True):
+        if not origin:
+            shown = ", ".join(map(str, seeds[:4])) + (", …" if len(seeds) > 4 else "")
+            yield Cause(
+                "unknown", f"{which} was not recognised: no known stream for seeds {shown} or those beside them"
             )
-        elif first != second:
-            yield "torch's two CPU kernels: avx2 (CPUs with AVX2) and libm (others, and ATEN_CPU_CAPABILITY=default)"
-    if a.name == b.name and a.drawn != b.drawn:
-        yield f"drawn as {a.drawn} against {b.drawn}: each dtype is drawn by its own rule, not rounded from another"
+
+
+def _remainder(a: np.ndarray, b: np.ndarray) -> Iterator[Cause]:
+    """How much of B is A, where neither a relation nor a stream tells the rest."""
+    if a.shape != b.shape or a.size < 16:
+        return
+    x, y = (v.reshape(-1).astype(np.float64) for v in (a, b))
+    unequal = int(np.count_nonzero(x != y))
+    if unequal < 0.02 * x.size:
+        yield Cause("remainder", f"all but {unequal} of {x.size} values are equal: single values were changed")
+        return
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and np.ptp(x) and np.ptp(y)):
+        return
+    together = float(np.corrcoef(x, y)[0, 1])
+    if abs(together) > max(0.1, 5 / np.sqrt(x.size)):
+        slope = together * float(y.std() / x.std())
+        rest = float(np.std(y - slope * x))
+        yield Cause(
+            "remainder",
+            f"B is A times {slope:.4g} plus a remainder of standard deviation {rest:.3g} that is no stream tried "
+            f"(correlation {together:.4f})",
+        )
+
+
+_RELEASE = Cause(
+    "release",
+    "torch changed how half types are drawn in releases 2.12 and 2.13: since then they are the float32 values, "
+    "rounded, and before that a stream of their own",
+)
+
+
+def _old_halves(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> bool:
+    """Both are stored in float16; one follows the rule up to 2.11, the other is float32 rounded, as since 2.13."""
+    rules = {dict(origin.options).get("torch_version") for origin in (a, b)}
+    return x.dtype == y.dtype == np.float16 and {a.drawn, b.drawn} == {"float16", "float32"} and "2.11" in rules
+
+
+_HOW = {
+    "array": "drawn in one call",
+    "each": "drawn value by value",
+    "items": "drawn by one generator for each batch item",
+}
+
+
+def _between(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> Iterator[Cause]:
+    """What sets two origins apart."""
+    names = frozenset((a.name, b.name))
+    if a.seed != b.seed:
+        yield Cause(
+            "seed", f"seeds differ by {b.seed - a.seed}: programs number the images of a batch in different ways"
+        )
+    if a.nth != b.nth:
+        yield Cause("draw", f"A is draw {a.nth + 1} of its stream and B draw {b.nth + 1}: one was drawn later")
+    if a.how != b.how:
+        yield Cause("how", f"A was {_HOW[a.how]}, B was {_HOW[b.how]}")
+    if a.then != b.then:
+        yield Cause("then", f"A is its draw {a.then or 'as it is'}, B is its draw {b.then or 'as it is'}")
+    if names in _RELATED:
+        yield Cause("related", _RELATED[names])
+        if "swift-torch" in names and x.size > 16 and x.size % 16:
+            yield Cause(
+                "ragged", f"{x.size} is no multiple of 16: the Swift source draws the ragged end from other words"
+            )
+    elif len(names) == 2:
+        yield Cause("stream", f"{a.name} and {b.name} are different streams: the same seed gives unrelated values")
+    else:
+        yield from _options(a, b)
+        if a.drawn != b.drawn and _old_halves(a, b, x, y):
+            yield _RELEASE
+        elif a.drawn != b.drawn:
+            yield Cause(
+                "dtype", f"drawn as {a.drawn} against {b.drawn}: each dtype is drawn by its own rule, not rounded"
+            )
+    if a == b:
+        yield Cause("last-bits", f"both are {a.name}, whose last bits depend on the device: they agree to about 4e-6")
+
+
+def _options(a: Origin, b: Origin) -> Iterator[Cause]:
+    """Options of one stream that differ."""
+    first, second = dict(a.options), dict(b.options)
+    rules = [options.get("torch_version") for options in (first, second)]
+    if all(rules) and rules[0] != rules[1]:
+        yield _RELEASE
+    elif first.get("kernel") and second.get("kernel") and first["kernel"] != second["kernel"]:
+        yield Cause(
+            "kernel",
+            "torch's two CPU kernels: avx2 (CPUs with AVX2) and libm (others, and ATEN_CPU_CAPABILITY=default)",
+        )
+    if first.get("device") != second.get("device"):
+        shown = [options.get("device", "a grid at least as large") for options in (first, second)]
+        yield Cause("geometry", f"torch-cuda beyond one grid depends on the GPU's size: {shown[0]} against {shown[1]}")
+    for option, words in (
+        ("split", "mlx: by the default key of mx.random.seed against a key of its own"),
+        ("partitionable", "jax changed how it numbers words in release 0.5"),
+    ):
+        if first.get(option) != second.get(option):
+            yield Cause("release" if option == "partitionable" else "how", words)
