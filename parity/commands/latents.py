@@ -14,9 +14,10 @@ import numpy as np
 
 from parity import streams
 from parity.errors import UsageError
-from parity.streams import catalogue, compare, files, semantics
-
-_PROGRAMS = ("diffusers", "python", "swift", "mochi")
+from parity.streams import catalogue, compare, files
+from parity.streams.draw_things import MODES
+from parity.streams.programs import PROGRAMS, Asked, draw_like
+from parity.streams.webui import Variation
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +29,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mean", type=float, default=0.0)
     parser.add_argument("--std", type=float, default=1.0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .npy, .npz or .safetensors file")
-    parser.add_argument(
-        "--like",
-        choices=_PROGRAMS,
-        help="ask the stream as this program does: diffusers (a seed for each batch item: repeat --seed), "
-        "python (python_coreml_stable_diffusion), swift (image i: i-th tensor), mochi (image i: seed + i)",
-    )
-    parser.add_argument("--images", type=int, default=1, metavar="N", help="images of a swift or mochi run, stacked")
+    programs = parser.add_argument_group("as a program asks the stream (docs/streams.md says what each does)")
+    programs.add_argument("--like", choices=PROGRAMS, metavar="NAME", help=", ".join(PROGRAMS))
+    programs.add_argument("--images", type=_integer, default=1, metavar="N", help="images of a swift or mochi run")
+    programs.add_argument("--draw", type=_integer, default=0, metavar="N", help="noise of step N: diffusers, a1111")
+    programs.add_argument("--batch-index", type=_shape, metavar="I,J,…", help="items of a batch: comfyui")
+    programs.add_argument("--subseed", type=_integer, action="append", metavar="N", help="variation seed: a1111")
+    programs.add_argument("--subseed-strength", type=float, default=0.0, metavar="X", help="0 to 1: a1111")
+    programs.add_argument("--resize-from", type=_shape, metavar="H,W", help="seed resize, in latents: a1111")
+    programs.add_argument("--seed-delta", type=_integer, default=0, metavar="N", help="for step noise: a1111")
+    programs.add_argument("--seed-mode", choices=MODES, default=MODES[0], help="of draw-things")
     parser.add_argument("--kernel", help="of torch-cpu: avx2, libm, avx2-unfused (Windows), system-libm (this machine)")
     parser.add_argument("--torch-version", metavar="X.Y", help="of torch-cpu: whose rules for half types hold")
     parser.add_argument(
@@ -59,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _detect()
     if arguments.compare:
         return _compare(arguments)
-    for needed in ("rng", "seed", "shape"):
+    for needed in ("seed", "shape") if arguments.like else ("rng", "seed", "shape"):
         if getattr(arguments, needed) is None:
             raise UsageError(f"--{needed} is needed; for example --rng torch-cpu --seed 93 --shape 1,4,64,64")
     if arguments.output:
@@ -67,7 +71,8 @@ def main(arguments: argparse.Namespace) -> int:
     values, dtype = _draw(arguments)
     first = ", ".join(f"{value:.8g}" for value in values.reshape(-1)[:4].tolist())
     digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).hexdigest()
-    print(f"{arguments.rng} seed {','.join(map(str, arguments.seed))}: {dtype} {list(values.shape)}")
+    name = arguments.rng or arguments.like
+    print(f"{name} seed {','.join(map(str, arguments.seed))}: {dtype} {list(values.shape)}")
     print(f"first values {first}")
     print(f"sha256 {digest}")
     if arguments.output:
@@ -77,29 +82,54 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _draw(arguments: argparse.Namespace) -> tuple[np.ndarray, str]:
-    seeds, shape, options = arguments.seed, arguments.shape, _options(arguments, arguments.rng)
-    dtype = arguments.dtype or catalogue.dtypes(arguments.rng)[0]
+    seeds, shape = arguments.seed, arguments.shape
     scaled = (arguments.mean, arguments.std) != (0.0, 1.0)
-    if arguments.like and scaled:
-        raise UsageError("--mean and --std: programs draw standard normals and scale them afterwards; leave out --like")
-    if arguments.like == "diffusers":
-        device = {"torch-cpu": "cpu", "torch-cuda": "cuda"}.get(arguments.rng)
-        if device is None:
-            raise UsageError(f"--rng {arguments.rng}: diffusers draws from torch-cpu or torch-cuda")
-        return semantics.diffusers(seeds, shape, generator_device=device, dtype=dtype, **options), dtype
+    if arguments.like:
+        if scaled:
+            raise UsageError(
+                "--mean and --std: programs draw standard normals and scale them afterwards; leave out --like"
+            )
+        if arguments.images < 1 or arguments.draw < 0:
+            raise UsageError(
+                f"--images {arguments.images}, --draw {arguments.draw}: at least 1 image, and draw 0 or later"
+            )
+        return draw_like(arguments.like, _asked(arguments))
+    for option in _PROGRAMS_ONLY:
+        if getattr(arguments, option) != _PROGRAMS_ONLY[option]:
+            raise UsageError(f"--{option.replace('_', '-')}: only programs have that; give --like NAME")
     if len(seeds) != 1:
-        raise UsageError("several --seed: only --like diffusers has one generator for each item")
-    if arguments.like in ("swift", "mochi"):
-        if arguments.images < 1 or dtype != "float32":
-            raise UsageError(f"--like {arguments.like}: at least one image, and float32, which the package uses")
-        ask = semantics.swift if arguments.like == "swift" else semantics.mochi
-        return np.stack(ask(arguments.rng, seeds[0], shape, images=arguments.images)), "float32"
-    if arguments.like == "python":
-        if arguments.rng != "numpy-legacy" or arguments.dtype not in (None, "float16"):
-            raise UsageError("--like python: python_coreml_stable_diffusion draws numpy-legacy, rounded to float16")
-        return semantics.python_coreml_stable_diffusion(seeds[0], shape), "float16"
-    stream = streams.open(arguments.rng, seeds[0], **options)
+        raise UsageError("several --seed: only --like diffusers and a1111 have one generator for each item")
+    dtype = arguments.dtype or catalogue.dtypes(arguments.rng)[0]
+    stream = streams.open(arguments.rng, seeds[0], **_options(arguments, arguments.rng))
     return stream.normal(shape, dtype=dtype, mean=arguments.mean, std=arguments.std), dtype
+
+
+_PROGRAMS_ONLY: dict[str, Any] = {
+    **{"images": 1, "draw": 0, "batch_index": None, "subseed": None, "subseed_strength": 0.0},
+    **{"resize_from": None, "seed_delta": 0, "seed_mode": "scale-alike"},
+}
+
+
+_DEFAULTS = {"a1111": "torch-cuda", "python": "numpy-legacy"}  # whose options are meant where no stream is named
+
+
+def _asked(arguments: argparse.Namespace) -> Asked:
+    resize = arguments.resize_from
+    if resize is not None and len(resize) != 2:
+        raise UsageError(f"--resize-from {','.join(map(str, resize))}: expected H,W of latents, such as 64,64")
+    return Asked(
+        seeds=tuple(arguments.seed),
+        shape=arguments.shape,
+        rng=arguments.rng,
+        dtype=arguments.dtype,
+        images=arguments.images,
+        draw=arguments.draw,
+        batch_index=arguments.batch_index,
+        variation=Variation(tuple(arguments.subseed or ()), arguments.subseed_strength, resize),
+        seed_delta=arguments.seed_delta,
+        mode=arguments.seed_mode,
+        options=_options(arguments, arguments.rng or _DEFAULTS.get(arguments.like, "torch-cpu")),
+    )
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -15,12 +15,13 @@ from parity.streams.swift import SwiftNumPy, SwiftNvidia, SwiftTorch
 from parity.streams.torch_cpu import TorchCPU
 from parity.streams.torch_cuda import TorchCUDA
 from parity.streams.torch_mps import TorchMPS
+from parity.streams.webui_nv import NVStream
 
 _STREAMS: dict[str, type[Stream]] = {
     kind.name: kind
     for kind in (
         *(NumpyLegacy, NumpyPCG64, TorchCPU, TorchCUDA, TorchMPS, MLX, JAX),
-        *(SwiftNumPy, SwiftTorch, SwiftNvidia),
+        *(SwiftNumPy, SwiftTorch, SwiftNvidia, NVStream),
     )
 }
 

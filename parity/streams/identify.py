@@ -92,6 +92,7 @@ _RARE = (
     _torch("float32", kernel="avx2-unfused"),
     Candidate("numpy-pcg64", "float64"),
     Candidate("numpy-pcg64", "float32"),
+    Candidate("webui-nv", "float32"),
     Candidate("torch-cuda", "float64"),
     Candidate("mlx", "float16", (("split", True),)),
     Candidate("jax", "float32", (("partitionable", True),)),

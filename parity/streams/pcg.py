@@ -35,11 +35,26 @@ def seed_words(entropy: int | Sequence[int], count: int) -> list[int]:
     count : int
         How many 64-bit words.
     """
+    out = seed_words32(entropy, 2 * count)
+    return [low | high << 32 for low, high in zip(out[0::2], out[1::2], strict=True)]
+
+
+def _words32(numbers: Sequence[int]) -> list[int]:
     words: list[int] = []
-    for number in [entropy] if isinstance(entropy, int) else entropy:
+    for number in numbers:
         words.append(number & _MASK32)
         while number := number >> 32:
             words.append(number & _MASK32)
+    return words
+
+
+def seed_words32(
+    entropy: int | Sequence[int], count: int, *, spawn_key: Sequence[int] = (), pool_size: int = _POOL
+) -> list[int]:
+    """Return ``SeedSequence(entropy, spawn_key=…, pool_size=…).generate_state(count)``: 32-bit words."""
+    words = _words32([entropy] if isinstance(entropy, int) else entropy)
+    if spawn_key:
+        words += [0] * (pool_size - len(words)) + _words32(spawn_key)
     hashing = 0x43B0D7E5
 
     def scramble(value: int) -> int:
@@ -53,22 +68,22 @@ def seed_words(entropy: int | Sequence[int], count: int) -> list[int]:
         value = (0xCA01F9DD * x - 0x4973F715 * y) & _MASK32
         return value ^ value >> 16
 
-    pool = [scramble(words[i] if i < len(words) else 0) for i in range(_POOL)]
-    for source in range(_POOL):
-        for target in range(_POOL):
+    pool = [scramble(words[i] if i < len(words) else 0) for i in range(pool_size)]
+    for source in range(pool_size):
+        for target in range(pool_size):
             if source != target:
                 pool[target] = mix(pool[target], scramble(pool[source]))
-    for word in words[_POOL:]:
-        for target in range(_POOL):
+    for word in words[pool_size:]:
+        for target in range(pool_size):
             pool[target] = mix(pool[target], scramble(word))
 
     hashing, out = 0x8B51F9DD, []
-    for i in range(2 * count):
-        value = pool[i % _POOL] ^ hashing
+    for i in range(count):
+        value = pool[i % pool_size] ^ hashing
         hashing = hashing * 0x58F38DED & _MASK32
         value = value * hashing & _MASK32
         out.append(value ^ value >> 16)
-    return [low | high << 32 for low, high in zip(out[0::2], out[1::2], strict=True)]
+    return out
 
 
 def _affine(increment: int, steps: int) -> tuple[int, int]:

@@ -111,7 +111,11 @@ class SwiftTorch(SwiftStream):
             yield start, self._groups((words.take(size) & _LOW24) * 2.0**-24) * std
         if whole < count:
             words.skip(count - whole)
-            yield count - _GROUP, self._groups(self._engine.doubles(_GROUP)) * std
+            yield count - _GROUP, self._groups(self._tail()) * std
+
+    def _tail(self) -> np.ndarray:
+        """Uniforms of a ragged end."""
+        return self._engine.doubles(_GROUP)
 
     def _singles(self, count: int) -> np.ndarray:
         """Values drawn one at a time, in pairs of which the second waits for the next call."""
@@ -137,6 +141,15 @@ class SwiftTorch(SwiftStream):
         theta = 2.0 * math.pi * second
         cos, sin = exact.cos(theta, np.empty_like(theta)), exact.sin(theta, np.empty_like(theta))
         return np.stack([(radius * cos).reshape(-1, 8), (radius * sin).reshape(-1, 8)], axis=1).reshape(-1)
+
+
+class CoreAITorch(SwiftTorch):
+    """``TorchRandomSource`` of coreai-models since its fix: a ragged end is drawn from 24-bit floats, as torch does."""
+
+    name = "swift-torch"
+
+    def _tail(self) -> np.ndarray:
+        return (self._engine.words.take(_GROUP) & _LOW24) * 2.0**-24
 
 
 class SwiftNvidia(SwiftStream):

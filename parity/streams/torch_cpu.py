@@ -164,6 +164,18 @@ class TorchCPU(Stream):
             part[...] = (drawn + np.uint64(low % 2**64)).view(np.int64)
         return out
 
+    def permutation(self, count: int) -> np.ndarray:
+        """Draw as ``torch.randperm(count)`` does: int64, one word a swap."""
+        out = self._empty(count, "int64")
+        values = list(range(count))
+        for start in range(0, count - 1, PEEK):
+            words = self._engine.words.take(min(PEEK, count - 1 - start)).tolist()
+            for i, word in enumerate(words, start):
+                j = i + word % (count - i)
+                values[i], values[j] = values[j], values[i]
+        out[...] = values
+        return out
+
     def export_state(self) -> np.ndarray:
         """Return the bytes (uint8) that ``torch.Generator.set_state`` takes, by way of ``torch.from_numpy``."""
         return self._engine.export_state()

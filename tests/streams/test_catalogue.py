@@ -17,7 +17,7 @@ from parity.streams.cuda_devices import DEVICES, geometry
 def test_names() -> None:
     assert streams.names() == [
         *("numpy-legacy", "numpy-pcg64", "torch-cpu", "torch-cuda", "torch-mps", "mlx", "jax"),
-        *("swift-numpy", "swift-torch", "swift-nvidia"),
+        *("swift-numpy", "swift-torch", "swift-nvidia", "webui-nv"),
     ]
     with pytest.raises(ValueError, match=r"unknown stream 'cuda'.*numpy-legacy.*swift-nvidia"):
         streams.open("cuda", seed=93)

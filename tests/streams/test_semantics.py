@@ -32,8 +32,8 @@ def test_diffusers(torch_options: dict[str, Any], seeds: Any, dtype: str) -> Non
 def test_diffusers_on_another_device() -> None:
     cuda = semantics.diffusers([1, 2], (2, 4, 8, 8), generator_device="cuda", device="T4")
     assert np.array_equal(cuda[1], streams.open("torch-cuda", 2).normal((4, 8, 8)))
-    with pytest.raises(ValueError, match="mps"):
-        semantics.diffusers(93, SHAPE, generator_device="mps")
+    with pytest.raises(ValueError, match="xpu"):
+        semantics.diffusers(93, SHAPE, generator_device="xpu")
     with pytest.raises(ValueError, match="2 seeds for a batch of 3"):
         semantics.diffusers([1, 2], SHAPE)
 
