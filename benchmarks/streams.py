@@ -1,4 +1,4 @@
-"""Random streams in NumPy operations against the producers' own compiled loops, on one thread."""
+"""Random streams, in NumPy operations and with numba, against the producers' own compiled loops, on one thread."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ def _calls() -> Iterator[tuple[str, Callable[[int], object], Callable[[int], obj
         )
 
 
+def _compiled(report: Callable[[str], object]) -> None:
+    """The two streams that numba draws, where it is installed and gives the same bits."""
+    if not streams.accelerate():
+        report("with numba: not installed, or other bits on this machine, so that it is not used")
+        return
+    legacy = np.random.RandomState(93)
+    for size in (16_384, 1_048_576):
+        for name, stream, instead in (
+            ("RandomState.randn", "numpy-legacy", legacy.randn),
+            ("torch.randn float32", "torch-cpu", torch.randn),
+        ):
+            subject = functools.partial(streams.open(stream, seed=93).normal, size)
+            theirs = functools.partial(instead, size)
+            report(str(compare(f"{name}, with numba, {size:,} values", subject, theirs, repeats=31, target=1.0)))
+    streams.accelerate(False)
+
+
 def run(report: Callable[[str], object]) -> None:
     """Measure two sizes of the bit-exact streams, seeding, and the import."""
     torch.set_num_threads(1)
@@ -46,6 +63,7 @@ def run(report: Callable[[str], object]) -> None:
         for name, subject, instead, target in _calls():
             ours, theirs = functools.partial(subject, size), functools.partial(instead, size)
             report(str(compare(f"{name}, {size:,} values", ours, theirs, repeats=31, target=target)))
+    _compiled(report)
     seeded = compare(
         "seeding and torch.randn float32, 16,384 values",
         lambda: streams.open("torch-cpu", seed=93).normal(16_384),

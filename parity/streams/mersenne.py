@@ -23,6 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from parity.streams.acceleration import compiled
+
 SIZE = 624
 _LAG = SIZE - 397
 _STRIDE = SIZE - 1  # so many new words depend on known words only
@@ -118,6 +120,9 @@ class MersenneTwister:
         self._next = self._known + position
 
     def _temper(self, start: int, stop: int) -> None:
+        if (loops := compiled()) is not None:
+            loops.temper(self._raw[start:stop], self._tempered[start:stop])
+            return
         raw, out, scratch = self._raw[start:stop], self._tempered[start:stop], self._scratch[: stop - start]
         np.right_shift(raw, _S11, out)
         np.bitwise_xor(out, raw, out)
@@ -133,6 +138,9 @@ class MersenneTwister:
     def _make(self, needed: int) -> None:
         """Make words until ``needed`` of them lie before the window's end."""
         made = self._made
+        if made < needed and (loops := compiled()) is not None:
+            loops.twist(self._raw, made, needed)
+            made = needed
         while made < needed:
             known, room = made - self._known, len(self._raw) - made
             leap = next(n for n in _LEAPS if n * SIZE <= known and n * _STRIDE <= room)

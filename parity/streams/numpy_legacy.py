@@ -20,6 +20,7 @@ import numpy as np
 
 from parity.errors import FormatError, UsageError
 from parity.streams import exact
+from parity.streams.acceleration import compiled
 from parity.streams.mersenne import PEEK, SIZE, MersenneTwister, key_from_array, key_from_seed
 from parity.streams.stream import Shape, Stream, TypeUsageError
 
@@ -70,11 +71,22 @@ class NumpyLegacy(Stream):
             flat[0], self._kept = self._kept, None
             start = 1
         while start < flat.size:
-            start += self._polar(flat[start:])
+            start += self._compiled_polar(flat[start:]) if self._loops() else self._polar(flat[start:])
         if (mean, std) != (0.0, 1.0):
             np.multiply(out, std, out)
             np.add(out, mean, out)
         return out
+
+    def _loops(self) -> Any:
+        return None if self._contracted else compiled()
+
+    def _compiled_polar(self, out: np.ndarray) -> int:
+        words = self._words.peek(PEEK)
+        used, filled, kept = self._loops().polar(words, out)
+        self._words.advance(used)
+        if filled == out.size and filled % 2:
+            self._kept = kept
+        return int(filled)
 
     def _polar(self, out: np.ndarray) -> int:
         """Fill the front of ``out`` from one block of tries and tell how far it is filled."""

@@ -25,6 +25,7 @@ import abc
 import numpy as np
 
 from parity.streams import glibc
+from parity.streams.acceleration import compiled
 from parity.streams.mersenne import PEEK
 
 BLOCK = PEEK
@@ -164,6 +165,14 @@ class Avx2(Kernel):
         self._i = [np.empty(_HALF, np.int32) for _ in range(2)]
         self._f = [np.empty(_HALF, np.float32) for _ in range(2)]
         self._d = [np.empty(_HALF, np.float64) for _ in range(3)]
+        self._rows = np.empty((2, _HALF), np.int32), np.empty((3, _HALF), np.float32)
+
+    def fill(self, words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
+        loops = compiled()
+        if loops is None:
+            super().fill(words, out, mean, std)
+        else:
+            loops.box_muller(words, out, *self._rows, np.float32(mean), np.float32(std))
 
     def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
         half = len(uniforms)
