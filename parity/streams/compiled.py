@@ -19,6 +19,7 @@ from numba import njit
 _F, _I, _U = np.float32, np.int32, np.uint32
 _STEPS, _SQRT_HALF, _MANTISSA = _I(1 << 24), _I(0x3F3504F3), _I(0x7FFFFF)
 _I1, _I2, _I4, _I23, _I24, _EVEN = _I(1), _I(2), _I(4), _I(23), _I(24), _I(~1)
+_LOW24 = _U(0xFFFFFF)
 _TURN = _F(_F(2 * math.pi) * _F(2.0**-24))
 
 _integers: Any = njit(cache=True, error_model="numpy", nogil=True)
@@ -52,19 +53,10 @@ def temper(raw: np.ndarray, out: np.ndarray) -> None:
         out[k] = _U(y ^ _U(y >> _U(18)))
 
 
-@_integers
-def _gather(words: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    """24 bits of each word: the first eight of a group, and the last eight."""
-    for group in range(len(words) // 16):
-        for lane in range(8):
-            first[8 * group + lane] = _I(words[16 * group + lane] & _U(0xFFFFFF))
-            second[8 * group + lane] = _I(words[16 * group + 8 + lane] & _U(0xFFFFFF))
-
-
 @_contracted
-def _radius(uniforms: np.ndarray, out: np.ndarray) -> None:
-    for i in range(len(uniforms)):
-        bits = _I(_F(_I(_STEPS - uniforms[i])).view(np.int32) - _SQRT_HALF)
+def _radius(words: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(words)):
+        bits = _I(_F(_I(_STEPS - _I(words[i] & _LOW24))).view(np.int32) - _SQRT_HALF)
         scale = _F(_I(_I(bits >> _I23) - _I24))
         x = _I(_I(bits & _MANTISSA) + _SQRT_HALF).view(np.float32) - _F(1)
         square = x * x
@@ -86,9 +78,9 @@ def _radius(uniforms: np.ndarray, out: np.ndarray) -> None:
 
 
 @_contracted
-def _cos_sin(uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
-    for i in range(len(uniforms)):
-        t = _F(uniforms[i]) * _TURN
+def _cos_sin(words: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
+    for i in range(len(words)):
+        t = _F(_I(words[i] & _LOW24)) * _TURN
         octant = _I(_I(_I(t * _F(1.27323954473516)) + _I1) & _EVEN)
         turned = _F(octant)
         x = t - turned * _F(0.78515625)
@@ -112,30 +104,27 @@ def _cos_sin(uniforms: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> None:
 
 
 @_contracted
-def _scatter(radius: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
-    for group in range(len(out) // 16):
-        for lane in range(8):
-            a = radius[8 * group + lane] * cos[8 * group + lane]
-            b = radius[8 * group + lane] * sin[8 * group + lane]
-            out[16 * group + lane] = a * std + mean
-            out[16 * group + 8 + lane] = b * std + mean
+def _scaled(radius: np.ndarray, factor: np.ndarray, mean: float, std: float) -> None:
+    for i in range(len(radius)):
+        factor[i] = radius[i] * factor[i] * std + mean
 
 
 @_integers
-def box_muller(
-    words: np.ndarray, out: np.ndarray, integers: np.ndarray, floats: np.ndarray, mean: float, std: float
-) -> None:
-    """Turn words, a multiple of 16, into normals by the ``avx2`` kernel.
+def box_muller(first: np.ndarray, second: np.ndarray, rows: np.ndarray, mean: float, std: float) -> None:
+    """Turn words into normals by the ``avx2`` kernel.
 
-    ``integers`` and ``floats`` are scratch memory of two and three rows, each at least half as long as ``words``.
+    Parameters
+    ----------
+    first, second : array of uint32
+        Words of radii and of angles, one of each for two normals.
+    rows : array of float32
+        Three rows, as long as they: scratch memory, then the normals made with cosines and those made with sines.
+    mean, std : float32
     """
-    half = len(words) // 2
-    first, second = integers[0, :half], integers[1, :half]
-    radius, cos, sin = floats[0, :half], floats[1, :half], floats[2, :half]
-    _gather(words, first, second)
-    _radius(first, radius)
-    _cos_sin(second, cos, sin)
-    _scatter(radius, cos, sin, out, mean, std)
+    _radius(first, rows[0])
+    _cos_sin(second, rows[1], rows[2])
+    _scaled(rows[0], rows[1], mean, std)
+    _scaled(rows[0], rows[2], mean, std)
 
 
 @_integers
