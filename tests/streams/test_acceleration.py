@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,7 @@ from parity.streams.torch_float32 import BLOCK, Avx2
 
 
 @pytest.fixture
-def accelerated() -> Iterator[None]:
-    pytest.importorskip("numba", reason="numba has no wheel for this machine, or is not installed")
+def accelerated(numba: Any) -> Iterator[None]:
     if not streams.accelerate():
         pytest.skip("this CPU's compiled loops give other bits, so that they are not used")
     yield
@@ -56,8 +56,8 @@ def _drawn(name: str, seed: int, calls: list[Any]) -> list[bytes]:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.sampled_from(["torch-cpu", "numpy-legacy"]), st.integers(0, 2**32 - 1), CALLS)
+@pytest.mark.usefixtures("numba")
 def test_call_sequences_are_the_same(name: str, seed: int, calls: list[Any]) -> None:
-    pytest.importorskip("numba", reason="numba has no wheel for this machine, or is not installed")
     if not streams.accelerate():
         pytest.skip("this CPU's compiled loops give other bits, so that they are not used")
     try:
@@ -92,9 +92,10 @@ def test_all_uniforms() -> None:
             assert found.tobytes() == expected.tobytes(), start
 
 
+@pytest.mark.usefixtures("numba")
 def test_other_bits_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each loop in turn is made wrong in one bit; then none is used."""
-    real = pytest.importorskip("parity.streams.compiled", reason="numba is not installed")
+    real = importlib.import_module("parity.streams.compiled")
     streams.accelerate(False)
 
     def one_off(function: Any, out: int) -> Any:

@@ -28,18 +28,6 @@ def test_threefry(counter: tuple[int, int], key: tuple[int, int], words: tuple[i
     assert tuple(int(word[0]) for word in found) == words
 
 
-@pytest.fixture(scope="module")
-def mx() -> Any:
-    return pytest.importorskip("mlx.core", reason="mlx has no wheel for this machine, or is not installed")
-
-
-@pytest.fixture(scope="module")
-def jax() -> Any:
-    jax = pytest.importorskip("jax", reason="jax has no wheel for this machine, or is not installed")
-    jax.config.update("jax_platforms", "cpu")
-    return jax
-
-
 def _floats(values: Any, mx: Any) -> np.ndarray:
     return np.array(values.astype(mx.float32))
 

@@ -147,9 +147,8 @@ def test_coreai_before_and_after_its_fix() -> None:
         assert np.array_equal(numpy, np.random.RandomState(93).randn(1000).astype(np.float32))
 
 
-def test_mflux() -> None:
+def test_mflux(mx: Any) -> None:
     assert semantics.mflux(93, 512, 768).shape == (1, 1536, 64)
-    mx = pytest.importorskip("mlx.core", reason="mlx has no wheel for this machine, or is not installed")
     with mx.stream(mx.cpu):
         expected = np.array(mx.random.normal((1, 16, 64), key=mx.random.key(93)))
     assert np.array_equal(semantics.mflux(93, 64, 64), expected)
@@ -170,8 +169,7 @@ def test_seed_sequences_of_any_pool() -> None:
                 assert seed_words32(entropy, 9, spawn_key=key, pool_size=pool) == theirs.tolist()
 
 
-def test_brownian_tree(torch_options: dict[str, Any]) -> None:
-    torchsde = pytest.importorskip("torchsde", reason="torchsde is not installed")
+def test_brownian_tree(torch_options: dict[str, Any], torchsde: Any) -> None:
     start, end, shape = 0.0291675, 14.614647, (1, 4, 8, 8)
     for seed in (0, 93, 2**32 + 5):
         theirs = torchsde.BrownianTree(t0=start, w0=torch.zeros(shape), t1=end, entropy=seed)
@@ -186,8 +184,8 @@ def test_brownian_tree(torch_options: dict[str, Any]) -> None:
         BrownianTree(93, shape, 1.0, 1.0)
 
 
+@pytest.mark.usefixtures("torchsde")
 def test_noise_of_dpm_sde_samplers(torch_options: dict[str, Any]) -> None:
-    pytest.importorskip("torchsde", reason="torchsde is not installed")
     from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 
     shape, levels = (1, 4, 8, 8), torch.tensor([14.6, 9.1, 3.0, 0.4, 0.03])
