@@ -46,6 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="of torch-cpu's kernels libm and system-libm: std and mean by one fused multiply-add, as on arm64",
     )
+    parser.add_argument(
+        "--split",
+        action=argparse.BooleanOptionalAction,
+        help="of mlx and jax: split the key before each draw (mx.random.seed), or use the seed's own key",
+    )
+    parser.add_argument(
+        "--partitionable", action=argparse.BooleanOptionalAction, help="of jax: number words as since 0.5, or as before"
+    )
     parser.add_argument("--gpu", metavar="MODEL", help="of torch-cuda: a model such as A100")
     parser.add_argument("--multiprocessors", type=_integer, metavar="N", help="of torch-cuda, for a model not listed")
     parser.add_argument("--threads", type=_integer, metavar="N", help="of torch-cuda: resident on one multiprocessor")
@@ -164,6 +172,7 @@ def _operand(name: str, arguments: argparse.Namespace) -> np.ndarray:
 def _options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     given = {
         **{"kernel": arguments.kernel, "torch_version": arguments.torch_version, "fused": arguments.fused},
+        **{"split": arguments.split, "partitionable": arguments.partitionable},
         **{"device": arguments.gpu, "multiprocessors": arguments.multiprocessors, "threads": arguments.threads},
     }
     known = catalogue.options(name)

@@ -199,6 +199,24 @@ def test_command_refuses(words: list[str], says: str, capsys: pytest.CaptureFixt
     assert not Path("latents.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--rng", "mlx", "--no-split"], {"split": False}),
+        (["--rng", "jax", "--split", "--no-partitionable"], {"split": True, "partitionable": False}),
+        (["--rng", "torch-mps", "--torch-version", "2.14"], {"torch_version": "2.14"}),
+        (["--rng", "torch-cpu", "--kernel", "libm", "--fused"], {"kernel": "libm", "fused": True}),
+        (["--rng", "torch-cuda", "--gpu", "Tesla T4"], {"device": "T4"}),
+        (["--rng", "torch-cuda", "--multiprocessors", "40", "--threads", "1024"], {"device": "T4"}),
+    ],
+)
+def test_command_passes_options_on(words: list[str], options: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "drawn.npy"
+    shape = (1, 4, 128, 96)
+    assert main(["latents", *words, "--seed", "93", "--shape", "1,4,128,96", "-o", str(path)]) == 0
+    assert np.array_equal(np.load(path), _drawn(words[1], shape=shape, **options))
+
+
 def test_command_asks_like_programs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     runs = {
         "mochi": ["--rng", "swift-numpy", "--seed", "93", "--images", "2"],
