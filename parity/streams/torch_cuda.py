@@ -27,6 +27,7 @@ import numpy as np
 
 from parity.errors import FormatError, UnsupportedError, UsageError
 from parity.streams import exact
+from parity.streams.cuda_devices import DEVICES as DEVICES
 from parity.streams.cuda_devices import geometry
 from parity.streams.philox import philox
 from parity.streams.seeds import torch_seed
