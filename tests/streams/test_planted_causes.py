@@ -115,7 +115,7 @@ PLANTED: list[tuple[str, str, set[str], Callable[[], Pair]]] = [
     ("two GPUs", "geometry", set(), lambda: tuple(drawn("torch-cuda", shape=50_000, device=d) for d in ("A100", "T4"))),
     ("shape", "shape", set(), lambda: (drawn(), drawn().reshape(4, 1024))),
     ("batch items in another order", "order", set(), lambda: (items([93, 94, 95]), items([95, 93, 94]))),
-    ("a seed of 64 bits", "seed", set(), lambda: (drawn("swift-torch"), drawn("swift-torch", 92))),
+    ("seed of a Swift source off by one", "seed", set(), lambda: (drawn("swift-torch"), drawn("swift-torch", 92))),
     ("scaled NumPy against torch", "stream", {"then"}, lambda: (drawn(), drawn("numpy-legacy") * 14.6146)),
 ]
 
