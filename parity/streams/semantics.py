@@ -157,8 +157,8 @@ def coreai(name: str, seed: int, shape: Shape, *, fixed: bool = True) -> np.ndar
     seed : int
     shape : int or sequence of int
     fixed : bool
-        True: since its fix of September 2026, torch's source fills an array, with a ragged end as torch draws it (by the
-        fix's description; its code was not at hand).
+        True: since its fix of September 2026, torch's source fills an array, with a ragged end as torch draws it (by
+        the fix's description; its code was not at hand).
         False: before, all three sources were asked value by value.
     """
     if name == "swift-torch" and fixed:
