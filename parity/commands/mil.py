@@ -24,7 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     profile = actions.add_parser("profile", help="time each operation on seeded random inputs")
     profile.add_argument("path", type=Path, help=".mlpackage or .mlmodelc")
     profile.add_argument("--function", help="which function; default the model's")
-    profile.add_argument("--numerics", default="declared", help="declared, float32 or float16-accumulate")
+    profile.add_argument(
+        "--numerics", default="declared", help="declared, float32, float16-accumulate or float16-sequential"
+    )
     profile.add_argument("--no-fusion", action="store_true", help="run every operation by itself")
     profile.add_argument("--repeats", type=int, default=3, metavar="N", help="predictions to time (default 3)")
     profile.add_argument("--top", type=int, default=15, metavar="N", help="slowest operations to list (default 15)")

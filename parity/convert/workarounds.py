@@ -125,6 +125,14 @@ CASTS_IN_MEMORY: Final = Workaround(
     ">=6.0",
     "coremltools keeps every weight that it casts to float16 in memory beside the original until it writes the file",
 )
+FUSED_EPSILON: Final = Workaround(
+    "fused-epsilon",
+    "coremltools",
+    ">=4.0",
+    "coremltools fuses a scale and a shift per channel, as group norms have, into a batch norm of variance 1 with the "
+    "default epsilon of 1e-5: all values become 0.999995 of what they were (-106 dB). The variance written here is "
+    "1 - 1e-5, which is 1 in float16",
+)
 SAFETY_NOISE: Final = Workaround(
     "safety-noise",
     "diffusers",
@@ -145,6 +153,7 @@ ALL: Final = (
     VALIDATION,
     TEMPORARY_FOLDER,
     CASTS_IN_MEMORY,
+    FUSED_EPSILON,
     SAFETY_NOISE,
 )
 
@@ -201,6 +210,8 @@ def converting(
             stack.enter_context(_bars(report))
         if VALIDATION.needed:
             stack.enter_context(_fewer_validations())
+        if FUSED_EPSILON.needed:
+            stack.enter_context(_unit_scale())
         stack.enter_context(warnings.catch_warnings())
         if SCALAR_ARRAYS.needed:
             warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")
@@ -223,6 +234,31 @@ def _fewer_validations() -> Iterator[None]:
         yield
     finally:
         Program.validate = original
+
+
+class _UnitScale:
+    """coremltools' builder of operations, but for batch norms, whose epsilon is taken off the variance."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._builder, name)
+
+    def batch_norm(self, *, variance: np.ndarray, **others: Any) -> Any:
+        return self._builder.batch_norm(variance=variance - np.float32(1e-5), **others)
+
+
+@contextmanager
+def _unit_scale() -> Iterator[None]:
+    import coremltools.converters.mil.mil.passes.defs.optimize_elementwise_binary as passes
+
+    original = passes.mb
+    passes.mb = _UnitScale(original)
+    try:
+        yield
+    finally:
+        passes.mb = original
 
 
 @contextmanager

@@ -7,8 +7,10 @@ program can be asked for, or given, by name. Profiles say how results are rounde
   in float32. A fused pattern counts as one operation.
 - ``float32``: no rounding to float16 at all: what the graph would give with exact-enough arithmetic. Weights keep the
   values that the file has.
-- ``float16-accumulate``: as ``declared``, and sums inside dot products are rounded to float16 too: a pessimistic
-  bound for hardware that accumulates in float16. Nothing is fused.
+- ``float16-accumulate``: as ``declared``, and sums are rounded to float16 too, in blocks and trees: what accumulation
+  in float16 costs when it is done with care. Nothing is fused.
+- ``float16-sequential``: as ``declared``, and matrix products are summed one product after the other, each product and
+  each sum rounded to float16, as Core AI's runtime on Linux does. Only group norms are fused.
 
 None of them simulates a hardware unit.
 """
@@ -32,7 +34,7 @@ from parity.mil.package import Model
 from parity.mil.plan import Plan
 from parity.mil.values import StateType
 
-PROFILES: tuple[str, ...] = ("declared", "float32", "float16-accumulate")
+PROFILES: tuple[str, ...] = ("declared", "float32", "float16-accumulate", "float16-sequential")
 """Names of the numerics profiles."""
 
 Callback = Callable[[Event], None]

@@ -210,6 +210,46 @@ def test_casts_in_memory(tmp_path: Path) -> None:
         assert lies_in(scratch, weight())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compute", ["FLOAT32", "FLOAT16"])
+def test_fused_epsilon(compute: str) -> None:
+    """Without it every value is 0.999995 of the right one in float32; in float16 nothing changes."""
+    from parity import coreml
+
+    ct = workarounds.coremltools()
+    scale, shift = torch.linspace(0.5, 2, 8).reshape(8, 1, 1), torch.linspace(-1, 1, 8).reshape(8, 1, 1)
+
+    class Affine(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * scale + shift
+
+    x = np.random.default_rng(0).standard_normal((1, 8, 4, 4)).astype(np.float32)
+    with workarounds.tracing():
+        traced = torch.jit.trace(Affine().eval(), torch.from_numpy(x))
+
+    def converted() -> np.ndarray:
+        model = ct.convert(
+            traced,
+            inputs=[ct.TensorType(name="x", shape=x.shape)],
+            outputs=[ct.TensorType(name="y")],
+            minimum_deployment_target=ct.target.macOS13,
+            compute_precision=getattr(ct.precision, compute),
+            skip_model_load=True,
+        )
+        assert model._mil_program.functions["main"].find_ops(op_type="batch_norm")
+        return coreml.load(model.package_path, runtime="reference").predict({"x": x})["y"]
+
+    right = scale.numpy() * x + shift.numpy()
+    without = converted()
+    with workarounds.converting():
+        y = converted()
+    if compute == "FLOAT16":
+        np.testing.assert_array_equal(y, without)
+    else:
+        assert np.abs(y - right).max() < 5e-7
+        np.testing.assert_allclose(without - right, -5e-6 * scale.numpy() * x, atol=5e-7)
+
+
 def test_safety_noise(caplog: pytest.LogCaptureFixture) -> None:
     from tests.convert.models import safety_checker
 

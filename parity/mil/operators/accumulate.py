@@ -1,4 +1,4 @@
-"""What if sums accumulated in float16? The pessimistic profile's arithmetic, in one place.
+"""What if sums accumulated in float16? The arithmetic of the profile ``float16-accumulate``, in one place.
 
 Hardware that multiplies float16 does not all accumulate in float32. Under the profile ``float16-accumulate`` the
 operators with dot products or sums use these functions:
@@ -11,7 +11,8 @@ operators with dot products or sums use these functions:
 * **Running sums** (cumsum) round after each addition.
 * **Recurrent layers**: products as above; gates and states are rounded at each step instead of staying in float32.
 
-This is a model of a pessimist, not of a device: no hardware's order of summation is reproduced.
+This models accumulation done with care, not a device: no hardware's order of summation is reproduced, and it is no
+bound. A plain loop that rounds each product too (:mod:`parity.mil.operators.sequential`) is worse in long products.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def silu(context: Context, x: torch.Tensor) -> torch.Tensor:
 def gelu(context: Context, x: torch.Tensor, mode: str = "EXACT") -> torch.Tensor:
     """Gaussian error linear unit: exact, or by tanh, or as x * sigmoid(1.702 x)."""
     if mode in _GELU:
-        return functional.gelu(x, approximate=_GELU[mode])
+        # torch's AVX-512 kernel of the exact form makes NaN of +inf, which an overflow in float16 is
+        return functional.gelu(x, approximate=_GELU[mode]).masked_fill_(x == torch.inf, torch.inf)
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
     raise UnsupportedError(

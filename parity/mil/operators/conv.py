@@ -10,7 +10,7 @@ from torch.nn.functional import conv_transpose1d, conv_transpose2d, conv_transpo
 from torch.nn.functional import pad as torch_pad
 
 from parity.errors import UnsupportedError
-from parity.mil.operators import accumulate
+from parity.mil.operators import accumulate, sequential
 from parity.mil.operators.padding import explicit, reversed_pairs
 from parity.mil.operators.registry import Context, operator
 
@@ -46,6 +46,9 @@ def conv(
         if any(padding):
             x = torch_pad(x, [amount for amount in reversed(padding) for _ in (0, 1)])
         return accumulate.convolution(x, weight, bias, strides=strides, dilations=dilations, groups=groups)
+    if context.sequential and bias is not None:
+        sums = sequential.half(_FORWARD[rank](x, weight, None, strides, padding, dilations, groups))
+        return sums + bias.reshape(1, -1, *((1,) * (rank - 2)))
     return _FORWARD[rank](x, weight, bias, strides, padding, dilations, groups)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from parity.mil.operators import accumulate
+from parity.mil.operators import accumulate, sequential
 from parity.mil.operators.limits import affordable
 from parity.mil.operators.padding import explicit, reversed_pairs
 from parity.mil.operators.registry import Context, operator
@@ -67,10 +67,10 @@ def avg_pool(
     pads, extra = _pads(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
     pool = _AVERAGE[x.dim()]
     padded = _padded(x, pads, extra, 0.0)
-    if context.half_accumulate:
+    if context.half_accumulate or context.sequential:
         parts, axes = accumulate.windows(padded, kernel_sizes, strides)
         affordable(context, parts.shape)
-        result = accumulate.mean(parts, axes, False)
+        result = sequential.mean(parts, axes) if context.sequential else accumulate.mean(parts, axes, False)
     else:
         result = pool(padded, kernel_sizes, strides)
     if (exclude_padding_from_average and any(pads)) or any(extra):

@@ -128,7 +128,7 @@ class Context:
     outputs : tuple of Declared
         Declared types of the results.
     profile : str
-        ``declared``, ``float32`` or ``float16-accumulate``.
+        ``declared``, ``float32``, ``float16-accumulate`` or ``float16-sequential``.
     run_block : callable
         ``run_block(index, arguments) -> tuple``: runs the operation's nested block (cond: 0 true, 1 false;
         while_loop: 0 condition, 1 body) with its block inputs bound to `arguments`.
@@ -137,8 +137,9 @@ class Context:
         the start of each run. See `parity.mil.operators.random`.
     random_seed : int
         Seed of the session, for random operators whose own seed is -1.
-    half_accumulate : bool
-        Derived: dot products and sums of this operation accumulate in float16.
+    half_accumulate, sequential : bool
+        Derived: dot products and sums of this operation accumulate in float16, by the rules of
+        :mod:`parity.mil.operators.accumulate` or of :mod:`parity.mil.operators.sequential`.
     """
 
     name: str = ""
@@ -149,10 +150,12 @@ class Context:
     generators: dict[str, torch.Generator] = field(default_factory=dict)
     random_seed: int = 0
     half_accumulate: bool = field(init=False, default=False)
+    sequential: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         halves = bool(self.outputs) and self.outputs[0].dtype == "fp16"
         self.half_accumulate = halves and self.profile == "float16-accumulate"
+        self.sequential = halves and self.profile == "float16-sequential"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,14 @@ def grid(mode: str, extent: torch.Tensor | float, count: int) -> torch.Tensor:
     return torch.minimum(positions.clamp(min=0.0), (size - 1).clamp(min=0.0))
 
 
+def _mixed(below: torch.Tensor, above: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Interpolate by weights in [0, 1): a pixel of weight 0 takes no part, an infinite one gives its infinity."""
+    result = torch.lerp(below, above, weight)  # exact on equal pixels, but it subtracts: infinities give NaN
+    if result.isnan().any():
+        result = torch.where(weight == 0, below, below * (1 - weight) + above * weight)
+    return result
+
+
 def linear(x: torch.Tensor, axis: int, positions: torch.Tensor) -> torch.Tensor:
     """Interpolate along the axis at positions (count) inside [0, size - 1]."""
     low = positions.floor()
@@ -63,7 +71,7 @@ def linear(x: torch.Tensor, axis: int, positions: torch.Tensor) -> torch.Tensor:
     second = (first + 1).clamp(max=x.shape[axis] - 1)
     shape = [-1 if other == axis % x.dim() else 1 for other in range(x.dim())]
     below, above = x.index_select(axis, first), x.index_select(axis, second)
-    return torch.lerp(below.float(), above.float(), weight.reshape(shape))
+    return _mixed(below.float(), above.float(), weight.reshape(shape))
 
 
 def nearest(x: torch.Tensor, axis: int, positions: torch.Tensor) -> torch.Tensor:
@@ -131,6 +139,6 @@ def sample(
         raise UnsupportedError(f"sampling mode {mode!r}; known are bilinear and nearest")
     top, left = torch.floor(row), torch.floor(column)
     down, right = (row - top).float().unsqueeze(1), (column - left).float().unsqueeze(1)
-    upper = torch.lerp(_read(x, top, left, value), _read(x, top, left + 1, value), right)
-    lower = torch.lerp(_read(x, top + 1, left, value), _read(x, top + 1, left + 1, value), right)
-    return torch.lerp(upper, lower, down)
+    upper = _mixed(_read(x, top, left, value), _read(x, top, left + 1, value), right)
+    lower = _mixed(_read(x, top + 1, left, value), _read(x, top + 1, left + 1, value), right)
+    return _mixed(upper, lower, down)

@@ -160,7 +160,8 @@ def cumsum(
 ) -> torch.Tensor:
     """Running sum along the axis, from the end if `reverse`, without the element itself if `exclusive`."""
     values = x.flip(axis) if reverse else x
-    sums = accumulate.running(values, axis) if context.half_accumulate else values.cumsum(axis, dtype=x.dtype)
+    halves = context.half_accumulate or context.sequential
+    sums = accumulate.running(values, axis) if halves else values.cumsum(axis, dtype=x.dtype)
     if exclusive and x.shape[axis]:
         zero = sums.narrow(axis, 0, 1).mul(0)
         sums = torch.cat((zero, sums.narrow(axis, 0, x.shape[axis] - 1)), axis)

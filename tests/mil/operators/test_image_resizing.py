@@ -109,6 +109,15 @@ def test_upsample_bilinear_is_pytorchs(factors, align):
     np.testing.assert_allclose(halves, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_an_infinite_pixel_gives_its_infinity_where_it_takes_part():
+    x = np.array([[[[1, np.inf, 2, 3]]]], np.float32)
+    options = {"scale_factor_height": 1, "scale_factor_width": 2, "align_corners": False}
+    expected = [1, np.inf, np.inf, np.inf, np.inf, 2.25, 2.75, 3]
+    np.testing.assert_array_equal(call("upsample_bilinear", x=x, **options).ravel(), expected)
+    opposite = call("upsample_bilinear", x=np.array([[[[np.inf, -np.inf]]]], np.float32), **options).ravel()
+    np.testing.assert_array_equal(opposite, [np.inf, np.nan, np.nan, -np.inf])
+
+
 @pytest.mark.parametrize("factors", [(2, 3), (2.5, 1.5), (0.5, 0.75), (1, 1)])
 @pytest.mark.parametrize("shape", [(2, 3, 6, 8), (3, 6, 8), (1, 2, 1, 6, 8)])
 def test_nearest_neighbours_are_pytorchs(factors, shape):
