@@ -34,6 +34,8 @@ class CoreMLBackend(Backend):
         One of :data:`parity.coreml.COMPUTE_UNITS`.
     runtime : str
         ``auto``, ``native`` or ``reference``.
+    profile : str
+        Numerics of the reference runtime, see :data:`parity.mil.PROFILES`.
 
     Raises
     ------
@@ -50,18 +52,23 @@ class CoreMLBackend(Backend):
         *,
         compute_unit: str = "CPU_ONLY",
         runtime: str = "auto",
+        profile: str = "declared",
     ) -> None:
         super().__init__()
         self.packages = {name: (p,) if isinstance(p, Path) else tuple(p) for name, p in packages.items()}
         self.compute_unit = compute_unit
         self.runtime = runtime
-        self.numerics = coreml.resolve(runtime, compute_unit)
+        self.profile = profile
+        self.numerics = coreml.resolve(runtime, compute_unit, profile=profile)
 
     def _load(self, name: str) -> Component:
         if name not in self.packages:
             there = ", ".join(sorted(self.packages)) or "none"
             raise MissingError(f"no converted {name} among the models (found: {there})")
-        models = [coreml.load(path, self.compute_unit, runtime=self.runtime) for path in self.packages[name]]
+        models = [
+            coreml.load(path, self.compute_unit, runtime=self.runtime, profile=self.profile)
+            for path in self.packages[name]
+        ]
         return CoreMLComponent(name, models)
 
 

@@ -64,7 +64,7 @@ def _metadata(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: {METADATA}: not readable, or without an assetVersion: {error!r}") from None
     if version > _VERSION:
         raise UnsupportedError(
-            f"{path}: format {about['assetVersion']}; this release reads up to {_VERSION}.x: update parity and coreai-core"
+            f"{path}: format {about['assetVersion']}; up to {_VERSION}.x is read here: update coreai-core and parity"
         )
     return dict(about)
 

@@ -119,9 +119,7 @@ def _explained(program: Any, error: Exception) -> str:
     places = []
     for target in lacking:
         users = dict.fromkeys(
-            hazards.module_of(node) or "the module itself"
-            for node in program.graph.nodes
-            if str(node.target) == target
+            hazards.module_of(node) or "the module itself" for node in program.graph.nodes if str(node.target) == target
         )
         shown = ", ".join(list(users)[:3]) + (f" and {len(users) - 3} more" if len(users) > 3 else "")
         places.append(f"{target} (in {shown})")
@@ -136,6 +134,10 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Hold back progress bars and remarks of torch and coreai-torch."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield

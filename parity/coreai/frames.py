@@ -9,25 +9,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 _LENGTH = 8
 
 
-def write(stream: BinaryIO, message: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+def write(stream: IO[bytes], message: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a message with named arrays."""
     dense = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in (arrays or {}).items()}
     described = [[name, array.dtype.str, list(array.shape)] for name, array in dense.items()]
     head = json.dumps({**message, "arrays": described}).encode()
     stream.write(len(head).to_bytes(_LENGTH, "little") + head)
     for array in dense.values():
-        stream.write(memoryview(array).cast("B") if array.size else b"")
+        stream.write(array.tobytes())
     stream.flush()
 
 
-def read(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read a message and its arrays.
 
     Raises
@@ -44,7 +44,7 @@ def read(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return message, arrays
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _exactly(stream: IO[bytes], count: int) -> bytes:
     parts, left = [], count
     while left:
         part = stream.read(min(left, 1 << 24))

@@ -15,12 +15,16 @@ pipelines do; nothing is rewritten.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from parity.pipelines.components import SIGNATURES
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.model, self.penultimate = model, penultimate
 
-    def forward(self, input_ids: Tensor) -> Any:  # noqa: D102
+    def forward(self, input_ids: Tensor) -> Any:
         result = self.model(input_ids.long(), output_hidden_states=self.penultimate)
         if not self.penultimate:
             return result[0]
@@ -71,7 +75,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.model, self.extra = model, extra
 
-    def forward(self, sample: Tensor, timestep: Tensor, hidden: Tensor, *rest: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, sample: Tensor, timestep: Tensor, hidden: Tensor, *rest: Tensor) -> Tensor:
         options: dict[str, Any] = {}
         if self.extra == "sdxl":
             options["added_cond_kwargs"] = {"text_embeds": rest[0], "time_ids": rest[1]}
@@ -87,7 +91,7 @@ class Unconditional(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
         return self.model(sample, timestep, return_dict=False)[0]
 
 
@@ -98,9 +102,7 @@ class ControlNet(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(  # noqa: D102
-        self, sample: Tensor, timestep: Tensor, hidden: Tensor, image: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, sample: Tensor, timestep: Tensor, hidden: Tensor, image: Tensor) -> tuple[Tensor, ...]:
         down, middle = self.model(sample, timestep, hidden, image, return_dict=False)
         return (*down, middle)
 
@@ -112,7 +114,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = vae
 
-    def forward(self, latents: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, latents: Tensor) -> Tensor:
         return self.model.decode(latents, return_dict=False)[0]
 
 
@@ -123,20 +125,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = vae
 
-    def forward(self, image: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, image: Tensor) -> Tensor:
         return self.model.encode(image).latent_dist.parameters
 
 
 def component(name: str, module: Any, inputs: dict[str, np.ndarray], *, dtype: torch.dtype) -> Network:
     """Return a component of the tasks (:mod:`parity.pipelines.components`) for given inputs."""
-    wrapped = {
-        "text_encoder": lambda: TextEncoder(module, penultimate=False),
-        "unet": lambda: Denoiser(module),
-        "vae_decoder": lambda: Decoder(module),
-        "vae_encoder": lambda: Encoder(module),
-    }[name]()
-    outputs = {"text_encoder": "hidden", "unet": "noise_pred", "vae_decoder": "image", "vae_encoder": "moments"}
-    return Network(wrapped.eval(), {key: example(key, a, dtype) for key, a in inputs.items()}, (outputs[name],))
+    wrap: dict[str, Callable[[Any], nn.Module]] = {
+        "text_encoder": partial(TextEncoder, penultimate=False),
+        "unet": Denoiser,
+        "vae_decoder": Decoder,
+        "vae_encoder": Encoder,
+    }
+    examples = {key: example(key, array, dtype) for key, array in inputs.items()}
+    return Network(wrap[name](module).eval(), examples, (SIGNATURES[name].output,))
 
 
 def example(name: str, array: np.ndarray, dtype: torch.dtype) -> Tensor:
@@ -176,8 +178,7 @@ def all_of(parts: dict[str, Any], *, tokens: int = 77) -> dict[str, Network]:
     noise = {"sample": normal(2, unet.config.in_channels, height, width), "timestep": torch.tensor([501.0, 501.0])}
     if "cross_attention_dim" not in unet.config:
         return {"unet": Network(Unconditional(unet).eval(), noise, ("noise_pred",))}
-    width_ = unet.config.cross_attention_dim
-    inputs = noise | {"hidden": normal(2, tokens, width_)}
+    inputs = noise | {"hidden": normal(2, tokens, unet.config.cross_attention_dim)}
     extra = {}
     if xl:
         pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
@@ -202,5 +203,7 @@ def _controlled(unet: Any, net: Any, inputs: dict[str, Tensor], image: Tensor) -
     with torch.inference_mode():
         residuals = [value.clone() for value in module(*inputs.values(), image)]
     names = tuple(f"residual_{index}" for index in range(len(residuals)))
-    control = Network(Denoiser(unet, extra="residuals").eval(), inputs | dict(zip(names, residuals, strict=True)), ("noise_pred",))
+    control = Network(
+        Denoiser(unet, extra="residuals").eval(), inputs | dict(zip(names, residuals, strict=True)), ("noise_pred",)
+    )
     return {"controlnet": Network(module, inputs | {"image": image}, names), "control-unet": control}

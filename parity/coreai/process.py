@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -159,7 +159,7 @@ class Process:
 
     def _start(self) -> None:
         scratch = tempfile.TemporaryDirectory(prefix="parity-coreai-")  # the runtime leaves copies of weights behind
-        self._noise = tempfile.TemporaryFile()
+        self._noise = tempfile.TemporaryFile()  # noqa: SIM115 (read when something goes wrong)
         self._child = subprocess.Popen(
             [sys.executable, "-m", "parity.coreai.worker"],
             stdin=subprocess.PIPE,
@@ -182,7 +182,7 @@ class Process:
         except TimeoutError:
             self.close()
             raise FormatError(
-                f"{self.path}: Core AI did not finish '{message['op']}' within {self.seconds:g} s; its process was ended"
+                f"{self.path}: Core AI did not finish '{message['op']}' in {self.seconds:g} s; its process was ended"
             ) from None
         except (EOFError, BrokenPipeError, ValueError):
             raise self._death(message["op"], child) from None
@@ -218,7 +218,7 @@ class Process:
 class _Limited:
     """A pipe that is read until a deadline."""
 
-    def __init__(self, stream: BinaryIO, seconds: float) -> None:
+    def __init__(self, stream: IO[bytes], seconds: float) -> None:
         self._stream = stream
         self._deadline = time.monotonic() + seconds
 

@@ -4,7 +4,8 @@ It answers frames (:mod:`parity.coreai.frames`) on its standard input with frame
 output is moved away first and standard error takes its place, so whatever the runtime prints cannot be mistaken for an
 answer. It imports neither torch nor coremltools.
 
-Requests: ``load`` (path, unit), ``run`` (function, inputs), ``summary``, ``program``, ``constants`` (of the loaded file).
+Requests: ``load`` (path, unit) and ``run`` (function, inputs); ``open`` (path) and, about the opened file, ``summary``,
+``program``, ``constants``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -147,4 +147,4 @@ def _serve(server: Server, source: BinaryIO, target: BinaryIO) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

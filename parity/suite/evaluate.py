@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from parity import streams
-from parity.backends import packages
+from parity.backends import packages, registry
 from parity.backends.base import Backend
 from parity.backends.packages import Packages
+from parity.backends.registry import Subject
 from parity.errors import ParityError
 from parity.pipelines import tasks
 from parity.pipelines.components import TASK_COMPONENTS
@@ -141,8 +142,13 @@ class Evaluator:
     def _candidate(self, cell: Cell) -> Outcome:
         case = cell.case
         components = TASK_COMPONENTS[case.request.task]
-        backend = self._backend(cell)
-        situation = self._situation(backend, components)
+        try:
+            backend = self._backend(cell)
+        except ParityError as error:
+            if not cell.backend:
+                raise
+            return self._unknown(cell, str(error))
+        situation = self._situation(backend, components, named=bool(cell.backend))
         reference, reference_seconds = self._reference_run(case)
         seconds = {"reference": reference_seconds}
         pictures = {"reference": reference["image"]}
@@ -156,16 +162,16 @@ class Evaluator:
         found = candidate.compare(reference, drawn, (self.reference, backend), components, self._tolerances, situation)
         return Outcome(
             cell,
-            tuple(replace(check, message=self.packages.say(check.message)) for check in found),
+            found if cell.backend else tuple(replace(c, message=self.packages.say(c.message)) for c in found),
             seconds,
             reproduce(self.options, cell),
             pictures,
-            (*remarks(case, self.model, self._cases), *self._about_models(components)),
+            (*remarks(case, self.model, self._cases), *(() if cell.backend else self._about_models(components))),
         )
 
-    def _situation(self, backend: Backend, components: Sequence[str]) -> Situation:
-        """Find out which components cannot run, and which are compressed."""
-        parts = {name: self.packages.parts[name] for name in components}
+    def _situation(self, backend: Backend, components: Sequence[str], *, named: bool) -> Situation:
+        """Find out which components cannot run, and which are compressed; a named backend knows its own models."""
+        parts = {} if named else {name: self.packages.parts[name] for name in components}
         blocked = {name: part.problem for name, part in parts.items() if part.problem}
         damaged = {name for name, part in parts.items() if part.damaged}
         for name in components:
@@ -187,6 +193,13 @@ class Evaluator:
         return tuple(found)
 
     def _backend(self, cell: Cell) -> Backend:
+        if cell.backend:
+            if cell.backend not in self._candidates:
+                subject = Subject(
+                    self.model.location, self.options.models, lambda: self.packages.paths, self._progress
+                )
+                self._candidates[cell.backend] = registry.open_backend(cell.backend, subject)
+            return self._candidates[cell.backend]
         if cell.numerics not in self._candidates:
             from parity.backends.coreml import CoreMLBackend
 

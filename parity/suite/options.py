@@ -58,6 +58,12 @@ OPTIONS: tuple[Option, ...] = (
         "RUNTIME",
         choices=("auto", "native", "reference"),
     ),
+    Option(
+        "backend",
+        "candidate by name, repeatable: torch:cpu:float16, coreml:reference, coreai; replaces the compute units",
+        "NAME[:WORD…]",
+        kind="several",
+    ),
     Option("device", "where PyTorch runs: cpu, mps or cuda", "DEVICE", choices=("cpu", "mps", "cuda")),
     Option("cases", "TOML file of cases instead of the shipped ones", "FILE", kind="path"),
     Option("seed", "use this seed in every case", "N", kind="integer"),
@@ -86,6 +92,7 @@ class Options:
     models: Path | None = None
     compute_unit: tuple[str, ...] = coreml.COMPUTE_UNITS
     coreml_runtime: str = "auto"
+    backend: tuple[str, ...] = ()
     device: str = "cpu"
     cases: Path | None = None
     seed: int | None = None

@@ -19,6 +19,10 @@ from parity.suite.plan import Cell
 from parity.suite.verdict import Verdict, combine
 
 
+# options that do not decide a cell, and those that the cell itself says
+_NOT_REPEATED = {"parity_report", "update_golden", "parity_strict", "compute_unit", "backend"}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What was found for a cell.
@@ -128,10 +132,15 @@ def reproduce(options: Options, cell: Cell) -> str:
     words = ["parity", "run"]
     for option in OPTIONS:
         value = getattr(options, option.key)
-        if option.key in {"parity_report", "update_golden", "parity_strict", "compute_unit"} or value is None:
+        if (
+            option.key in {"parity_report", "update_golden", "parity_strict", "compute_unit", "backend"}
+            or value is None
+        ):
             continue
         if value != getattr(Options(), option.key):
             words += [f"--{option.name}", str(value)]
     for unit in cell.units[:1]:
         words += ["--compute-unit", unit]
+    if cell.backend:
+        words += ["--backend", cell.backend]
     return shlex.join([*words, "--only", cell.case.name])

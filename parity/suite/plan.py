@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parity import coreml
-from parity.errors import UnsupportedError
+from parity.backends import registry
+from parity.errors import MissingError, UnsupportedError
 from parity.suite import case as cases
 from parity.suite import compatibility
 from parity.suite.case import Case
@@ -38,6 +39,8 @@ class Cell:
         What runs the candidate's networks.
     unavailable : str
         Why it cannot run here; empty if it can.
+    backend : str
+        What the user named with ``--backend``; empty for Core ML's compute units.
     pairing : Pairing, optional
         Converter and consumer release of a compatibility cell.
     """
@@ -49,6 +52,7 @@ class Cell:
     numerics: str = ""
     unavailable: str = ""
     pairing: Pairing | None = None
+    backend: str = ""
 
     @property
     def sentence(self) -> str:
@@ -62,20 +66,33 @@ class Cell:
 def cells(options: Options) -> list[Cell]:
     """Return the comparisons of a run in a fixed order, without loading any model."""
     candidates: dict[tuple[str, str], list[str]] = {}
-    for unit in options.compute_unit:
+    replaced = options.backend and options.compute_unit == coreml.COMPUTE_UNITS
+    for unit in () if replaced else options.compute_unit:
         try:
             resolved = (coreml.resolve(options.coreml_runtime, unit), "")
         except UnsupportedError as error:
             resolved = (f"Core ML {unit}", str(error))
         candidates.setdefault(resolved, []).append(unit)
+    named = {text: _named(text) for text in options.backend}
     planned: list[Cell] = []
     for case in cases.load(options.cases, seed=options.seed, rng=options.rng):
         if options.goldens is not None:
             planned.append(Cell(options.model_version, case, "golden", numerics=f"PyTorch {options.device}"))
         for (numerics, unavailable), units in candidates.items():
             planned.append(Cell(options.model_version, case, "candidate", tuple(units), numerics, unavailable))
-    if options.shipped:
+        for text, (numerics, unavailable) in named.items():
+            cell = Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend=text)
+            planned.append(cell)
+    if options.shipped and not options.backend:
         name = coreml.resolve("reference", "CPU_ONLY")
         for pairing, case in compatibility.cases(options.compatibility):
             planned.append(Cell(compatibility.MODEL, case, "compatibility", numerics=name, pairing=pairing))
     return planned
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Return numerics of a backend that the user named, and why it cannot run here."""
+    try:
+        return registry.resolve(text), ""
+    except (UnsupportedError, MissingError) as error:
+        return text, str(error)
