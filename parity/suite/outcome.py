@@ -18,7 +18,6 @@ from parity.suite.options import OPTIONS, Options
 from parity.suite.plan import Cell
 from parity.suite.verdict import Verdict, combine
 
-
 # options that do not decide a cell, and those that the cell itself says
 _NOT_REPEATED = {"parity_report", "update_golden", "parity_strict", "compute_unit", "backend"}
 
@@ -132,10 +131,7 @@ def reproduce(options: Options, cell: Cell) -> str:
     words = ["parity", "run"]
     for option in OPTIONS:
         value = getattr(options, option.key)
-        if (
-            option.key in {"parity_report", "update_golden", "parity_strict", "compute_unit", "backend"}
-            or value is None
-        ):
+        if option.key in _NOT_REPEATED or value is None:
             continue
         if value != getattr(Options(), option.key):
             words += [f"--{option.name}", str(value)]
