@@ -19,13 +19,15 @@ _LISTED = 12  # weights and operators listed in the terminal; --json has all
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("before", metavar="A", help=".mlpackage, .mlmodelc or a folder of them")
-    parser.add_argument("after", metavar="B", help="the same kind of thing")
+    parser.add_argument("after", metavar="B", help="the same kind of thing, or for a model its Core AI file (.aimodel)")
     parser.add_argument("--json", action="store_true", help="print all records as JSON")
     parser.add_argument("--metadata", action="store_true", help="count different metadata as a difference")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Compare and print; 0 when features, programs and weights are equal, else 1."""
+    if any(path.endswith(".aimodel") for path in (arguments.before, arguments.after)):
+        return _across_formats(arguments)
     from parity.contracts.diff import diff
 
     result = diff(arguments.before, arguments.after)
@@ -44,6 +46,24 @@ def main(arguments: argparse.Namespace) -> int:
     for name in result.only_after:
         console.print(f"only after: {name}", markup=False)
     return 0 if same else 1
+
+
+def _across_formats(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from parity.coreai import comparison
+    from parity.errors import UsageError
+
+    before, after = Path(arguments.before), Path(arguments.after)
+    if before.suffix == ".aimodel" or after.suffix != ".aimodel":
+        raise UsageError(f"{before} and {after}: give the Core ML model first, then its .aimodel")
+    result = comparison.compare(before, after)
+    if arguments.json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+    else:
+        for line in comparison.lines(result, listed=_LISTED):
+            print(line)
+    return 0 if result.same else 1
 
 
 def _show(model: ModelDiff, console: Console) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("path", metavar="PATH", help="folder, .mlpackage, .mlmodelc or .zip")
+    parser.add_argument("path", metavar="PATH", help="folder, .mlpackage, .mlmodelc, .aimodel or .zip")
     parser.add_argument(
         "--require",
         action="append",
@@ -51,6 +51,8 @@ def main(arguments: argparse.Namespace) -> int:
     FormatError
         At the end, when a model is damaged or nothing is a component of Stable Diffusion.
     """
+    if arguments.path.rstrip("/").endswith(".aimodel"):
+        return _core_ai(arguments)
     from parity.contracts import capability, platforms, survey
     from parity.contracts.consumers import consumers
     from parity.contracts.converters import converters
@@ -125,6 +127,25 @@ def problems(inspection: Inspection) -> str:
     if all(component.kind == "foreign" for component in inspection.components):
         return f"{inspection.path}: no Stable Diffusion component of any known converter, see above"
     return ""
+
+
+def _core_ai(arguments: argparse.Namespace) -> int:
+    """Say what a Core AI file is; apps' releases read none, so there are no capabilities."""
+    from parity.coreai import asset
+
+    if arguments.require or arguments.html:
+        raise UsageError(f"{arguments.path}: a Core AI model; --require and --html speak of Core ML models only")
+    described = asset.describe(arguments.path)
+    if arguments.json is None:
+        print("\n".join(asset.lines(described)))
+        return 0
+    text = json.dumps(_plain(described), indent=1, ensure_ascii=False, default=str) + "\n"
+    if arguments.json == "-":
+        sys.stdout.write(text)
+    else:
+        with replacing(arguments.json) as path:
+            path.write_text(text, encoding="utf-8")
+    return 0
 
 
 def _plain(record: Any) -> Any:

@@ -44,6 +44,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    if arguments.path.suffix == ".aimodel":
+        return _show_core_ai(arguments)
     from parity.mil import describe, load
 
     model = load(arguments.path)
@@ -56,6 +58,16 @@ def _show(arguments: argparse.Namespace) -> int:
         lines = chosen(model, arguments.function)
     for line in lines:
         print(line)
+    return 0
+
+
+def _show_core_ai(arguments: argparse.Namespace) -> int:
+    """Print the program of a Core AI file, which is no ML Program, as its own library prints it."""
+    from parity.coreai import asset
+
+    if arguments.op or arguments.function:
+        raise UsageError(f"{arguments.path}: a Core AI model; --op and --function speak of ML Programs only")
+    print("\n".join(asset.lines(asset.describe(arguments.path))) if arguments.stats else asset.program(arguments.path))
     return 0
 
 

@@ -127,6 +127,11 @@ class Process:
             raise UsageError(f"{self.path}: no input {', '.join(sorted(unknown))}; it has {known}")
         return self._ask({"op": "run", "function": chosen.name}, given)[1]
 
+    def switch(self, path: Path | str) -> None:
+        """Take another file, in the same process while it lives; what the first one took in memory stays taken."""
+        container.check(Path(path))
+        self.path, self._functions = Path(path), {}
+
     def ask(self, operation: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Ask about the file without loading it for execution: ``summary``, ``program`` or ``constants``."""
         if self._child is None:

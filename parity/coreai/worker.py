@@ -22,6 +22,8 @@ from parity.coreai import frames
 
 UNITS = ("CPU", "GPU", "NEURAL_ENGINE")
 _Arrays = dict[str, np.ndarray]
+_RESOURCE = re.compile(r"dense_resource<(\w+)>.*")
+_ELEMENTS = {"f32": "<f4", "f16": "<f2", "f64": "<f8", "si8": "i1", "ui8": "u1", "si32": "<i4", "ui32": "<u4"}
 
 
 class Server:
@@ -106,19 +108,34 @@ def _elided(program: Any) -> str:
 
 
 def _constants(program: Any) -> _Arrays:
-    """Return the program's constants in order, by number."""
-    from coreai._compiler.ir import DenseElementsAttr, DenseResourceElementsAttr, WalkResult
+    """Return the program's constants in order, by number.
+
+    Small ones are attributes with a buffer. Large ones lie in the file's resources, which the library shows only in the
+    program's text: in hexadecimal, after four bytes of alignment.
+    """
+    from coreai._compiler.ir import DenseElementsAttr, WalkResult
 
     found: _Arrays = {}
+    places: dict[str, list[tuple[str, tuple[int, ...], str]]] = {}
 
     def visit(operation: Any) -> Any:
         if operation.name == "coreai.constant":
-            value = operation.attributes["value"]
-            if isinstance(value, (DenseElementsAttr, DenseResourceElementsAttr)):
-                found[str(len(found))] = np.array(value)
+            value, key = operation.attributes["value"], str(len(found))
+            found[key] = np.empty(0)
+            if isinstance(value, DenseElementsAttr):
+                found[key] = np.array(value)
+            elif match := _RESOURCE.fullmatch(str(value)):
+                kind = operation.results[0].type
+                places.setdefault(match[1], []).append((key, tuple(kind.shape), str(kind.element_type)))
         return WalkResult.ADVANCE
 
-    program._module._mlir_module.operation.walk(visit)
+    root = program._module._mlir_module.operation
+    root.walk(visit)
+    if places:
+        for name, data in re.findall(r'(\w+): "0x([0-9A-Fa-f]*)"', root.get_asm().split("dialect_resources", 1)[-1]):
+            for key, shape, element in places.get(name, ()):
+                if element in _ELEMENTS:
+                    found[key] = np.frombuffer(bytes.fromhex(data)[4:], _ELEMENTS[element]).reshape(shape)
     return found
 
 
