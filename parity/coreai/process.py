@@ -172,7 +172,7 @@ class Process:
             stderr=self._noise,
             env={**os.environ, "TMPDIR": scratch.name, "PYTHONPATH": _search_path()},
         )
-        self._finalizer = weakref.finalize(self, _end, self._child, scratch)
+        self._finalizer = weakref.finalize(self, _end, self._child, scratch, self._noise)
 
     def _ask(
         self, message: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
@@ -235,11 +235,11 @@ class _Limited:
         return os.read(self._stream.fileno(), count)
 
 
-def _end(child: subprocess.Popen[bytes], scratch: tempfile.TemporaryDirectory[str]) -> None:
+def _end(child: subprocess.Popen[bytes], scratch: tempfile.TemporaryDirectory[str], noise: IO[bytes]) -> None:
     if child.poll() is None:
         child.kill()
     child.wait()
-    for stream in (child.stdin, child.stdout):
+    for stream in (child.stdin, child.stdout, noise):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
