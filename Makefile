@@ -11,7 +11,7 @@ JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow lower-ends coremltools-tests eras bench docs dist clean
+.PHONY: help setup parity test lint slow core-ai lower-ends coremltools-tests eras bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 	.venv-lowest/bin/python -m tests.lowest > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest
+core-ai: $(STAMP)  ## install the extra core-ai and run its tests
+	$(PY) -m pip install --quiet --editable '.[core-ai]'
+	$(PY) -c 'from parity.coreai import availability; availability.require(convert=True)'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) -m 'coreai and not slow' tests/coreai tests/backends
 
 coremltools-tests: $(STAMP)  ## coremltools' own tests through the reference runtime (long)
 	OMP_NUM_THREADS=1 $(PY) -m parity.coreml.conformance --workers $(JOBS)

@@ -5,3 +5,13 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what runs Core AI where the extra is not installed, with the reason and the install command."""
+    from parity.coreai import availability
+
+    if reason := availability.reason(convert=True):
+        for item in items:
+            if item.get_closest_marker("coreai"):
+                item.add_marker(pytest.mark.skip(reason=reason))
