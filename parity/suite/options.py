@@ -111,6 +111,11 @@ class Options:
         return self.model_version == DEFAULT_MODEL and all(value is None for value in own)
 
     @property
+    def default_candidates(self) -> bool:
+        """Whether nothing was said about who runs the converted model."""
+        return not self.backend and (self.compute_unit, self.coreml_runtime) == (coreml.COMPUTE_UNITS, "auto")
+
+    @property
     def goldens(self) -> Path | None:
         """Folder of goldens: the one named, else the shipped one for the shipped cases."""
         if self.golden_dir is not None:

@@ -2,8 +2,9 @@
 
 Every case is compared once with its golden (does the reference still draw what was accepted?) and once per candidate.
 Compute units that resolve to the same numerics are one candidate: away from macOS all four are the reference runtime,
-which is computed once and never reported as a statement about hardware. The shipped model, as each converter release
-wrote it, also meets the consumer releases.
+which is computed once and never reported as a statement about hardware. Backends that the user names are candidates in
+the units' place. The shipped model, as each converter release wrote it, also meets the consumer releases, and where
+Core AI is installed, one case of it is drawn by Core AI.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from parity import coreml
 from parity.backends import registry
+from parity.coreai import availability
 from parity.errors import MissingError, UnsupportedError
 from parity.suite import case as cases
 from parity.suite import compatibility
@@ -83,6 +85,10 @@ def cells(options: Options) -> list[Cell]:
         for text, (numerics, unavailable) in named.items():
             cell = Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend=text)
             planned.append(cell)
+    if options.shipped and options.default_candidates and not availability.reason(convert=True):
+        case = cases.load(options.cases)[0]
+        numerics, unavailable = _named("coreai")
+        planned.append(Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend="coreai"))
     if options.shipped and not options.backend:
         name = coreml.resolve("reference", "CPU_ONLY")
         for pairing, case in compatibility.cases(options.compatibility):

@@ -158,3 +158,14 @@ def test_the_command_that_repeats_a_cell_names_its_backend():
     options = Options(backend=("torch", "coreml:reference"))
     cell = next(cell for cell in plan.cells(options) if cell.backend == "coreml:reference")
     assert reproduce(options, cell).split()[2:4] == ["--backend", "coreml:reference"]
+
+
+@pytest.mark.parametrize("reason", ["", "coreai-core not installed"])
+def test_one_cell_of_the_default_model_where_core_ai_is_installed(reason, monkeypatch):
+    from parity.coreai import availability
+
+    monkeypatch.setattr(availability, "reason", lambda convert=False: reason)
+    monkeypatch.setattr(availability, "require", lambda convert=False: None)
+    cells = [cell for cell in plan.cells(Options()) if cell.backend]
+    assert [cell.backend for cell in cells] == ([] if reason else ["coreai"])
+    assert not [cell for cell in plan.cells(Options(compute_unit=("ALL",))) if cell.backend]
