@@ -46,6 +46,7 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 	.venv-lowest/bin/python -m tests.lowest > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest
+
 core-ai: $(STAMP)  ## install the extra core-ai and run its tests
 	$(PY) -m pip install --quiet --editable '.[core-ai]'
 	$(PY) -c 'from parity.coreai import availability; availability.require(convert=True)'

@@ -61,7 +61,7 @@ def convert(module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs
         coreai-torch is not here, or it lacks an operator: which, and in which modules.
     """
     availability.require(convert=True)
-    distinct = {id(tensor): name for name, tensor in reversed(inputs.items())}
+    distinct = {id(tensor): name for name, tensor in reversed(list(inputs.items()))}
     # torch.export takes one tensor given twice for one input
     program = export(module, tuple(t if distinct[id(t)] == name else t.clone() for name, t in inputs.items()))
     findings = hazards.find(program)

@@ -68,9 +68,15 @@ class Evaluator:
         """
         model = Model(self.options.model_version)
         model.check_tasks()
-        if self.options.models is None or self.packages.latent is None:
+        if self.options.models is None or self._only_core_ai or self.packages.latent is None:
             return model
         return model.resized(self.packages.latent)
+
+    @cached_property
+    def _only_core_ai(self) -> bool:
+        """Whether the user's folder holds Core AI files and a named backend reads them."""
+        folder = self.options.models
+        return bool(self.options.backend) and folder is not None and any(folder.glob("*.aimodel"))
 
     @cached_property
     def reference(self) -> Backend:
@@ -195,9 +201,7 @@ class Evaluator:
     def _backend(self, cell: Cell) -> Backend:
         if cell.backend:
             if cell.backend not in self._candidates:
-                subject = Subject(
-                    self.model.location, self.options.models, lambda: self.packages.paths, self._progress
-                )
+                subject = Subject(self.model.location, self.options.models, lambda: self.packages.paths, self._progress)
                 self._candidates[cell.backend] = registry.open_backend(cell.backend, subject)
             return self._candidates[cell.backend]
         if cell.numerics not in self._candidates:

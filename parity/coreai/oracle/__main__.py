@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from parity.coreai import availability
 from parity.coreai.oracle.graphs import Graph, graphs
@@ -34,7 +35,7 @@ def main() -> int:
     return int(any(outcome.startswith("unexplained") for outcome in counts))
 
 
-def _drawn(one: object, count: int, seed: int) -> None:
+def _drawn(one: Callable[[Graph], None], count: int, seed: int) -> None:
     import hypothesis
 
     quiet = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]
@@ -45,7 +46,7 @@ def _drawn(one: object, count: int, seed: int) -> None:
         suppress_health_check=quiet,
         phases=[hypothesis.Phase.generate],
     )
-    hypothesis.seed(seed)(settings(hypothesis.given(graphs())(one)))()  # type: ignore[arg-type]
+    hypothesis.seed(seed)(settings(hypothesis.given(graphs())(one)))()  # type: ignore[no-untyped-call]
 
 
 def _outcome(judge: Judge, graph: Graph) -> str:
