@@ -11,12 +11,11 @@ from collections.abc import Callable
 from parity.coreai import availability
 from parity.coreai.oracle.graphs import Graph, graphs
 from parity.coreai.oracle.judge import Judge
-from parity.coreai.oracle.known import known
 from parity.errors import ParityError
 
 
 def main() -> int:
-    """Run the command; 1 when a graph deviates for a reason that is not in the table."""
+    """Run the command; 1 when a graph deviates: none of those drawn is expected to."""
     parser = argparse.ArgumentParser(prog="python -m parity.coreai.oracle", description=__doc__)
     parser.add_argument("--count", type=int, default=50, metavar="N", help="graphs (50)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which ones")
@@ -32,7 +31,7 @@ def main() -> int:
     for outcome, count in counts.most_common():
         print(f"{count:>6}  {outcome}")
     print(f"{sum(counts.values())} graphs in {time.perf_counter() - start:.0f} s")
-    return int(any(outcome.startswith("unexplained") for outcome in counts))
+    return int(any(outcome.startswith("deviates") for outcome in counts))
 
 
 def _drawn(one: Callable[[Graph], None], count: int, seed: int) -> None:
@@ -58,10 +57,8 @@ def _outcome(judge: Judge, graph: Graph) -> str:
         return f"refused or died, {kind}"
     if not judgement.deviating:
         return f"agree, {kind}, {graph.scale}"
-    if entry := known(judgement):
-        return f"known: {entry}, {kind}"
     print(f"{judgement.explain()}\n", file=sys.stderr)
-    return f"unexplained, {kind}"
+    return f"deviates, {kind}"
 
 
 if __name__ == "__main__":

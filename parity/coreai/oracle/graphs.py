@@ -251,10 +251,11 @@ _LARGEST = 4096  # elements of a value
 
 
 def partners(values: list[Tensor], operator: str, first: int) -> list[int]:
-    """Return the values that can be an operator's second one, beside the first."""
+    """Return the values that can be an operator's second one, beside the first: those of its shape.
+
+    coreai-torch fails on attention whose values have another width than its keys.
+    """
     x = values[first]
-    if operator == "attention":
-        return [i for i, y in enumerate(values) if y.dim() == 3 and y.shape[:2] == x.shape[:2]]
     return [i for i, y in enumerate(values) if y.shape == x.shape]
 
 

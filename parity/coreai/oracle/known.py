@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parity import tables
-from parity.coreai.oracle.judge import Judgement
 from parity.errors import UsageError
 
 TABLE = Path(__file__).with_name("disagreements.toml")
@@ -119,15 +118,6 @@ def table() -> tuple[Disagreement, ...]:
         )
         for entry in tables.read(TABLE)["disagreement"]
     )
-
-
-def known(judgement: Judgement) -> str:
-    """Return the name of the known disagreement that a random graph shows; empty for none.
-
-    The random graphs are drawn from what both converters take and translate faithfully, so none of the table's is
-    expected in them.
-    """
-    return ""
 
 
 def main() -> None:
