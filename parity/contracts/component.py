@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from parity import mil
-from parity.contracts import compiled, names
+from parity.contracts import compiled, lowering, names
 from parity.contracts.converters import Converters
 from parity.contracts.fingerprint import fingerprint
 from parity.contracts.identify import identify
@@ -64,6 +64,8 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
     findings += [Finding("warning", str(where), f"{text}; the program counts") for text in contradictions]
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
+    if records and not problem and component.form == "mlpackage":
+        findings += [Finding("note", str(where), text) for text in lowering.faults(mil.load(path))]
     if problem:
         component = replace(component, kind="broken")
     elif component.kind == "foreign":
