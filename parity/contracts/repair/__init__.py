@@ -2,7 +2,7 @@
 
 >>> from parity.contracts import repair
 >>> sorted(repair.REPAIRS)[:3]
-['causal-mask', 'encoder-legacy', 'encoder-x']
+['attention-rank4', 'causal-mask', 'encoder-legacy']
 
 ``plan`` decides what to do from an inspection, ``apply`` does it; editing needs neither torch nor coremltools, the
 proof runs both models in the reference runtime.
