@@ -51,6 +51,8 @@ class Difference:
         Largest absolute difference.
     largest_at : tuple of int or None
         Where it is.
+    undefined : int
+        Values that are NaN in both.
     """
 
     count: int
@@ -59,6 +61,7 @@ class Difference:
     first_values: tuple[float, float] | None
     largest: float
     largest_at: tuple[int, ...] | None
+    undefined: int = 0
 
     @property
     def share(self) -> float:
@@ -67,7 +70,8 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.differing:
-            return f"equal: all {self.count} values"
+            nothing = f", {self.undefined} of them NaN in both: no stream draws that" if self.undefined else ""
+            return f"equal: all {self.count} values{nothing}"
         assert self.first_values is not None
         a, b = self.first_values
         return (
@@ -81,16 +85,17 @@ def compare(a: np.ndarray, b: np.ndarray) -> Difference | None:
     if a.shape != b.shape or a.size == 0:
         return None
     x, y = a.astype(np.float64), b.astype(np.float64)
-    unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))
-    differing = int(np.count_nonzero(unequal))
+    undefined = np.isnan(x) & np.isnan(y)
+    unequal = (x != y) & ~undefined
+    differing, nothing = int(np.count_nonzero(unequal)), int(np.count_nonzero(undefined))
     if not differing:
-        return Difference(a.size, 0, None, None, 0.0, None)
+        return Difference(a.size, 0, None, None, 0.0, None, nothing)
     with np.errstate(invalid="ignore"):
         gaps = np.where(unequal, np.abs(x - y), 0.0)
     gaps = np.where(np.isnan(gaps), np.inf, gaps)
     at = _index(int(np.argmax(unequal)), a.shape)
     worst = _index(int(np.argmax(gaps)), a.shape)
-    return Difference(a.size, differing, at, (float(x[at]), float(y[at])), float(gaps[worst]), worst)
+    return Difference(a.size, differing, at, (float(x[at]), float(y[at])), float(gaps[worst]), worst, nothing)
 
 
 def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -105,9 +110,9 @@ class Cause:
     ----------
     kind : str
         Of a relation of the two arrays: see :class:`parity.streams.relations.Relation`. Of what sets two streams apart:
-        ``seed``, ``stream``, ``related``, ``draw``, ``how``, ``kernel``, ``release``, ``dtype``, ``geometry``,
-        ``last-bits``, ``ragged``. ``noise``: a known stream was added. ``origin``: what one array is. The rest explains
-        nothing by itself: ``shapes``, ``batch``, ``equal-front``, ``remainder``, ``unknown``.
+        ``seed``, ``seed-bits``, ``stream``, ``related``, ``draw``, ``how``, ``kernel``, ``release``, ``dtype``,
+        ``geometry``, ``last-bits``, ``ragged``. ``noise``: a known stream was added. ``origin``: what one array is. The
+        rest explains nothing by itself: ``shapes``, ``batch``, ``equal-front``, ``remainder``, ``unknown``.
     text : str
     """
 
@@ -204,6 +209,8 @@ def _old_halves(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> bool:
     return x.dtype == y.dtype == np.float16 and {a.drawn, b.drawn} == {"float16", "float32"} and "2.11" in rules
 
 
+_WORD = 1 << 32
+_LOW_BITS = (frozenset(("torch-cpu",)), frozenset(("torch-cpu", "swift-torch")))  # seeded by the low 32 bits
 _HOW = {
     "array": "drawn in one call",
     "each": "drawn value by value",
@@ -214,7 +221,11 @@ _HOW = {
 def _between(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> Iterator[Cause]:
     """What sets two origins apart."""
     names = frozenset((a.name, b.name))
-    if a.seed != b.seed:
+    if a.seed != b.seed and names in _LOW_BITS and (a.seed - b.seed) % _WORD == 0:
+        large, small = max(a.seed, b.seed), min(a.seed, b.seed)
+        text = f"{small} is {large} modulo 2**32, and torch-cpu draws from these 32 bits of a seed alone"
+        yield Cause("seed-bits", text)
+    elif a.seed != b.seed:
         yield Cause(
             "seed", f"seeds differ by {b.seed - a.seed}: programs number the images of a batch in different ways"
         )

@@ -26,7 +26,9 @@ def bounded_seed(seed: SupportsIndex, low: int, high: int, stream: str) -> int:
     except TypeError:
         raise TypeUsageError(f"seed {seed!r}: {stream} takes an integer") from None
     if not low <= number <= high:
-        raise UsageError(f"seed {number}: {stream} takes {low} to {high}")
+        # torch's CPU generator is seeded by the low 32 bits, so its noise for the large seed can be had from these
+        same = f"; torch-cpu's noise for it is that of seed {number % 2**32}" if stream == "swift-torch" else ""
+        raise UsageError(f"seed {number}: {stream} takes {low} to {high}{same}")
     return number
 
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from parity import streams
 from parity.cli import main
+from parity.errors import UsageError
 from parity.streams import files, semantics
 from parity.streams.compare import UNEXPLAINED, compare, explain
 
@@ -57,6 +58,27 @@ def test_streams() -> None:
 
 def test_seed_offset() -> None:
     assert "seeds differ by 1" in _said(_drawn("torch-cpu", 93), _drawn("torch-cpu", 94))
+
+
+def test_seeds_of_equal_low_bits() -> None:
+    """torch's CPU generator takes 32 bits of a seed; an app whose seeds have no more gives the noise all the same."""
+    a, b = _drawn("torch-cpu", 5_000_000_000), _drawn("swift-torch", 705_032_704)
+    said = "\n".join(map(str, explain(a, b, seeds=(5_000_000_000, 705_032_704))))
+    assert "705032704 is 5000000000 modulo 2**32" in said
+    assert "number the images" not in said
+    with pytest.raises(UsageError, match="torch-cpu's noise for it is that of seed 705032704"):
+        streams.open("swift-torch", seed=5_000_000_000)
+
+
+def test_what_is_nan_in_both_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.arange(6, dtype=np.float32)
+    values[2:4] = np.nan
+    difference = compare(values, values.copy())
+    assert difference is not None
+    assert (difference.differing, difference.undefined) == (0, 2)
+    np.save(tmp_path / "a.npy", values)
+    assert main(["latents", "--compare", str(tmp_path / "a.npy"), str(tmp_path / "a.npy")]) == 1
+    assert "equal: all 6 values, 2 of them NaN in both" in capsys.readouterr().out
 
 
 def test_rounding() -> None:
