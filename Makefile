@@ -33,8 +33,8 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint  ## ruff, mypy and all tests
-	$(PY) -m pytest
+test: lint  ## ruff, mypy and all tests, JOBS files at a time
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 slow: $(STAMP)  ## the exhaustive and full-size tests
 	$(PY) -m pytest -m slow

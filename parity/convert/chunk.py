@@ -2,8 +2,9 @@
 
 Some devices cannot load a UNet whole, so the released converter can write ``…_chunk1`` and ``…_chunk2``, cut where
 half of the weights lie. Steps: coremltools' ``bisect_model`` cuts the program; descriptions become those of the
-window (the legacy chunker left coremltools' own keys only, with the source ``milinternal``; since C8b there are
-none); both halves run one after the other and are compared with the whole.
+window (the legacy chunker left coremltools' own keys only, with the source ``milinternal``, or none at all with the
+libraries that described outputs without a shape; since C8b there are none); both halves run one after the other and are
+compared with the whole.
 
 Tensors that cross are float16 inside and float32 at the interface, which loses nothing; but each half is optimised by
 itself, so other operations may be fused and the last bit may differ.
@@ -93,6 +94,7 @@ def chunk(
         if target.exists() and not force:
             raise UsageError(f"{target} exists; remove it or use --force")
     ct = workarounds.coremltools()
+    without_shapes = not any(f.type.multiArrayType.shape for f in read_spec(package).description.output)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".chunks-", dir=folder) as scratch:
         if report is not None:
@@ -101,7 +103,7 @@ def chunk(
             ct.models.utils.bisect_model(str(package), scratch, check_output_correctness=False)
         halves = [Path(scratch) / target.name for target in targets]
         for half in halves:
-            _label(half, chunker)
+            _label(half, chunker, without_shapes=without_shapes)
         agreement = _compare(package, halves, runtime) if check else None
         for half, target in zip(halves, targets, strict=True):
             with replacing(target) as path:
@@ -109,12 +111,16 @@ def chunk(
     return Chunks(targets[0], targets[1], agreement)
 
 
-def _label(half: Path, chunker: str) -> None:
+def _label(half: Path, chunker: str, *, without_shapes: bool) -> None:
+    """Describe a half as its chunker did; coremltools 6.x dropped all metadata where it dropped the outputs' shapes."""
     spec = read_spec(half)
     metadata = spec.description.metadata
     version = metadata.userDefined.get(_VERSION_KEY, workarounds.coremltools().__version__)
     metadata.Clear()
-    if chunker == "legacy":
+    if without_shapes:
+        for feature in spec.description.output:
+            feature.type.multiArrayType.ClearField("shape")
+    elif chunker == "legacy":
         metadata.userDefined.update({_VERSION_KEY: version, _SOURCE_KEY: "milinternal"})
     write_spec(half, spec)
 

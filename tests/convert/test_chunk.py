@@ -48,11 +48,32 @@ def test_bisected_halves_have_no_metadata_and_equal_bytes(whole: Path, tmp_path:
         assert (metadata.author, metadata.versionString, dict(metadata.userDefined)) == ("", "", {})
 
 
+def test_halves_of_a_package_without_output_shapes_are_bare(whole: Path, tmp_path: Path) -> None:
+    """With coremltools 6.x halves had neither shapes of outputs nor metadata (fixtures/eras/6.1)."""
+    from parity import mil
+    from parity.contracts.inspect import inspect
+
+    model = mil.load(whole)
+    specification = type(model.specification)()
+    specification.CopyFrom(model.specification)
+    for feature in specification.description.output:
+        feature.type.multiArrayType.ClearField("shape")
+    bare = mil.save(specification, model.weights, tmp_path / whole.name)
+    made = chunk.chunk(bare, tmp_path / "halves", chunker="legacy")
+    assert made.psnr is not None
+    assert made.psnr > chunk.BOUND
+    for half in (made.first, made.second):
+        description = lower.read_spec(half).description
+        assert not description.metadata.ListFields()
+        assert not any(feature.type.multiArrayType.shape for feature in description.output)
+    assert {c.windows[-1] for c in inspect(tmp_path / "halves").components} == {"C6"}
+
+
 def test_a_damaged_half_is_noticed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label = chunk._label
 
-    def tamper(half: Path, chunker: str) -> None:
-        label(half, chunker)
+    def tamper(half: Path, chunker: str, **options: bool) -> None:
+        label(half, chunker, **options)
         blob = half / "Data/com.apple.CoreML/weights/weight.bin"
         data = bytearray(blob.read_bytes())
         middle = len(data) // 2
