@@ -29,6 +29,9 @@ def kept() -> dict:
     return {}
 
 
+RANK4 = "attention-rank4"  # text encoders of releases before 2024-08 have attention of three axes
+
+
 def repaired(models: dict[str, Path], tmp_path: Path, *options: str) -> tuple[dict[str, Path], list[str]]:
     """Repair an assembled folder by the command; return the packages by component, and what was repaired."""
     folder, output = tmp_path / "old models ✓", tmp_path / "repaired"
@@ -74,7 +77,7 @@ def test_folders_with_five_inputs_do_img2img_everywhere(
     tmp_path: Path,
 ) -> None:
     models, done = repaired(written(contract, "sd", *BASE), tmp_path)
-    assert done == ["encoder-z"]
+    assert done == [RANK4, "encoder-z"]
     assert demand(models, "img2img on swift>=1.1") == 0
     assert demand(models, "img2img on swift>=0.4") == 0
     modern = written("0.4.0", "sd", "vae_encoder")["vae_encoder"]
@@ -92,7 +95,7 @@ def test_folders_of_today_work_in_releases_of_2023(
     source = written("1.1.0", "sd", *BASE)
     assert "Encoder.swift:96" in play(source, "S5", kept).failure
     models, done = repaired(source, tmp_path)
-    assert done == ["encoder-z"]
+    assert done == [RANK4, "encoder-z"]
     assert demand(models, "img2img on swift>=0.4") == 0
     np.testing.assert_array_equal(moments(models["vae_encoder"]), moments(source["vae_encoder"]))
     for consumer in ("S4", "S5", "S8"):
@@ -110,7 +113,8 @@ def test_folders_of_today_work_in_the_release_with_five_inputs(
     result = play(models, "S3", kept)
     assert result.psnr >= LOWEST_PSNR
     reference = play(written("0.3.0", "sd", *BASE), "S3", kept)
-    np.testing.assert_array_equal(result.pictures, reference.pictures)
+    # 0.3.0 had attention of other ranks, whose operations are fused and rounded otherwise
+    np.testing.assert_allclose(result.pictures, reference.pictures, atol=0.02)
 
 
 def test_float16_outputs_work_in_releases_that_do_not_convert(
@@ -123,7 +127,7 @@ def test_float16_outputs_work_in_releases_that_do_not_convert(
     source |= {name: converted("0.4.0", name, outputs="FLOAT16") for name in ("vae_decoder", "vae_encoder")}
     assert "read without conversion" in play(source, "S5", kept).failure
     models, done = repaired(source, tmp_path)
-    assert done == ["float32-outputs", "float32-outputs"]
+    assert done == [RANK4, "float32-outputs", "float32-outputs"]
     assert demand(models, "img2img on swift>=0.4") == 0
     assert play(models, "S5", kept).psnr >= LOWEST_PSNR
     np.testing.assert_array_equal(moments(models["vae_encoder"]), moments(source["vae_encoder"]).astype(np.float32))
@@ -137,7 +141,7 @@ def test_sdxl_of_today_works_in_main_of_august_2023(
     source = written("1.1.0", "xl", *XL)
     assert "time_ids of 12 values" in play(source, "S6", kept, xl=True, image=False).failure
     models, done = repaired(source, tmp_path, "--for", "S6")
-    assert done == ["encoder-z", "time-ids-flat"]
+    assert done == [RANK4, RANK4, "encoder-z", "time-ids-flat"]
     assert cli.main(["inspect", str(tmp_path / "repaired"), "--require", "img2img on S6", "--accept-degraded"]) == 0
     for image in (False, True):
         mended = play(models, "S6", kept, xl=True, image=image)
@@ -167,6 +171,6 @@ def test_compressed_folders_are_repaired_too(
 ) -> None:
     source = written("0.3.0", "sd", *BASE) | {"vae_encoder": converted("0.3.0", "vae_encoder", compression="affine8")}
     models, done = repaired(source, tmp_path)
-    assert done == ["encoder-z"]
+    assert done == [RANK4, "encoder-z"]
     assert inspect(models["vae_encoder"]).components[0].fingerprint.compression == ("8-bit linear",)
     assert play(models, "S7", kept).psnr >= 30.0  # 8-bit weights

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,16 @@ def test_clusters() -> None:
         warnings.simplefilter("error")
         with workarounds.converting():
             cluster(2, np.ones((3, 4), np.float16))
+
+
+@pytest.fixture(autouse=True)
+def _logger() -> Iterator[None]:
+    """coremltools' logger as it is in a new process, whatever other tests made of it."""
+    logger = logging.getLogger("coremltools")
+    before = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(before)
 
 
 def test_convert_noise_and_progress(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
