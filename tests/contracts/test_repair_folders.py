@@ -157,7 +157,7 @@ def test_sdxl_of_august_2023_gets_two_axes(
     source = written("C6", "xl", *XL)
     models, done = repaired(source, tmp_path, "--only", "time-ids-rows")
     assert done == ["time-ids-rows"]
-    assert demand(models, "img2img on swift>=1.1") == 0
+    assert demand(models, "txt2img on swift>=1.1") == 0
     flat, rows = (play(each, "S7", kept, xl=True, image=False) for each in (source, models))
     assert rows.psnr >= LOWEST_PSNR
     np.testing.assert_array_equal(flat.pictures, rows.pictures)
