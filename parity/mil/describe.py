@@ -16,7 +16,7 @@ from typing import Any
 from parity.errors import ParityError, UsageError
 from parity.mil import values
 from parity.mil.graph import specialization
-from parity.mil.package import Model
+from parity.mil.package import Model, stored_values
 
 _PARAMETER = re.compile(
     r"_(?:weight|bias|gamma|beta|mean|variance|running_mean|running_var)"
@@ -174,13 +174,6 @@ def _statistics(model: Model, message: Any, where: str) -> Iterator[str]:
         yield f"  range   {wide.min():.6g} to {wide.max():.6g}, mean {wide.mean():.6g}, deviation {wide.std():.6g}"
 
 
-def _stored(operation: Any) -> Iterator[Any]:
-    """Yield the values of an operation that lie in a weight file: of a constant, or of a compressed weight."""
-    found = list(operation.attributes.values())
-    found += [b.value for a in operation.inputs.values() for b in a.arguments if b.WhichOneof("binding") == "value"]
-    yield from (value for value in found if value.WhichOneof("value") == "blobFileValue")
-
-
 def statistics(model: Model, function: str | None = None) -> Iterator[str]:
     """Yield counts: operations by type, results by dtype, weights by dtype with their size."""
     for name, block in _blocks(model, function).items():
@@ -194,7 +187,7 @@ def statistics(model: Model, function: str | None = None) -> Iterator[str]:
                 for output in op.outputs:
                     declared = values.type_of(output.type, output.name)
                     results[declared.dtype.name if isinstance(declared, values.TensorType) else str(declared)] += 1
-            for value in _stored(op):
+            for value in stored_values(op):
                 declared = values.type_of(value.type, _name(op))
                 if isinstance(declared, values.TensorType):
                     weights[declared.dtype.name] += 1

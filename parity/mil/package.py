@@ -197,17 +197,16 @@ def _last_weights(program: Any) -> dict[str, tuple[int, int]]:
         while blocks:
             for operation in blocks.pop().operations:
                 blocks.extend(operation.blocks)
-                for value in _stored(operation):
+                for value in stored_values(operation):
                     blob = value.blobFileValue
                     last[blob.fileName] = max(last.get(blob.fileName, (0, 0)), (blob.offset, 0))
     return last
 
 
-def _stored(operation: Any) -> Iterator[Any]:
-    """Yield the values of an operation that lie in a weight file."""
+def stored_values(operation: Any) -> Iterator[Any]:
+    """Yield the values of an operation that lie in a weight file: of a constant, or of a compressed weight."""
     found = list(operation.attributes.values())
-    if operation.type.startswith("constexpr_"):
-        found += [b.value for a in operation.inputs.values() for b in a.arguments if b.WhichOneof("binding") == "value"]
+    found += [b.value for a in operation.inputs.values() for b in a.arguments if b.WhichOneof("binding") == "value"]
     yield from (value for value in found if value.WhichOneof("value") == "blobFileValue")
 
 

@@ -99,3 +99,12 @@ def test_a_causal_mask_that_8_bits_lost_is_restored(
     before, after = (psnr(np.asarray(model.predict(given)["last_hidden_state"]), truth) for model in models)
     assert before < 15
     assert after > 30  # the bound of 8-bit weights
+
+
+def test_a_lost_mask_is_known_in_compiled_text_too(package: Package, tmp_path: Path) -> None:
+    from tests.contracts.test_compiled import compiled
+
+    lost = compiled(package("6.1/0.2.0-affine8/text_encoder"), tmp_path / "lost" / "TextEncoder.mlmodelc")
+    kept = compiled(package("6.1/0.2.0/text_encoder"), tmp_path / "kept" / "TextEncoder.mlmodelc")
+    assert inspect(lost).components[0].fingerprint.mask == "lost"
+    assert inspect(kept).components[0].fingerprint.mask == "patched"
