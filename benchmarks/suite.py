@@ -39,8 +39,9 @@ def _pictures() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     from parity import convert, streams
     from parity.backends.coreml import CoreMLBackend
-    from parity.pipelines import schedulers, tasks
-    from parity.pipelines.model import Model
+    from parity.models.model import Model
+    from parity.pipelines import diffusers as tasks
+    from parity.pipelines.schedules import diffusers as schedulers
 
     model = Model("tiny-sd")
     request = tasks.Request("txt2img", "a photo of a red circle", "blurry", scheduler="ddim", steps=10)

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from parity import cache, quiet
-from parity.backends.base import Backend
 from parity.backends.registry import Subject
 from parity.coreai import availability
 from parity.coreai.process import Process
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 from parity.files import replacing
-from parity.pipelines.components import SIGNATURES, Component
+from parity.networks.backend import Backend
+from parity.networks.signature import SIGNATURES, Component
 
 UNITS = ("CPU", "GPU", "NEURAL_ENGINE")
 PRECISIONS = ("float32", "float16")
@@ -207,7 +207,7 @@ class _Converted:
         return output.astype(np.float32)
 
     def _file(self, inputs: dict[str, np.ndarray]) -> Path:
-        from parity.convert import source
+        from parity.models import source
 
         opened = source.open_model(self._subject.location)
         part = "vae" if self.name.startswith("vae_") else self.name

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from parity import coreml
-from parity.backends.base import Backend
 from parity.errors import FormatError, MissingError, UnsupportedError
-from parity.pipelines.components import SIGNATURES, Component
+from parity.networks.backend import Backend
+from parity.networks.signature import SIGNATURES, Component
 
 _UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
 
@@ -78,7 +78,7 @@ class CoreMLComponent:
     Parameters
     ----------
     name : str
-        A key of :data:`parity.pipelines.components.SIGNATURES`.
+        A key of :data:`parity.networks.signature.SIGNATURES`.
     models : sequence of parity.coreml.Model
         In the order in which they run.
 

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from parity import coreml
-from parity.backends.base import Backend
 from parity.backends.registry import Subject
 from parity.errors import UsageError
+from parity.networks.backend import Backend
 
 _DEVICES, _PRECISIONS = ("cpu", "mps", "cuda"), ("float32", "float16")
 

@@ -17,7 +17,7 @@ from parity.contracts.discover import unpacked
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Bundle, Component, Finding
 from parity.errors import FormatError, MissingError
-from parity.pipelines.components import SIGNATURES
+from parity.networks.signature import SIGNATURES
 
 _RESOURCES = "Resources"  # where the converter puts compiled models, beside its packages
 _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel")
@@ -30,7 +30,7 @@ class Part:
     Attributes
     ----------
     component : str
-        A key of :data:`parity.pipelines.components.SIGNATURES`.
+        A key of :data:`parity.networks.signature.SIGNATURES`.
     paths : tuple of path
         The model, or its two halves in order; empty where there is none.
     problem : str
@@ -62,7 +62,7 @@ class Packages:
     root : path
         Where the models lie: the same, or the folder to which an archive was unpacked.
     parts : mapping
-        One entry for each key of :data:`parity.pipelines.components.SIGNATURES`.
+        One entry for each key of :data:`parity.networks.signature.SIGNATURES`.
     remarks : tuple of str
         What should be known about the set: halves or releases that do not belong together.
     """

@@ -1,7 +1,8 @@
 """PyTorch components from a diffusers model, on cpu, mps or cuda.
 
-The networks are loaded one by one from a folder or from the hub (:mod:`parity.checkpoint`: none with random weights),
-and called exactly as diffusers' pipelines call them. On mps the code is that of cuda; *not verified on hardware*.
+The networks are loaded one by one from a folder or from the hub (:mod:`parity.models.checkpoint`: none with random
+weights), and called exactly as diffusers' pipelines call them. On mps the code is that of cuda; *not verified on
+hardware*.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from parity import checkpoint, quiet
-from parity.backends.base import Backend
+from parity import quiet
 from parity.errors import MissingError, UnsupportedError, UsageError
-from parity.pipelines.components import Component
+from parity.models import checkpoint
+from parity.networks.backend import Backend
+from parity.networks.signature import Component
 
 DEVICES = ("cpu", "mps", "cuda")
 

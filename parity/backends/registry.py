@@ -14,8 +14,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Protocol
 
-from parity.backends.base import Backend
 from parity.errors import ParityError, UnsupportedError, UsageError
+from parity.networks.backend import Backend
 
 GROUP = "parity.backends"
 

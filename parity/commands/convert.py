@@ -10,8 +10,8 @@ from parity import convert
 from parity.convert.compress import NAMES
 from parity.convert.plan import ATTENTION, DEFAULT_COMPONENTS, TARGETS
 from parity.convert.probe import KINDS
-from parity.convert.source import PARTS
 from parity.errors import UsageError
+from parity.models.source import PARTS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

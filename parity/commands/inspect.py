@@ -96,14 +96,14 @@ def main(arguments: argparse.Namespace) -> int:
             with replacing(arguments.json) as path:
                 path.write_text(text, encoding="utf-8")
     if arguments.html:
-        from parity.contracts.page import render
+        from parity.report.inspection.page import render
 
         with replacing(arguments.html) as path:
             path.write_text(render(inspection, matrices, surveys, requirements, converters(extra)), encoding="utf-8")
     if arguments.json != "-":
         from rich.console import Console
 
-        from parity.contracts.terminal import show, show_requirements
+        from parity.report.inspection.terminal import show, show_requirements
 
         console = Console(highlight=False, soft_wrap=False)
         show(inspection, matrices, surveys, converters(extra), console, evidence=arguments.evidence)

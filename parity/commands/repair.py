@@ -44,8 +44,9 @@ def main(arguments: argparse.Namespace) -> int:
     FormatError
         When nothing is a component of Stable Diffusion, and at the end when a model is damaged; others are repaired.
     """
+    from parity import repair
     from parity.commands.inspect import problems
-    from parity.contracts import platforms, repair
+    from parity.contracts import platforms
     from parity.contracts.consumers import consumers
     from parity.contracts.inspect import inspect
 

@@ -5,7 +5,7 @@ every rule of ``tables/consumers.toml`` for the pair is tried against the facts 
 the rules that hold counts, and a rule whose facts could not be read makes the verdict *unknown* unless another rule
 already says *no*. No rule holding means *yes*.
 
-The verdicts are read off files; :mod:`parity.contracts.conventions` executes what can be executed.
+The verdicts are read off files; :mod:`parity.suite.questions.play` executes what can be executed.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Consumer:
     lineage : tuple of str
         Its own id and app, then those of the consumers that it behaves like.
     conventions : mapping
-        How it runs its models, as the table states it; :mod:`parity.contracts.conventions` reads it.
+        How it runs its models, as the table states it; :mod:`parity.suite.questions.play` reads it.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Rule:
     verdict : str
         ``yes`` (a remark only), ``unknown``, ``degraded`` or ``no``.
     failure, remedy, evidence, repair : str
-        What the user sees, what to do, who saw it, and which repair of :mod:`parity.contracts.repair` helps.
+        What the user sees, what to do, who saw it, and which repair of :mod:`parity.repair` helps.
     basis : str
         ``reported``, ``read`` or ``run``.
     general : bool

@@ -23,9 +23,9 @@ from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
 from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
-from parity.convert.source import open_model
 from parity.errors import UsageError
 from parity.files import replacing
+from parity.models.source import open_model
 
 if TYPE_CHECKING:
     from parity.convert.check import Agreement

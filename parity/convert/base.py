@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from parity.convert import weights
 from parity.convert.sizes import residuals
-from parity.convert.source import Source
 from parity.errors import UsageError
+from parity.models import weights
+from parity.models.source import Source
 
 Shapes = Mapping[str, tuple[int, ...]]
 

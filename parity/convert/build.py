@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from parity.convert import mixed, networks, source, weights
+from parity.convert import mixed, networks
 from parity.convert import probe as probes
 from parity.convert.compress import compress
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
 from parity.convert.plan import Job
 from parity.convert.samples import sample
-from parity.convert.scratch import BYTES, LARGE, Scratch
 from parity.convert.workarounds import Report
+from parity.models import source, weights
+from parity.models.scratch import BYTES, LARGE, Scratch
 
 
 def scratch(job: Job, folder: Path) -> Scratch | None:
-    """Return a scratch file in a folder for a job whose network is large, see :mod:`parity.convert.scratch`."""
+    """Return a scratch file in a folder for a job whose network is large, see :mod:`parity.models.scratch`."""
     if job.weights is None or (parameters := weights.count(job.weights)) < LARGE:
         return None
     return Scratch(folder, BYTES * parameters)

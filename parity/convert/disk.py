@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from parity.convert import weights
 from parity.convert.plan import Job
-from parity.convert.scratch import BYTES, LARGE
 from parity.errors import ParityError
+from parity.models import weights
+from parity.models.scratch import BYTES, LARGE
 
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 _NATIVE: Final = ("[MIL FileWriter]", "filesystem error: cannot")  # what coremltools' native writers say

@@ -25,9 +25,9 @@ import numpy as np
 from parity.convert import workarounds
 from parity.convert.networks import Network
 from parity.convert.plan import Feature
-from parity.convert.scratch import Scratch
 from parity.convert.workarounds import Report
 from parity.mil.allocator import returning_memory
+from parity.models.scratch import Scratch
 
 _NUMPY: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "INT32": np.int32}
 _MODEL: Final = Path("Data/com.apple.CoreML/model.mlmodel")
@@ -76,7 +76,7 @@ def lower(
         A key of :data:`parity.convert.plan.TARGETS`.
     labels : Labels
     scratch : Scratch, optional
-        Takes large arrays, see :mod:`parity.convert.scratch`.
+        Takes large arrays, see :mod:`parity.models.scratch`.
     report : callable, optional
         Called with (stage, done, total).
     """

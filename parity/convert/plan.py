@@ -15,8 +15,8 @@ from typing import Any, Final
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
 from parity.convert import base, compress, ranks
 from parity.convert.sizes import residuals, sizes
-from parity.convert.source import PARTS, Source, open_model, open_network
 from parity.errors import UsageError
+from parity.models.source import PARTS, Source, open_model, open_network
 
 ATTENTION: Final = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
 DEFAULT_COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -149,7 +149,7 @@ def plan(
     ----------
     model : path, hub id or DiffusionPipeline
     components : sequence of str
-        Any of :data:`parity.convert.source.PARTS`.
+        Any of :data:`parity.models.source.PARTS`.
     settings : Settings
     identifier : str, optional
         Model id for file names and metadata.

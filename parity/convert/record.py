@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
-from parity.convert.fingerprint import folder_hash
 from parity.convert.plan import Job
 from parity.files import replacing
+from parity.models.content import folder_hash
 
 if TYPE_CHECKING:
     from parity.convert.check import Agreement
 
 FILE: Final = "conversion.json"
+_MODELS: Final = ("checkpoint", "source", "weights")
 _LIBRARIES: Final = ("torch", "coremltools", "diffusers", "transformers", "numpy")
 
 
@@ -66,7 +67,9 @@ def program_key(job: Job) -> str:
 
 @once
 def _own_source() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    # of other rooms: what decides which tensors of a checkpoint a network gets
+    sources = [*sorted(here.glob("*.py")), *(here.parent / "models" / f"{name}.py" for name in _MODELS)]
     return cache.key(files=[path.read_text(encoding="utf-8") for path in sources])
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.convert import scheduler
-from parity.convert.source import Source, open_model
 from parity.errors import MissingError, ParityError, UsageError
 from parity.files import replacing
+from parity.models.source import Source, open_model
 
 TEXTS: Final = ("vocab.json", "merges.txt")
 

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from parity.convert.source import Source
 from parity.errors import UsageError
 from parity.files import replacing
+from parity.models.source import Source
 
 FILE: Final = "scheduler_config.json"
 _PRIVATE: Final = ("_use_default_values", "_name_or_path")  # of a loaded pipeline: not part of the schedule

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from parity.contracts import ConverterWindow, converter
-from parity.convert.source import Source
 from parity.errors import UsageError
+from parity.models.source import Source
 
 
 def sizes(

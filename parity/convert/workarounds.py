@@ -22,7 +22,7 @@ import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from parity import quiet
-from parity.convert.scratch import Scratch
+from parity.models.scratch import Scratch
 
 Report = Callable[[str, int, int], None]
 

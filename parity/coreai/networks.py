@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.pipelines.components import SIGNATURES
+from parity.networks.signature import SIGNATURES
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
 
 
 def component(name: str, module: Any, inputs: dict[str, np.ndarray], *, dtype: torch.dtype) -> Network:
-    """Return a component of the tasks (:mod:`parity.pipelines.components`) for given inputs."""
+    """Return a component of the tasks (:mod:`parity.networks.signature`) for given inputs."""
     wrap: dict[str, Callable[[Any], nn.Module]] = {
         "text_encoder": partial(TextEncoder, penultimate=False),
         "unet": Denoiser,

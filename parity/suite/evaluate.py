@@ -1,8 +1,9 @@
 """How is a cell decided?
 
 A candidate and the reference (run once per case) draw with the same stream and are compared by
-:mod:`parity.suite.candidate`. For a golden the reference's trace is compared with the accepted one; for compatibility
-see :mod:`parity.suite.player`. Each comparison has its own tolerance; the cell's verdict combines them.
+:mod:`parity.suite.questions.candidate`. For a golden the reference's trace is compared with the accepted one; for
+compatibility see :mod:`parity.suite.questions.played`. Each comparison has its own tolerance; the cell's verdict
+combines them.
 
 The verdict is about the numerics named in the cell and nothing else: the reference runtime never speaks for hardware.
 """
@@ -19,22 +20,25 @@ import numpy as np
 
 from parity import streams
 from parity.backends import packages, registry
-from parity.backends.base import Backend
 from parity.backends.packages import Packages
 from parity.backends.registry import Subject
 from parity.errors import ParityError
-from parity.pipelines import tasks
-from parity.pipelines.components import TASK_COMPONENTS
-from parity.pipelines.model import Model
-from parity.suite import candidate, comparison, compatibility, golden, player, provenance, tolerance
+from parity.models.model import Model
+from parity.networks.backend import Backend
+from parity.networks.signature import TASK_COMPONENTS
+from parity.pipelines import diffusers as tasks
+from parity.pipelines.trace import Trace
 from parity.suite import case as cases
-from parity.suite.candidate import Situation
+from parity.suite import comparison, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
+from parity.suite.questions import candidate, golden
+from parity.suite.questions import pairings as compatibility
+from parity.suite.questions import played as player
+from parity.suite.questions.candidate import Situation
 from parity.suite.remarks import remarks
-from parity.suite.trace import Trace
 
 Progress = Callable[[str], None]
 """Called with a short text whenever something that takes time begins or advances."""

@@ -16,10 +16,10 @@ from parity.backends import registry
 from parity.coreai import availability
 from parity.errors import MissingError, UnsupportedError
 from parity.suite import case as cases
-from parity.suite import compatibility
 from parity.suite.case import Case
-from parity.suite.compatibility import Pairing
 from parity.suite.options import Options
+from parity.suite.questions import pairings as compatibility
+from parity.suite.questions.pairings import Pairing
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parity.pipelines.model import Model
-from parity.pipelines.tasks import open_picture
+from parity.models.model import Model
+from parity.pipelines.diffusers import open_picture
 from parity.suite.case import Case
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from parity import tables
 from parity.errors import FormatError, MissingError, UsageError
 from parity.metrics import Metric, registry
-from parity.pipelines.components import SIGNATURES
+from parity.networks.signature import SIGNATURES
 
 DEFAULT = Path(__file__).with_name("tolerances.toml")
 PICTURES = ("image", "golden/image", "compatibility")

@@ -12,13 +12,13 @@ from parity.errors import FormatError, MissingError, UnsupportedError
 
 @pytest.fixture
 def subject():
-    from parity.pipelines.model import Model
+    from parity.models.model import Model
 
     return Subject(Model("tiny-sd").location, None, dict)
 
 
 def _ids():
-    from parity.pipelines.model import Model
+    from parity.models.model import Model
 
     model = Model("tiny-sd")
     return np.concatenate([model.tokens("a circle"), model.tokens("")])

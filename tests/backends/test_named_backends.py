@@ -14,8 +14,8 @@ from parity.suite.options import Options
 
 PLUGIN = '''
 import numpy as np
-from parity.backends.base import Backend
-from parity.pipelines.components import SIGNATURES
+from parity.networks.backend import Backend
+from parity.networks.signature import SIGNATURES
 
 
 class Half(Backend):
@@ -134,7 +134,7 @@ def test_named_backends_replace_the_units_and_leave_out_old_models():
 
 
 def test_another_package_adds_a_backend(installed):
-    from parity.pipelines.model import Model
+    from parity.models.model import Model
 
     assert {"half", "broken"} <= set(registry.names())
     assert registry.resolve("half") == "rounded (float16)"

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import cli, mil
-from parity.contracts import repair
+from parity import cli, mil, repair
 from parity.contracts.inspect import inspect
 
 Converted = Callable[..., Path]

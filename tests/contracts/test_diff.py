@@ -11,8 +11,8 @@ import pytest
 
 from parity import cli, mil
 from parity.contracts.diff import diff, diff_models
-from parity.contracts.repair.program import Editor
 from parity.errors import UsageError
+from parity.repair.program import Editor
 from tests.contracts import packages
 
 Converted = Callable[..., Path]

@@ -16,9 +16,9 @@ from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Component
 from parity.contracts.platforms import UNITS, Platforms, platforms, select
-from parity.contracts.repair import REPAIRS
 from parity.coreml.mil_text import write_program
 from parity.errors import FormatError, UsageError
+from parity.repair import REPAIRS
 from tests.contracts import folded, packages
 from tests.contracts.test_compiled import compiled
 from tests.samples import sample

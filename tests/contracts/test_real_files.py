@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parity import cli, mil
-from parity.contracts import capability, repair
+from parity import cli, mil, repair
+from parity.contracts import capability
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Component
 from parity.mil import proto

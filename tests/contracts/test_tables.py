@@ -8,8 +8,8 @@ import pytest
 
 from parity.contracts import converter, converters
 from parity.contracts.consumers import consumers
-from parity.contracts.repair import REPAIRS
 from parity.errors import FormatError, MissingError, UsageError
+from parity.repair import REPAIRS
 
 
 def test_windows_are_in_order_of_time_and_tags_are_found() -> None:

@@ -12,7 +12,7 @@ from parity.contracts import converters
 from parity.contracts.capability import capabilities
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Component
-from parity.suite import releases
+from parity.suite.questions import releases
 
 Converted = Callable[..., Path]
 Written = Callable[..., dict[str, Path]]

@@ -16,8 +16,9 @@ import pytest
 
 from parity import convert
 from parity.cli import main
-from parity.convert import api, build, check, fingerprint, lower, plan
+from parity.convert import api, build, check, lower, plan
 from parity.errors import UnsupportedError, UsageError
+from parity.models import content as fingerprint
 
 Model = Callable[[str], Path]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import disk, lower, plan, scratch
+from parity.convert import disk, lower, plan
 from parity.errors import ParityError
+from parity.models import scratch
 
 Model = Callable[[str], Path]
 
@@ -102,7 +103,7 @@ def test_other_errors_stay_as_they_are(tmp_path: Path, error: Exception) -> None
 def test_too_little_space_is_noticed_first(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     (job,) = plan.plan(model("sd1"), components=["unet"])
-    from parity.convert import weights
+    from parity.models import weights
 
     assert job.weights is not None
     needed = 4 * weights.count(job.weights)

@@ -13,8 +13,8 @@ from parity import convert
 from parity.contracts.capability import capabilities
 from parity.contracts.inspect import inspect
 from parity.convert import scheduler
-from parity.convert.source import Source, open_model
 from parity.errors import UsageError
+from parity.models.source import Source, open_model
 
 Model = Callable[[str], Path]
 SWIFT = ("S1", "S4", "S7", "S8", "M6", "D2024-06")

@@ -12,9 +12,9 @@ from parity.backends.coreml import CoreMLBackend
 from parity.backends.pytorch import TorchBackend
 from parity.convert import check, lower
 from parity.errors import UsageError
-from parity.pipelines import tasks
-from parity.pipelines.model import Model
-from parity.suite.trace import Trace
+from parity.models.model import Model
+from parity.pipelines import diffusers as tasks
+from parity.pipelines.trace import Trace
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder")
 

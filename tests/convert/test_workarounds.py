@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from parity import convert
-from parity.convert import source, workarounds
+from parity.convert import workarounds
+from parity.models import source
 
 Model = Callable[[str], Path]
 
@@ -199,8 +200,9 @@ def test_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_casts_in_memory(tmp_path: Path) -> None:
     """The weights of the program that coremltools made: in memory without, in the file with."""
-    from parity.convert.scratch import Scratch
     from tests.convert.test_scratch import lies_in
+
+    from parity.models.scratch import Scratch
 
     ct = workarounds.coremltools()
     with workarounds.tracing():

@@ -51,7 +51,7 @@ def checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def original(checkpoint: Path) -> Callable[[str], Any]:
     """Return ``original(part)``: a module of diffusers or transformers of today with the same weights."""
-    from parity.convert import source
+    from parity.models import source
 
     opened = source.open_model(str(checkpoint))
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import mil
-from parity.contracts import repair
+from parity import mil, repair
 from parity.contracts.inspect import inspect
 from parity.mil.session import Session
 

@@ -9,10 +9,11 @@ import pytest
 
 from parity import assets, streams
 from parity.backends.pytorch import TorchBackend
-from parity.pipelines import schedulers, tasks
-from parity.pipelines.model import Model
-from parity.pipelines.tasks import Request
-from parity.suite.trace import Trace
+from parity.models.model import Model
+from parity.pipelines import diffusers as tasks
+from parity.pipelines.diffusers import Request
+from parity.pipelines.schedules import diffusers as schedulers
+from parity.pipelines.trace import Trace
 
 PICTURE = assets.fixtures() / "pictures" / "start.png"
 

@@ -10,9 +10,10 @@ import pytest
 
 from parity import assets, recipes
 from parity.errors import FormatError, MissingError, ParityError, UsageError
-from parity.pipelines import schedulers, tasks
-from parity.pipelines.model import Model
-from parity.pipelines.tasks import Request
+from parity.models.model import Model
+from parity.pipelines import diffusers as tasks
+from parity.pipelines.diffusers import Request
+from parity.pipelines.schedules import diffusers as schedulers
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 
 from parity import convert, mil
 from parity.backends.coreml import CoreMLBackend
-from parity.pipelines.components import TASK_COMPONENTS
-from parity.suite import candidate, plan, tolerance
-from parity.suite.candidate import Situation
+from parity.networks.signature import TASK_COMPONENTS
+from parity.suite import plan, tolerance
 from parity.suite.evaluate import Evaluator
 from parity.suite.options import Options
+from parity.suite.questions import candidate
+from parity.suite.questions.candidate import Situation
 from parity.suite.verdict import Verdict
 
 OPTIONS = Options(coreml_runtime="reference", compute_unit=("CPU_ONLY",))

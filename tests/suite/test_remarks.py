@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from parity.pipelines.model import Model
-from parity.pipelines.tasks import Request
+from parity.models.model import Model
+from parity.pipelines.diffusers import Request
 from parity.suite.case import Case
 from parity.suite.remarks import remarks
 

@@ -1,0 +1,74 @@
+"""The one thing that every run produces and every comparison reads: named tensors at named points.
+
+Points are named by who made the value: ``text_encoder/prompt/hidden``, ``unet/step07/noise_pred``, ``latents/step07``,
+``vae_decoder/final/image``, ``image``. A component's inputs are recorded beside its output, so a trace also says what
+each network was asked: feeding those inputs to another backend's component is teacher forcing.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from parity.errors import FormatError, MissingError
+from parity.files import replacing
+from parity.networks.signature import SIGNATURES
+
+
+class Trace(Mapping[str, np.ndarray]):
+    """Named tensors in the order in which a run produced them.
+
+    Instances are observers (:data:`parity.networks.signature.Observe`): call them with a point and its value. Values
+    are kept, not copied; nobody modifies them.
+    """
+
+    def __init__(self, points: Mapping[str, np.ndarray] | None = None) -> None:
+        self._points: dict[str, np.ndarray] = dict(points or {})
+
+    def __call__(self, point: str, value: np.ndarray) -> None:
+        self._points[point] = value
+
+    def __getitem__(self, point: str) -> np.ndarray:
+        return self._points[point]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def calls(self, component: str) -> dict[str, dict[str, np.ndarray]]:
+        """Return the recorded inputs of each call of a component: label (``step07``) to named tensors."""
+        names = SIGNATURES[component].inputs
+        labels = [p.split("/")[1] for p in self._points if p.startswith(f"{component}/") and p.endswith(f"/{names[0]}")]
+        return {label: {name: self._points[f"{component}/{label}/{name}"] for name in names} for label in labels}
+
+    def output(self, component: str, label: str) -> np.ndarray:
+        """Return the recorded output of one call."""
+        return self._points[f"{component}/{label}/{SIGNATURES[component].output}"]
+
+    def save(self, path: Path, points: list[str] | None = None) -> None:
+        """Write chosen points (all by default) to a compressed ``.npz``."""
+        chosen = {point: self._points[point] for point in points or self._points}
+        with replacing(path) as scratch, scratch.open("wb") as file:
+            np.savez_compressed(file, **chosen)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Trace:
+        """Read a saved trace.
+
+        Raises
+        ------
+        MissingError, FormatError
+            No such file; not a readable archive of arrays (pickled objects are refused).
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls({name: archive[name] for name in archive.files})
+        except FileNotFoundError:
+            raise MissingError(f"{path}: no such trace") from None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            raise FormatError(f"{path}: not a readable trace (.npz of arrays): {error}") from None

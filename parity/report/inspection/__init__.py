@@ -1,0 +1,1 @@
+"""What ``parity inspect`` shows: the terminal's tables and the page."""

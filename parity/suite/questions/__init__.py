@@ -1,0 +1,1 @@
+"""The kinds of questions that a cell can ask, one module a kind."""
