@@ -41,10 +41,11 @@ def _pictures() -> tuple[Callable[[], Any], Callable[[], Any]]:
     from parity.backends.coreml import CoreMLBackend
     from parity.models.model import Model
     from parity.pipelines import diffusers as tasks
+    from parity.pipelines.request import TASK_COMPONENTS, Request
     from parity.pipelines.schedules import diffusers as schedulers
 
     model = Model("tiny-sd")
-    request = tasks.Request("txt2img", "a photo of a red circle", "blurry", scheduler="ddim", steps=10)
+    request = Request("txt2img", "a photo of a red circle", "blurry", scheduler="ddim", steps=10)
     backend = CoreMLBackend(convert.cached(model.location), runtime="reference")
     pipeline = StableDiffusionPipeline.from_pretrained(model.location)
     pipeline.set_progress_bar_config(disable=True)
@@ -52,7 +53,7 @@ def _pictures() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def ours() -> np.ndarray:
         stream = streams.open("torch-cpu", seed=93)
-        components = backend.components(tasks.TASK_COMPONENTS["txt2img"])
+        components = backend.components(TASK_COMPONENTS["txt2img"])
         return tasks.run(request, model, components, stream.normal, observe=lambda point, value: None)
 
     def theirs() -> Any:

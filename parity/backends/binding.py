@@ -1,21 +1,23 @@
-"""A consumer's networks: Core ML programs in the reference runtime, features bound as the consumer binds them.
+"""A release's networks: converted models, their features bound as that release binds them.
 
 The Swift package binds some features by literal name and takes the first one elsewhere; Core ML converts arrays to the
 declared dtypes. The Python pipeline checks names, dtypes and shapes itself. What is missing or does not fit ends the
-run with the failure that the tables state for it.
+run with the failure that the tables state for it. The models are those of :mod:`parity.backends.coreml`, on its compute
+unit and runtime: on a Mac a release is played through the Core ML framework.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from parity import mil
+from parity import coreml
 from parity.contracts.release import Conventions
-from parity.pipelines.draws import ConsumerFailureError
+from parity.networks.backend import Backend
+from parity.networks.signature import Component, kind
+from parity.pipelines.settings import ConsumerFailureError
 
 # Which rule of the tables describes a feature that does not fit: (component, feature) to its ids, by consumer
 _MISFITS = {
@@ -42,197 +44,227 @@ _MISSING = {
 }
 
 
-class CoreMLNetworks:
-    """Programs of one folder of models.
+class ReleaseBinding(Backend):
+    """Converted models as one release of an app runs them.
 
     Parameters
     ----------
-    models : mapping of str to path
-        Component (halves as ``unet_chunk1``, ControlNets as ``controlnet:ID``) to package or compiled model.
+    packages : mapping of str to paths
+        Component to its model, or to its two halves in order; of several ControlNets ``controlnet-1`` and so on.
     conventions : Conventions
-    profile : str
-        Numerics of the reference runtime.
-    kept : dict
-        Sessions by path and profile, for later runs.
+        What the release does.
+    load : callable
+        Gives the loaded model of a path.
+    numerics, precision : str
+        See :class:`parity.networks.backend.Backend`.
     """
 
+    name = "coreml"
+
     def __init__(
-        self, models: Mapping[str, Path], conventions: Conventions, profile: str, kept: dict[Any, Any]
+        self,
+        packages: Mapping[str, Sequence[Path]],
+        conventions: Conventions,
+        load: Callable[[Path], coreml.Model],
+        *,
+        numerics: str,
+        precision: str = "float16",
     ) -> None:
+        super().__init__()
         self.conventions = conventions
-        self._models, self._profile, self._kept = models, profile, kept
-        self._nets = [name for name in models if name.startswith("controlnet")]
+        self.numerics, self.precision = numerics, precision
+        self.packages = {name: tuple(paths) for name, paths in packages.items()}
+        self._open = load
         self._swift = conventions.pipeline == "swift"
 
     @property
     def latent(self) -> tuple[int, ...]:
         """Shape of one image's latents, of the UNet's own input."""
-        name = next((n for n in ("unet", "unet_chunk1", "control-unet") if n in self._models), "unet")
-        return (1, *self._shape(name, "sample")[1:])
+        name = next((name for name in ("unet", "control-unet") if name in self.packages), "unet")
+        return (1, *self._shape(self.models(name)[0], "sample")[1:])
 
     @property
     def refines(self) -> bool:
         """Whether the UNet is an SDXL refiner: its time ids are five."""
-        name = next((n for n in ("unet", "unet_chunk1") if n in self._models), "")
-        return bool(name) and self._shape(name, "time_ids")[-1:] == (5,)
-
-    def text(self, ids: np.ndarray) -> np.ndarray:
-        """Encode token ids (1, S): the last hidden state."""
-        result = self._run("text_encoder", {self._first("text_encoder"): ids})
-        if "last_hidden_state" not in result:
-            raise ConsumerFailureError("the process crashes at nil last_hidden_state in TextEncoder.swift")
-        return np.asarray(result["last_hidden_state"], np.float32)
-
-    def text_xl(self, ids: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
-        """Encode for SDXL: hidden state and pooled text."""
-        name, rule = ("text_encoder", "no-text-encoder-xl") if which == 1 else ("text_encoder_2", "no-text-encoder-2")
-        if name not in self._models:
-            raise ConsumerFailureError(f"{name} is missing", rule=rule)
-        result = self._run(name, {self._first(name): ids})
-        return np.asarray(result["hidden_embeds"], np.float32), np.asarray(result["pooled_outputs"], np.float32)
-
-    def noise(
-        self, unet: str, sample: np.ndarray, timestep: float, hidden: np.ndarray, extra: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
-        """Predict noise; a UNet of batch one is called for each row by the releases that can."""
-        halves = (f"{unet}_chunk1", f"{unet}_chunk2")
-        chunked = self._swift and all(name in self._models for name in halves)
-        stages = halves if chunked else (unet,)
-        context = np.ascontiguousarray(hidden.transpose(0, 2, 1)[:, :, None, :])
-        given: dict[str, np.ndarray] = {"sample": sample, "encoder_hidden_states": context, **extra}
-        rows = len(sample)
-        if self.conventions.serial and not extra and rows == 2 and self._shape(stages[0], "sample")[0] == 1:
-            parts = [{name: value[i : i + 1] for name, value in given.items()} for i in range(rows)]
-            return np.concatenate([self._stages(stages, part, timestep, 1) for part in parts])
-        if "time_ids" in given:
-            flat = self.conventions.time_ids == "flat" or len(self._shape(stages[0], "time_ids")) == 1
-            given["time_ids"] = given["time_ids"].reshape(-1) if flat else given["time_ids"]
-        # up to the releases that know batch one, two timesteps are sent whatever the batch
-        return self._stages(stages, given, timestep, rows if self.conventions.serial else 2)
-
-    def residuals(
-        self, net: int, sample: np.ndarray, timestep: float, hidden: np.ndarray, image: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Run one ControlNet."""
-        if net >= len(self._nets):
-            raise ConsumerFailureError("there is no such ControlNet", rule="no-controlnet")
-        given = {
-            "sample": sample,
-            "timestep": np.full((2,), timestep, np.float32),
-            "encoder_hidden_states": np.ascontiguousarray(hidden.transpose(0, 2, 1)[:, :, None, :]),
-            "controlnet_cond": image,
-        }
-        result = self._run(self._nets[net], given)
-        if self._swift and any(np.asarray(value).dtype == np.float16 for value in result.values()):
-            raise ConsumerFailureError("float16 residuals", rule="float16-controlnet")
-        return {name: np.asarray(value, np.float32) for name, value in result.items()}
-
-    def moments(self, image: np.ndarray) -> np.ndarray:
-        """Encode an image with an encoder of one input."""
-        names = self._names("vae_encoder")
-        if self.conventions.encoder == "z" and "z" not in names:
-            rule = "legacy-encoder-crash" if len(names) > 1 else "x-encoder-crash"
-            raise ConsumerFailureError("nil input z", rule=rule)
-        if len(names) > 1:
-            raise ConsumerFailureError("more than one input", rule="legacy-encoder-new-swift")
-        if tuple(image.shape) != self._shape("vae_encoder", names[0]):
-            raise ConsumerFailureError("Encoder.Error.sampleInputShapeNotCorrect is thrown: images are not resized")
-        return self._read("vae_encoder", self._run("vae_encoder", {names[0]: image}))
-
-    def noised(
-        self, image: np.ndarray, diagonal: np.ndarray, noise: np.ndarray, signal: float, sigma: float
-    ) -> np.ndarray:
-        """Encode an image with the encoder of five inputs; up to 0.3.0 its array is (1, 3, width, height)."""
-        given = {
-            "sample": image,
-            "diagonal_noise": diagonal,
-            "noise": noise,
-            "sqrt_alphas_cumprod": np.full((1, 1), signal),
-            "sqrt_one_minus_alphas_cumprod": np.full((1, 1), sigma),
-        }
-        if set(self._names("vae_encoder")) != set(given):
-            raise ConsumerFailureError("another encoder", rule="modern-encoder-old-swift")
-        if image.shape[2] != image.shape[3]:
-            raise ConsumerFailureError("not square", rule="non-square-legacy")
-        return self._read("vae_encoder", self._run("vae_encoder", given))
-
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Decode latents that are divided by the scale."""
-        name = self._first("vae_decoder")
-        result = self._run("vae_decoder", {name: latents})
-        return self._read("vae_decoder", result)
+        return "unet" in self.packages and self._shape(self.models("unet")[0], "time_ids")[-1:] == (5,)
 
     @property
     def clip_size(self) -> tuple[int, int]:
         """Height and width of the safety checker's prepared picture."""
-        height, width = self._shape("safety_checker", "clip_input")[2:]
+        height, width = self._shape(self.models("safety_checker")[0], "clip_input")[2:]
         return height, width
 
-    def unsafe(self, clip_input: np.ndarray, picture: np.ndarray) -> bool:
-        """Ask the safety checker about a picture (1, H, W, 3), of which Swift passes 512x512 zeros."""
-        images = np.zeros((1, 512, 512, 3)) if self.conventions.safety == "dummy" else picture
-        given = {"clip_input": clip_input, "images": images, "adjustment": np.zeros(1)}
-        return bool(np.asarray(self._run("safety_checker", given)["has_nsfw_concepts"]).reshape(-1)[0])
+    def models(self, name: str) -> tuple[coreml.Model, ...]:
+        """Return the loaded models of a component: one, or the halves that the release can run.
+
+        Raises
+        ------
+        ConsumerFailureError
+            There is none, or the release cannot run halves.
+        """
+        paths = self.packages.get(name, ())
+        if not paths or (len(paths) > 1 and not self._swift):
+            raise ConsumerFailureError(f"{name} is missing", rule=" ".join(self._missing(name, halves=bool(paths))))
+        return tuple(self._open(path) for path in paths)
+
+    def _missing(self, name: str, *, halves: bool) -> tuple[str, ...]:
+        rules = _MISSING.get(kind(name), ())
+        if name == "text_encoder" and "text_encoder_2" in self.packages:
+            return ("no-text-encoder-xl",)
+        if halves:
+            return ("chunks-in-python", *rules)
+        if name == "unet" and "control-unet" in self.packages:
+            return ("no-unet-only-controlled", *rules)
+        return rules
+
+    def _load(self, name: str) -> Component:
+        return _Bound(name, self, self.models("vae_encoder" if name == "noising_encoder" else name))
+
+    @staticmethod
+    def _shape(model: coreml.Model, feature: str) -> tuple[int, ...]:
+        return next((each.shape for each in model.inputs if each.name == feature), ())
+
+
+class _Bound:
+    """One network of a release."""
+
+    def __init__(self, name: str, owner: ReleaseBinding, models: tuple[coreml.Model, ...]) -> None:
+        self.name = name
+        self.paths = tuple(model.path for model in models)
+        self._models = models
+        self._rules = owner.conventions
+        self._swift = owner.conventions.pipeline == "swift"
+        self._xl = "text_encoder_2" in owner.packages
+        self._features = {feature.name: feature for model in models for feature in model.inputs}
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        runs: dict[str, Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]] = {
+            "text_encoder": self._text,
+            "text_encoder_2": self._text,
+            "controlnet": self._residuals,
+            "vae_decoder": self._decode,
+            "vae_encoder": self._encode,
+            "noising_encoder": self._noised,
+            "safety_checker": self._unsafe,
+        }
+        return runs.get(kind(self.name), self._noise)(inputs)
+
+    def _text(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        result = self._predict(self._models[0], {next(iter(self._features)): inputs["input_ids"]})
+        if not self._xl:
+            if "last_hidden_state" not in result:
+                raise ConsumerFailureError("the process crashes at nil last_hidden_state in TextEncoder.swift")
+            return {"hidden": result["last_hidden_state"]}
+        wanted = {"hidden": "hidden_embeds", "pooled": "pooled_outputs"}
+        if absent := [name for name in wanted.values() if name not in result]:
+            raise ConsumerFailureError(f"the process crashes at nil {absent[0]} in TextEncoderXL.swift")
+        return {name: result[feature] for name, feature in wanted.items()}
+
+    def _noise(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predict noise; a UNet of batch one is called for each row by the releases that can."""
+        given = {name: value for name, value in inputs.items() if name not in ("hidden", "timestep")}
+        given["encoder_hidden_states"] = _context(inputs["hidden"])
+        timestep, rows = inputs["timestep"], len(inputs["sample"])
+        extra = len(given) > 2
+        if self._rules.serial and not extra and rows == 2 and self._declared("sample")[:1] == (1,):
+            parts = [{name: value[row : row + 1] for name, value in given.items()} for row in range(rows)]
+            return {"noise_pred": np.concatenate([self._stages(part, timestep[:1]) for part in parts])}
+        if "time_ids" in given:
+            flat = self._rules.time_ids == "flat" or len(self._declared("time_ids")) == 1
+            given["time_ids"] = given["time_ids"].reshape(-1) if flat else given["time_ids"]
+        # up to the releases that know batch one, two timesteps are sent whatever the batch
+        count = rows if self._rules.serial else 2
+        return {"noise_pred": self._stages(given, np.resize(timestep, count))}
+
+    def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        model = self._models[0]
+        given = {
+            "sample": inputs["sample"],
+            "timestep": np.resize(inputs["timestep"], 2),
+            "encoder_hidden_states": _context(inputs["hidden"]),
+            "controlnet_cond": inputs["cond"],
+        }
+        residuals = self._predict(model, given)
+        if self._swift and any(feature.dtype == np.float16 for feature in model.outputs):
+            raise ConsumerFailureError("float16 residuals", rule="float16-controlnet")
+        return residuals
+
+    def _encode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Encode an image with an encoder of one input."""
+        names, image = list(self._features), inputs["image"]
+        if self._rules.encoder == "z" and "z" not in names:
+            raise ConsumerFailureError(
+                "nil input z", rule="legacy-encoder-crash" if len(names) > 1 else "x-encoder-crash"
+            )
+        if len(names) > 1:
+            raise ConsumerFailureError("more than one input", rule="legacy-encoder-new-swift")
+        if tuple(image.shape) != self._declared(names[0]):
+            raise ConsumerFailureError("Encoder.Error.sampleInputShapeNotCorrect is thrown: images are not resized")
+        return {"moments": self._first({names[0]: image})}
+
+    def _noised(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Encode an image with the encoder of five inputs; up to 0.3.0 its array is (1, 3, width, height)."""
+        image = inputs["image"]
+        given = {
+            "sample": image,
+            "diagonal_noise": inputs["diagonal"],
+            "noise": inputs["noise"],
+            "sqrt_alphas_cumprod": inputs["signal"].reshape(1, 1),
+            "sqrt_one_minus_alphas_cumprod": inputs["sigma"].reshape(1, 1),
+        }
+        if set(self._features) != set(given):
+            raise ConsumerFailureError("another encoder", rule="modern-encoder-old-swift")
+        if image.shape[2] != image.shape[3]:
+            raise ConsumerFailureError("not square", rule="non-square-legacy")
+        return {"latents": self._first(given)}
+
+    def _decode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"image": self._first({next(iter(self._features)): inputs["latents"]})}
+
+    def _unsafe(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Ask the safety checker about a picture, of which Swift passes 512x512 zeros."""
+        picture = np.zeros((1, 512, 512, 3)) if self._rules.safety == "dummy" else inputs["picture"]
+        given = {"clip_input": inputs["clip_input"], "images": picture, "adjustment": np.zeros(1)}
+        return {"unsafe": self._predict(self._models[0], given)["has_nsfw_concepts"].reshape(-1)[:1]}
 
     # -------------------------------------------------------------------------------------------------------- binding
 
-    def _stages(self, stages: tuple[str, ...], given: Mapping[str, np.ndarray], timestep: float, count: int) -> Any:
-        inputs = {**given, "timestep": np.full((count,), timestep, np.float32)}
-        result: dict[str, Any] = {}
-        for name in stages:  # outputs win over original inputs of equal name
-            result = self._run(name, inputs)
-            inputs = {**inputs, **{key: np.asarray(value) for key, value in result.items()}}
-        return np.asarray(result["noise_pred"], np.float32)
+    def _declared(self, feature: str) -> tuple[int, ...]:
+        return self._features[feature].shape if feature in self._features else ()
 
-    def _session(self, component: str) -> Any:
-        from parity.mil.session import Session
+    def _stages(self, given: Mapping[str, np.ndarray], timestep: np.ndarray) -> np.ndarray:
+        known = {**given, "timestep": timestep.astype(np.float32)}
+        for model in self._models:  # outputs win over original inputs of equal name
+            known |= self._predict(model, known)
+        return known["noise_pred"]
 
-        if component not in self._models:
-            rules = _MISSING.get(_kind(component), ())
-            if component == "unet" and "unet_chunk1" in self._models:
-                rules = ("chunks-in-python", *rules)
-            elif component == "unet" and "control-unet" in self._models:
-                rules = ("no-unet-only-controlled", *rules)
-            raise ConsumerFailureError(f"{component} is missing", rule=" ".join(rules))
-        path = Path(self._models[component])
-        key = ("session", str(path), self._profile)
-        if key not in self._kept:
-            self._kept[key] = Session(mil.load(path), self._profile)
-        return self._kept[key]
+    def _first(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return a VAE's first output, which old releases read as Float32 whatever it is."""
+        output, result = self._models[0].outputs[0], self._predict(self._models[0], inputs)
+        if output.dtype == np.float16 and self._rules.reads == "float32":
+            component = "encoder" if "encoder" in self.name else "decoder"
+            raise ConsumerFailureError("float16 output", rule=f"float16-{component}-old-swift")
+        return result[output.name]
 
-    def _names(self, component: str) -> list[str]:
-        return [feature.name for feature in self._session(component).function.inputs]
-
-    def _first(self, component: str) -> str:
-        return self._names(component)[0]
-
-    def _shape(self, component: str, feature: str) -> tuple[int, ...]:
-        inputs = self._session(component).function.inputs
-        return next((f.shape for f in inputs if f.name == feature), ())
-
-    def _read(self, component: str, result: Mapping[str, Any]) -> np.ndarray:
-        value = np.asarray(next(iter(result.values())))
-        if value.dtype == np.float16 and self.conventions.reads == "float32":
-            kind = component.removeprefix("vae_")
-            raise ConsumerFailureError("float16 output", rule=f"float16-{kind}-old-swift")
-        return value.astype(np.float32)
-
-    def _run(self, component: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def _predict(self, model: coreml.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict, features bound by name; Core ML converts Float32 arrays to the declared dtype."""
-        session = self._session(component)
-        declared = {feature.name: feature for feature in session.function.inputs}
-        missing = sorted(declared.keys() - inputs.keys())
+        missing = sorted(feature.name for feature in model.inputs if feature.name not in inputs)
         if missing:
-            raise ConsumerFailureError(f"Core ML error: {component} requires the input feature {missing[0]}")
+            raise ConsumerFailureError(f"Core ML error: {self.name} requires the input feature {missing[0]}")
         given = {}
-        for name, feature in declared.items():
-            shape = tuple(inputs[name].shape)
-            if shape != feature.shape:
-                rules = _misfit(_kind(component), name, shape, feature.shape)
-                text = f"{component} input {name} is {feature.shape}, given {shape}"
+        for feature in model.inputs:
+            value = inputs[feature.name]
+            if tuple(value.shape) != feature.shape:
+                rules = _misfit(kind(self.name), feature.name, tuple(value.shape), feature.shape)
+                text = f"{self.name} input {feature.name} is {feature.shape}, given {tuple(value.shape)}"
                 raise ConsumerFailureError(f"Core ML shape error: {text}", rule=" ".join(rules))
-            given[name] = inputs[name].astype(np.float16 if feature.dtype == "fp16" else np.float32)
-        return dict(session.predict(given))
+            given[feature.name] = value.astype(feature.dtype)
+        return {name: np.asarray(value, np.float32) for name, value in model.predict(given).items()}
+
+
+def _context(hidden: np.ndarray) -> np.ndarray:
+    """Turn hidden states (batch, tokens, width) into the converted UNet's (batch, width, 1, tokens)."""
+    return np.ascontiguousarray(hidden.transpose(0, 2, 1)[:, :, None, :])
 
 
 def _misfit(kind: str, name: str, given: tuple[int, ...], declared: tuple[int, ...]) -> tuple[str, ...]:
@@ -242,8 +274,3 @@ def _misfit(kind: str, name: str, given: tuple[int, ...], declared: tuple[int, .
     elif name.startswith("additional_residual_") or name == "controlnet_cond":
         return ("controlnet-size",)
     return _MISFITS.get((kind, name), ())
-
-
-def _kind(component: str) -> str:
-    """Component without half and identifier: ``unet_chunk1`` is a ``unet``, ``controlnet:ID`` a ``controlnet``."""
-    return component.split("_chunk")[0].split(":")[0]

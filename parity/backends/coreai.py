@@ -139,6 +139,8 @@ class CoreAIBackend(Backend):
         self._unit = unit
 
     def _load(self, name: str) -> Component:
+        if name not in _FILES:
+            raise UnsupportedError(f"Core AI runs {', '.join(_FILES)} here, not {name}")
         if not self._files:
             return _Converted(name, self._subject, precision=self.precision, unit=self._unit)
         if name not in self._files:
@@ -156,7 +158,10 @@ class _Given:
         self.name = name
         self._process = process
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {SIGNATURES[self.name].output: self._run(inputs)}
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         (function,) = list(self._process.functions.values())[:1]
         names = _matched(self._process.path, inputs, [feature.name for feature in function.inputs])
         features = {names[feature.name]: feature for feature in function.inputs}
@@ -194,7 +199,7 @@ class _Converted:
         self._processes: dict[tuple[tuple[int, ...], ...], Process] = {}
         self._module: Any = None
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = SIGNATURES[self.name].inputs
         key = tuple(inputs[name].shape for name in names)
         if key not in self._processes:
@@ -204,7 +209,7 @@ class _Converted:
         process = self._processes[key]
         features = next(iter(process.functions.values())).inputs
         (output,) = process.run({f.name: inputs[f.name].astype(f.dtype) for f in features}).values()
-        return output.astype(np.float32)
+        return {SIGNATURES[self.name].output: output.astype(np.float32)}
 
     def _file(self, inputs: dict[str, np.ndarray]) -> Path:
         from parity.models import source

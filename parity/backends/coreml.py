@@ -10,16 +10,22 @@ refused with both shapes in the message.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import coreml
-from parity.errors import FormatError, MissingError, UnsupportedError
+from parity import coreml, mil
+from parity.backends.binding import ReleaseBinding
+from parity.contracts.fingerprint import operations
+from parity.contracts.release import Conventions
+from parity.errors import FormatError, MissingError, ParityError, UnsupportedError
+from parity.mil import dtypes
 from parity.networks.backend import Backend
 from parity.networks.signature import SIGNATURES, Component
 
+_PRODUCTS = ("conv", "linear", "matmul", "einsum", "scaled_dot_product_attention")
 _UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
 
 
@@ -36,6 +42,8 @@ class CoreMLBackend(Backend):
         ``auto``, ``native`` or ``reference``.
     profile : str
         Numerics of the reference runtime, see :data:`parity.mil.PROFILES`.
+    loaded : dict, optional
+        Keeps loaded models, for other backends over the same files.
 
     Raises
     ------
@@ -44,7 +52,6 @@ class CoreMLBackend(Backend):
     """
 
     name = "coreml"
-    precision = "float16"
 
     def __init__(
         self,
@@ -53,23 +60,79 @@ class CoreMLBackend(Backend):
         compute_unit: str = "CPU_ONLY",
         runtime: str = "auto",
         profile: str = "declared",
+        loaded: dict[Any, coreml.Model] | None = None,
     ) -> None:
         super().__init__()
         self.packages = {name: (p,) if isinstance(p, Path) else tuple(p) for name, p in packages.items()}
+        self._models = {} if loaded is None else loaded
         self.compute_unit = compute_unit
         self.runtime = runtime
         self.profile = profile
         self.numerics = coreml.resolve(runtime, compute_unit, profile=profile)
+        precisions = {self.precision_of(name) for name in self.packages}
+        self.precision = "float32" if precisions == {"float32"} else "float16"
+
+    def precision_of(self, name: str) -> str:
+        """Return the precision of a component's program, as the package says."""
+        if self.profile == "float32":
+            return "float32"
+        found = {computes_in(str(path)) for path in self.packages.get(name, ())}
+        return "float32" if found == {"float32"} else "float16"
+
+    def as_release(self, conventions: Conventions) -> ReleaseBinding:
+        """Return the same models as a release binds them."""
+        numerics, precision = self.numerics, self.precision
+        return ReleaseBinding(self.packages, conventions, self._open, numerics=numerics, precision=precision)
+
+    def _open(self, path: Path) -> coreml.Model:
+        key = ("model", str(path), self.compute_unit, self.runtime, self.profile)
+        if key not in self._models:
+            self._models[key] = coreml.load(path, self.compute_unit, runtime=self.runtime, profile=self.profile)
+        return self._models[key]
 
     def _load(self, name: str) -> Component:
         if name not in self.packages:
             there = ", ".join(sorted(self.packages)) or "none"
             raise MissingError(f"no converted {name} among the models (found: {there})")
-        models = [
-            coreml.load(path, self.compute_unit, runtime=self.runtime, profile=self.profile)
-            for path in self.packages[name]
-        ]
-        return CoreMLComponent(name, models)
+        return CoreMLComponent(name, [self._open(path) for path in self.packages[name]])
+
+
+@lru_cache(maxsize=256)
+def computes_in(path: str) -> str:
+    """Return ``float32`` if a package's program multiplies nothing in float16, else ``float16``.
+
+    >>> computes_in("no/such.mlpackage")
+    'float16'
+    """
+    try:
+        model = mil.load(path)
+    except ParityError:  # said where it is loaded; float16 is what converters write
+        return "float16"
+    if model.kind != "mlProgram":
+        return "float16"
+    products = [operation for operation in operations(model.program) if operation.type in _PRODUCTS]
+    kinds = {dtypes.BY_CODE[operation.outputs[0].type.tensorType.dataType].name for operation in products}
+    return "float32" if kinds == {"fp32"} else "float16"
+
+
+def by_component(models: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+    """Gather single models by component: halves in order, ControlNets numbered.
+
+    Parameters
+    ----------
+    models : mapping of str to path
+        As :func:`parity.convert.cached` names them: halves as ``unet_chunk1``, ControlNets as ``controlnet:ID``.
+
+    >>> found = by_component({"unet_chunk1": Path("a"), "unet_chunk2": Path("b"), "controlnet:x/y": Path("c")})
+    >>> {name: [str(path) for path in paths] for name, paths in found.items()}
+    {'unet': ['a', 'b'], 'controlnet-1': ['c']}
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    nets = [name for name in models if name.startswith("controlnet")]
+    for name, path in models.items():
+        component = f"controlnet-{nets.index(name) + 1}" if name in nets else name.split("_chunk")[0]
+        found[component] = (*found.get(component, ()), path)
+    return found
 
 
 class CoreMLComponent:
@@ -98,8 +161,11 @@ class CoreMLComponent:
         first = next((f for model in models for f in model.inputs if f.name == self._inputs[0]), None)
         self._batch = first.shape[0] if first is not None and first.shape else 1
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the models on a batch of any size and return the output as float32."""
+        return {SIGNATURES[self.name].output: self._run(inputs)}
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         batch, wanted = len(inputs[SIGNATURES[self.name].inputs[0]]), self._batch
         outputs = [self._predict(features) for features in self.calls(inputs)]
         if wanted == 1 or batch == wanted:

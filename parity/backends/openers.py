@@ -10,7 +10,7 @@ from parity.backends.registry import Subject
 from parity.errors import UsageError
 from parity.networks.backend import Backend
 
-_DEVICES, _PRECISIONS = ("cpu", "mps", "cuda"), ("float32", "float16")
+_DEVICES, _PRECISIONS = ("cpu", "mps", "cuda"), ("float32", "float16", "bfloat16")
 
 
 class Torch:

@@ -7,7 +7,8 @@ hardware*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,28 @@ from parity import quiet
 from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.models import checkpoint
 from parity.networks.backend import Backend
-from parity.networks.signature import Component
+from parity.networks.signature import Component, kind
 
 DEVICES = ("cpu", "mps", "cuda")
+PRECISIONS = ("float32", "float16", "bfloat16")
 
-# part of a pipeline -> library and class whose calls are written here
-_NETWORKS = {
+# part of a pipeline -> module and class whose calls are written here
+_CLASSES = {
     "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
     "unet": ("diffusers", "UNet2DConditionModel"),
     "vae": ("diffusers", "AutoencoderKL"),
+    "safety_checker": ("diffusers.pipelines.stable_diffusion.safety_checker", "StableDiffusionSafetyChecker"),
+    "controlnet": ("diffusers", "ControlNetModel"),
 }
+_PARTS = {
+    "vae_decoder": "vae",
+    "vae_encoder": "vae",
+    "noising_encoder": "vae",
+    "control-unet": "unet",
+    "refiner": "unet",
+}  # network -> part, where the names differ
+_EXACT = ("input_ids", "timestep")  # keep their dtype in every precision
 
 
 class TorchBackend(Backend):
@@ -33,12 +46,16 @@ class TorchBackend(Backend):
 
     Parameters
     ----------
-    location : str
+    location : str or path
         Folder or hub id, as ``from_pretrained`` takes it.
     device : str
         ``cpu``, ``mps`` or ``cuda``.
     precision : str
-        ``float32``, or ``float16`` for weights and activations in half precision.
+        ``float32``, or ``float16`` or ``bfloat16`` for weights and activations of that precision.
+    controlnets : sequence of path
+        Folders of diffusers ControlNets; the first is the component ``controlnet-1``.
+    refiner : path, optional
+        Folder of SDXL's refiner.
 
     Raises
     ------
@@ -48,40 +65,73 @@ class TorchBackend(Backend):
 
     name = "torch"
 
-    def __init__(self, location: str, *, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        controlnets: Sequence[Path] = (),
+        refiner: Path | None = None,
+    ) -> None:
         super().__init__()
         if device not in DEVICES:
             raise UsageError(f"no device named {device!r}; there are {', '.join(DEVICES)}")
-        if precision not in {"float32", "float16"}:
-            raise UsageError(f"precision must be float32 or float16, not {precision!r}")
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
         if not available(device):
             raise UnsupportedError(f"device {device} is not available to torch on this machine; use --device cpu")
-        self.location = location
+        self.location = str(location)
+        self._controlnets = tuple(controlnets)
+        self._refiner = refiner
         self._modules: dict[str, Any] = {}
         self.device = device
         self.precision = precision
         self.numerics = f"PyTorch {device} {precision}"
 
     def _load(self, name: str) -> Component:
-        part = "vae" if name.startswith("vae_") else name
-        if part not in self._modules:
-            self._modules[part] = self._module(part)
-        return _TorchComponent(name, self._modules[part], device=self.device, precision=self.precision)
+        part = _PARTS.get(name, kind(name))
+        key = name if kind(name) in ("refiner", "controlnet") else part
+        if key not in self._modules:
+            self._modules[key] = self._module(name, part)
+        return _TorchComponent(name, self._modules[key], device=self.device, precision=self.precision, xl=self._xl)
 
-    def _module(self, part: str) -> Any:
-        import importlib
+    @property
+    def _xl(self) -> bool:
+        """Whether the text encoders are SDXL's, whose last layer but one is used."""
+        entry = checkpoint.index(self.location).get("text_encoder_2")
+        return isinstance(entry, list) and entry[-1] is not None
 
+    def _module(self, name: str, part: str) -> Any:
         import torch
 
-        library, name = _NETWORKS[part]
-        entry = checkpoint.index(self.location).get(part)
-        if not isinstance(entry, list) or entry[-1] is None:
-            raise MissingError(f"{self.location}: the model has no {part}; txt2img and img2img need it")
-        if entry[-1] != name:
-            raise UnsupportedError(f"{self.location}: {part} is a {entry[-1]}; txt2img and img2img run a {name}")
-        module = checkpoint.load(getattr(importlib.import_module(library), name), self.location, part=part)
+        library, expected = _CLASSES[part]
+        if kind(name) == "controlnet":
+            location, subfolder = str(self._controlnet(name)), ""
+        else:
+            location, subfolder = self._part(name, part, expected), part
+        # the class that is expected, whatever the file says: no code of a checkpoint's choice is run
+        module = checkpoint.load(_class(library, expected), location, part=subfolder)
         with quiet.loading():  # diffusers remarks on every change of precision
             return module.to(device=self.device, dtype=getattr(torch, self.precision)).eval()
+
+    def _controlnet(self, name: str) -> Path:
+        number = int(name.partition("-")[2] or 1)
+        if number > len(self._controlnets):
+            raise MissingError(f"{self.location}: no {name}; {len(self._controlnets)} ControlNets were given")
+        return self._controlnets[number - 1]
+
+    def _part(self, name: str, part: str, expected: str) -> str:
+        """Return where a part lies, once it is known to be of the class whose calls are written here."""
+        if name == "refiner" and self._refiner is None:
+            raise MissingError(f"{self.location}: no refiner was given")
+        location = str(self._refiner) if name == "refiner" else self.location
+        entry = checkpoint.index(location).get(part)
+        if not isinstance(entry, list) or entry[-1] is None:
+            raise MissingError(f"{location}: the model has no {part}; this task needs it")
+        if entry[-1] != expected:
+            raise UnsupportedError(f"{location}: {part} is a {entry[-1]}; a {expected} is run here")
+        return location
 
 
 def available(device: str) -> bool:
@@ -91,19 +141,35 @@ def available(device: str) -> bool:
     return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[device]()
 
 
+def _class(library: str, name: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(library), name)
+
+
 class _TorchComponent:
-    def __init__(self, name: str, module: Any, *, device: str, precision: str) -> None:
+    def __init__(self, name: str, module: Any, *, device: str, precision: str, xl: bool) -> None:
         self.name = name
         self._module = module
         self._device = device
         self._precision = precision
+        self._xl = xl
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
+        runs = {
+            "text_encoder": self._text,
+            "text_encoder_2": self._text,
+            "controlnet": self._residuals,
+            "vae_decoder": self._decode,
+            "vae_encoder": self._encode,
+            "noising_encoder": self._noised,
+            "safety_checker": self._unsafe,
+        }
         with torch.inference_mode():
-            output = self._run({name: self._to_device(name, array) for name, array in inputs.items()})
-            return output.float().cpu().numpy()
+            outputs = runs.get(kind(self.name), self._noise)(inputs)
+            return {name: self._to_array(value) for name, value in outputs.items()}
 
     def _to_device(self, name: str, array: np.ndarray) -> Any:
         import torch
@@ -111,17 +177,60 @@ class _TorchComponent:
         # Strides are kept: a channels-last picture, as diffusers' image processor gives it, makes oneDNN take another
         # convolution whose sums differ in the last bits.
         tensor = torch.from_numpy(array)
-        if name in {"sample", "hidden", "latents", "image"}:  # ids and timesteps keep their dtype
+        if name not in _EXACT:
             tensor = tensor.to(getattr(torch, self._precision))
         return tensor.to(self._device)
 
-    def _run(self, tensors: dict[str, Any]) -> Any:
-        if self.name == "text_encoder":
-            return self._module(tensors["input_ids"])[0]
-        if self.name == "unet":
-            return self._module(
-                tensors["sample"], tensors["timestep"], encoder_hidden_states=tensors["hidden"], return_dict=False
-            )[0]
-        if self.name == "vae_decoder":
-            return self._module.decode(tensors["latents"], return_dict=False)[0]
-        return self._module.encode(tensors["image"]).latent_dist.parameters
+    @staticmethod
+    def _to_array(value: Any) -> np.ndarray:
+        return value if isinstance(value, np.ndarray) else value.float().cpu().numpy()
+
+    def _text(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        ids = self._to_device("input_ids", inputs["input_ids"])
+        if not self._xl:
+            return {"hidden": self._module(ids)[0]}
+        result = self._module(ids, output_hidden_states=True)
+        pooled = result.text_embeds if self.name == "text_encoder_2" else result.pooler_output
+        return {"hidden": result.hidden_states[-2], "pooled": pooled}
+
+    def _noise(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        tensors = {name: self._to_device(name, array) for name, array in inputs.items()}
+        keywords: dict[str, Any] = {}
+        if "time_ids" in tensors:
+            keywords["added_cond_kwargs"] = {name: tensors[name] for name in ("text_embeds", "time_ids")}
+        residuals = [name for name in tensors if name.startswith("additional_residual_")]
+        if residuals:
+            ordered = [tensors[f"additional_residual_{index}"] for index in range(len(residuals))]
+            keywords["down_block_additional_residuals"] = tuple(ordered[:-1])
+            keywords["mid_block_additional_residual"] = ordered[-1]
+        predicted = self._module(
+            tensors["sample"],
+            tensors["timestep"],
+            encoder_hidden_states=tensors["hidden"],
+            return_dict=False,
+            **keywords,
+        )
+        return {"noise_pred": predicted[0]}
+
+    def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        tensors = [self._to_device(name, inputs[name]) for name in ("sample", "timestep", "hidden", "cond")]
+        down, middle = self._module(*tensors, return_dict=False)
+        return {f"additional_residual_{index}": value for index, value in enumerate([*down, middle])}
+
+    def _decode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"image": self._module.decode(self._to_device("latents", inputs["latents"]), return_dict=False)[0]}
+
+    def _encode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"moments": self._module.encode(self._to_device("image", inputs["image"])).latent_dist.parameters}
+
+    def _noised(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        found = self._module.encode(self._to_device("image", inputs["image"])).latent_dist
+        mean, deviation = self._to_array(found.mean), self._to_array(found.std)
+        sampled = self._module.config.scaling_factor * (mean + deviation * inputs["diagonal"])
+        signal, sigma = float(inputs["signal"][0]), float(inputs["sigma"][0])
+        return {"latents": (signal * sampled + sigma * inputs["noise"]).astype(np.float32)}
+
+    def _unsafe(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        with quiet.loading():
+            _, flags = self._module(self._to_device("clip_input", inputs["clip_input"]), np.array(inputs["picture"]))
+        return {"unsafe": np.asarray(flags, np.float32)}

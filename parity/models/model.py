@@ -15,7 +15,6 @@ import numpy as np
 from parity import recipes
 from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.models import checkpoint
-from parity.networks.signature import TASK_COMPONENTS
 
 
 class Model:
@@ -130,6 +129,16 @@ class Model:
         """Pixels per latent along one axis: 8 for Stable Diffusion."""
         return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
 
+    @cached_property
+    def xl(self) -> bool:
+        """Whether it is SDXL: there is a second text encoder, or the second alone (its refiner)."""
+        return bool((checkpoint.index(self.location).get("text_encoder_2") or [None])[-1])
+
+    @cached_property
+    def refines(self) -> bool:
+        """Whether it is SDXL's refiner: there is no first text encoder."""
+        return self.xl and not (checkpoint.index(self.location).get("text_encoder") or [None])[-1]
+
     def resized(self, latent_size: tuple[int, int]) -> Model:
         """Return the same model at another height and width of its latents."""
         if latent_size == self.latent_shape[1:]:
@@ -158,7 +167,7 @@ class Model:
         conditioned = not other and self.config("unet").get("addition_embed_type")
         if other or extra or conditioned:
             raise UnsupportedError(
-                f"model {self.name} is a {kind}{lacks}: the suite's tasks, {' and '.join(TASK_COMPONENTS)}, draw with "
+                f"model {self.name} is a {kind}{lacks}: the suite's tasks, txt2img and img2img, draw with "
                 "models of Stable Diffusion 1 and 2 so far. 'parity convert' compares each component that it writes "
                 "with PyTorch; 'parity inspect' tells which apps take the models"
             )

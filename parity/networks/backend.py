@@ -1,12 +1,12 @@
-"""What every backend says about itself, and the common way to get its components."""
+"""What does every backend say about itself, and how are its components had?"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
-from parity.errors import UsageError
-from parity.networks.signature import SIGNATURES, Component
+from parity.networks.signature import Component, kind
 
 
 class Backend(ABC):
@@ -15,12 +15,12 @@ class Backend(ABC):
     Attributes
     ----------
     name : str
-        ``torch`` or ``coreml``.
+        First word of its name for users: ``torch``, ``coreml``, ``coreai``.
     numerics : str
         Equal for two backends exactly when their numbers are equal by construction; also what reports show, e.g.
         ``PyTorch cpu float32`` or ``reference runtime (declared)``.
     precision : str
-        Precision of the networks' arithmetic, the key of tolerance tables: ``float32`` or ``float16``.
+        Precision of the networks' arithmetic, the key of tolerance tables: ``float32``, ``float16`` or ``bfloat16``.
     """
 
     name: str
@@ -33,6 +33,11 @@ class Backend(ABC):
     def component(self, name: str) -> Component:
         """Return a component by name, loading it on first use.
 
+        Parameters
+        ----------
+        name : str
+            A key of :data:`parity.networks.signature.SIGNATURES`; of several ControlNets ``controlnet-1`` and so on.
+
         Raises
         ------
         UsageError
@@ -40,8 +45,7 @@ class Backend(ABC):
         MissingError, FormatError
             The model has no such part, or the part does not fit.
         """
-        if name not in SIGNATURES:
-            raise UsageError(f"no component named {name!r}; there are {', '.join(SIGNATURES)}")
+        kind(name)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -49,6 +53,22 @@ class Backend(ABC):
     def components(self, names: Iterable[str]) -> dict[str, Component]:
         """Return several components by name."""
         return {name: self.component(name) for name in names}
+
+    def precision_of(self, name: str) -> str:
+        """Return the precision of one component's arithmetic, where components differ."""
+        return self.precision
+
+    def as_release(self, conventions: Any) -> Backend:
+        """Return the same networks, their tensors bound as a release of an app binds them.
+
+        Only converted models can be bound in more than one way: everything else returns itself.
+
+        Parameters
+        ----------
+        conventions : parity.contracts.release.Conventions
+            What the release does.
+        """
+        return self
 
     @abstractmethod
     def _load(self, name: str) -> Component: ...

@@ -1,47 +1,104 @@
-"""What is a component, and which tensors go in and out of each?
+"""What is a network, and which tensors go in and out of each?
 
 The names and layouts below are those of diffusers' modules, in float32 and NumPy; a backend translates them to its own
 (the Core ML contract has other names, a channels-first context and a fixed batch). Every call is reported to an
-observer under ``component/label/tensor``, which is all that a trace needs.
+observer under ``network/label/tensor``, which is all that a trace needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import numpy as np
 
-from parity.errors import FormatError
+from parity.errors import FormatError, UsageError
 
 Observe = Callable[[str, np.ndarray], None]
 """Called with the name of a point of the run and its value; must not modify the value."""
 
+RESIDUALS = "additional_residual_*"
+"""Outputs of a ControlNet and inputs of a controlled UNet: numbered from 0, the middle block's last."""
+
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of the tensors that a component takes and gives."""
+    """Names of the tensors that a network takes and gives.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        Always given.
+    outputs : tuple of str
+        Always returned; the first one is the network's main result.
+    further : tuple of str
+        Patterns of inputs that some models or tasks have besides.
+    also : tuple of str
+        Patterns of outputs that some models have besides.
+    """
 
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
+    further: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
+    @property
+    def output(self) -> str:
+        """The main result."""
+        return self.outputs[0]
+
+    def takes(self, tensor: str) -> bool:
+        """Tell whether a tensor of that name is an input."""
+        return tensor in self.inputs or any(fnmatchcase(tensor, pattern) for pattern in self.further)
+
+    def gives(self, tensor: str) -> bool:
+        """Tell whether a tensor of that name is an output."""
+        return tensor in self.outputs or any(fnmatchcase(tensor, pattern) for pattern in self.also)
+
+
+_UNET = Signature(("sample", "timestep", "hidden"), ("noise_pred",), further=("text_embeds", "time_ids", RESIDUALS))
 
 SIGNATURES: dict[str, Signature] = {
-    # input_ids (batch, tokens) int64 -> hidden (batch, tokens, width)
-    "text_encoder": Signature(("input_ids",), "hidden"),
-    # sample (batch, channels, h, w), timestep (batch,), hidden -> noise_pred like sample
-    "unet": Signature(("sample", "timestep", "hidden"), "noise_pred"),
+    # input_ids (batch, tokens) int64 -> hidden (batch, tokens, width): SD's last layer, SDXL's last but one;
+    # SDXL also gives pooled (batch, width)
+    "text_encoder": Signature(("input_ids",), ("hidden",), also=("pooled",)),
+    "text_encoder_2": Signature(("input_ids",), ("hidden", "pooled")),
+    # sample (batch, channels, h, w), timestep (batch,), hidden -> noise_pred like sample;
+    # SDXL takes text_embeds (batch, width) and time_ids (batch, 6 or 5), a controlled UNet a ControlNet's residuals
+    "unet": _UNET,
+    "control-unet": _UNET,
+    "refiner": _UNET,
+    # cond (batch, 3, H, W) in [0, 1] -> residuals
+    "controlnet": Signature(("sample", "timestep", "hidden", "cond"), (), also=(RESIDUALS,)),
     # latents (batch, channels, h, w), already divided by the scaling factor -> image (batch, 3, H, W) in about [-1, 1]
-    "vae_decoder": Signature(("latents",), "image"),
+    "vae_decoder": Signature(("latents",), ("image",)),
     # image (batch, 3, H, W) in [-1, 1] -> moments (batch, 2 * channels, h, w): mean and log-variance
-    "vae_encoder": Signature(("image",), "moments"),
+    "vae_encoder": Signature(("image",), ("moments",)),
+    # the encoder of ml-stable-diffusion 0.2.0 and 0.3.0, which samples, scales and adds noise itself:
+    # image, diagonal and noise (1, channels, h, w), signal and sigma (1,) -> latents (1, channels, h, w)
+    "noising_encoder": Signature(("image", "diagonal", "noise", "signal", "sigma"), ("latents",)),
+    # clip_input (1, 3, 224, 224), picture (1, H, W, 3) in [0, 1] -> unsafe (1,) 0 or 1
+    "safety_checker": Signature(("clip_input", "picture"), ("unsafe",)),
 }
 
-TASK_COMPONENTS: dict[str, tuple[str, ...]] = {
-    "txt2img": ("text_encoder", "unet", "vae_decoder"),
-    "img2img": ("vae_encoder", "text_encoder", "unet", "vae_decoder"),
-}
+
+def kind(name: str) -> str:
+    """Return the entry of :data:`SIGNATURES` for a network's name: ``controlnet-2`` is a ``controlnet``.
+
+    Raises
+    ------
+    UsageError
+        There is none; the message lists those that exist.
+
+    >>> kind("controlnet-2"), kind("unet")
+    ('controlnet', 'unet')
+    """
+    found = name.partition("-")[0] if name.startswith("controlnet-") else name
+    if found not in SIGNATURES:
+        raise UsageError(f"no component named {name!r}; there are {', '.join(SIGNATURES)}")
+    return found
 
 
 class Component(Protocol):
@@ -49,44 +106,63 @@ class Component(Protocol):
 
     name: str
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Run the network on the inputs named by its signature and return its output as float32."""
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Run the network on the inputs named by its signature and return its outputs by name, as float32."""
         ...
 
 
 Components = Mapping[str, Component]
 
 
-def call(component: Component, label: str, observe: Observe, **inputs: np.ndarray) -> np.ndarray:
-    """Run a component and report its inputs and its output.
+def call(component: Component, label: str, observe: Observe, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Run a component and report its inputs and its outputs.
 
     Parameters
     ----------
     component : Component
-        Its ``name`` is a key of :data:`SIGNATURES`.
+        Its name is one that :func:`kind` knows.
     label : str
         Which call of this component it is, e.g. ``step07``.
     observe : callable
-        Receives ``name/label/tensor`` and the array for each input and the output.
+        Receives ``name/label/tensor`` and the array for each input and each output.
     **inputs : numpy.ndarray
         The tensors that the signature names.
 
     Returns
     -------
-    numpy.ndarray
-        The output, float32.
+    mapping of str to numpy.ndarray
+        The outputs, float32.
 
     Raises
     ------
     FormatError
-        The component returned something that is not a float32 array.
+        The component returned something that is not a mapping of its outputs to float32 arrays.
     """
-    signature = SIGNATURES[component.name]
-    for name in signature.inputs:
-        observe(f"{component.name}/{label}/{name}", inputs[name])
-    output = component(inputs)
-    if not isinstance(output, np.ndarray) or output.dtype != np.float32:
-        found = getattr(output, "dtype", type(output).__name__)
-        raise FormatError(f"{component.name}: the backend returned {found}, not a float32 array")
-    observe(f"{component.name}/{label}/{signature.output}", output)
-    return output
+    for name, value in inputs.items():
+        observe(f"{component.name}/{label}/{name}", value)
+    outputs = checked(component.name, component(inputs))
+    for name, value in outputs.items():
+        observe(f"{component.name}/{label}/{name}", value)
+    return outputs
+
+
+def checked(name: str, outputs: object) -> Mapping[str, np.ndarray]:
+    """Return what a component returned, once it is known to be what its signature promises.
+
+    Raises
+    ------
+    FormatError
+        It is not; the message names the component and what was found.
+    """
+    signature = SIGNATURES[kind(name)]
+    if not isinstance(outputs, Mapping):
+        raise FormatError(f"{name}: the backend returned {type(outputs).__name__}, not arrays by name")
+    if missing := [wanted for wanted in signature.outputs if wanted not in outputs]:
+        raise FormatError(f"{name}: the backend returned {', '.join(outputs) or 'nothing'}, without {missing[0]}")
+    for tensor, value in outputs.items():
+        if not signature.gives(tensor):
+            raise FormatError(f"{name}: the backend returned {tensor!r}, which is no output of this network")
+        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+            found = getattr(value, "dtype", type(value).__name__)
+            raise FormatError(f"{name}: the backend returned {found} as {tensor}, not a float32 array")
+    return outputs

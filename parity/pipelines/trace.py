@@ -8,14 +8,14 @@ each network was asked: feeding those inputs to another backend's component is t
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from parity.errors import FormatError, MissingError
 from parity.files import replacing
-from parity.networks.signature import SIGNATURES
+from parity.networks.signature import SIGNATURES, kind
 
 
 class Trace(Mapping[str, np.ndarray]):
@@ -42,13 +42,26 @@ class Trace(Mapping[str, np.ndarray]):
 
     def calls(self, component: str) -> dict[str, dict[str, np.ndarray]]:
         """Return the recorded inputs of each call of a component: label (``step07``) to named tensors."""
-        names = SIGNATURES[component].inputs
-        labels = [p.split("/")[1] for p in self._points if p.startswith(f"{component}/") and p.endswith(f"/{names[0]}")]
-        return {label: {name: self._points[f"{component}/{label}/{name}"] for name in names} for label in labels}
+        return self._tensors(component, SIGNATURES[kind(component)].takes)
 
-    def output(self, component: str, label: str) -> np.ndarray:
-        """Return the recorded output of one call."""
-        return self._points[f"{component}/{label}/{SIGNATURES[component].output}"]
+    def outputs(self, component: str) -> dict[str, dict[str, np.ndarray]]:
+        """Return the recorded outputs of each call of a component: label to named tensors."""
+        return self._tensors(component, SIGNATURES[kind(component)].gives)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that were called, in the order of their first calls."""
+        called = dict.fromkeys(point.split("/")[0] for point in self._points if point.count("/") == 2)
+        return tuple(called)
+
+    def _tensors(self, component: str, wanted: Callable[[str], bool]) -> dict[str, dict[str, np.ndarray]]:
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for point, value in self._points.items():
+            owner, _, rest = point.partition("/")
+            label, _, tensor = rest.partition("/")
+            if owner == component and tensor and wanted(tensor):
+                found.setdefault(label, {})[tensor] = value
+        return found
 
     def save(self, path: Path, points: list[str] | None = None) -> None:
         """Write chosen points (all by default) to a compressed ``.npz``."""

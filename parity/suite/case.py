@@ -15,7 +15,7 @@ from typing import Any
 
 from parity import assets, streams, tables
 from parity.errors import FormatError, ParityError, UsageError
-from parity.pipelines.diffusers import Request
+from parity.pipelines.request import Request
 
 DEFAULT = Path(__file__).with_name("cases.toml")
 _TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"

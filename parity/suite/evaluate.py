@@ -18,15 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from parity import streams
 from parity.backends import packages, registry
 from parity.backends.packages import Packages
 from parity.backends.registry import Subject
 from parity.errors import ParityError
 from parity.models.model import Model
 from parity.networks.backend import Backend
-from parity.networks.signature import TASK_COMPONENTS
-from parity.pipelines import diffusers as tasks
+from parity.pipelines.producer import DEFAULT, producer
+from parity.pipelines.request import TASK_COMPONENTS
 from parity.pipelines.trace import Trace
 from parity.suite import case as cases
 from parity.suite import comparison, provenance, tolerance
@@ -128,8 +127,6 @@ class Evaluator:
 
     def run(self, backend: Backend, case: Case) -> tuple[Trace, float]:
         """Run one case on one backend; return its trace and the seconds it took."""
-        request = case.request
-        stream = streams.open(case.rng, seed=case.seed)
         trace = Trace()
 
         def observe(point: str, value: np.ndarray) -> None:
@@ -137,12 +134,10 @@ class Evaluator:
             if point.startswith("latents/step"):
                 self._progress(f"{case.name} on {backend.numerics}: {point.removeprefix('latents/')}")
 
-        def noise(shape: tuple[int, ...]) -> np.ndarray:
-            return stream.normal(shape).astype(np.float32)
-
-        components = backend.components(TASK_COMPONENTS[request.task])
+        who = producer(DEFAULT)
+        backend.components(TASK_COMPONENTS[case.request.task])  # loading is not counted
         start = time.perf_counter()
-        tasks.run(request, self.model, components, noise, observe=observe)
+        who.draw(case.request, self.model, backend, seed=case.seed, rng=case.rng, observe=observe)
         return trace, time.perf_counter() - start
 
     @lru_cache(maxsize=32)  # noqa: B019 - an evaluator lives as long as its run

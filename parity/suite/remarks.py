@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parity.models.model import Model
-from parity.pipelines.diffusers import open_picture
+from parity.pipelines.request import open_picture
 from parity.suite.case import Case
 
 

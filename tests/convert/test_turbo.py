@@ -14,6 +14,7 @@ from parity.convert import check, lower
 from parity.errors import UsageError
 from parity.models.model import Model
 from parity.pipelines import diffusers as tasks
+from parity.pipelines.request import Request
 from parity.pipelines.trace import Trace
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder")
@@ -29,7 +30,7 @@ def test_one_step_without_guidance(tmp_path: Path) -> None:
     unet = lower.read_spec(packages["unet"]).description
     assert [list(f.type.multiArrayType.shape) for f in unet.input] == [[1, 4, 16, 16], [1], [1, 32, 1, 77]]
 
-    request = tasks.Request("txt2img", "a photo of a red circle", scheduler="euler", steps=1, guidance_scale=0.0)
+    request = Request("txt2img", "a photo of a red circle", scheduler="euler", steps=1, guidance_scale=0.0)
     pictures = {}
     for backend in (TorchBackend(model.location), CoreMLBackend(packages)):
         stream = streams.open("torch-cpu", seed=7)

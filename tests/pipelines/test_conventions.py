@@ -13,11 +13,13 @@ import pytest
 from parity import assets, streams
 from parity.contracts.consumers import consumers
 from parity.errors import FormatError, UnsupportedError, UsageError
-from parity.pipelines.draws import Settings, cumulative_alphas, draw, hidden_holes, noise_level, starting_latents
+from parity.pipelines.draws import cumulative_alphas, draw, hidden_holes, noise_level, starting_latents
 from parity.pipelines.schedules.played import DiffusersDPM
 from parity.pipelines.schedules.swift import PNDM, DPMSolver, dpm_timesteps, karras_levels, pndm_timesteps
+from parity.pipelines.settings import ConsumerFailureError, Settings
 from parity.pipelines.swift import repadded
-from parity.suite.questions.play import ConsumerFailureError, conventions, execute
+from parity.suite.questions.play import conventions
+from tests.pipelines.playing import execute
 
 
 def settings(who: str, **changes) -> Settings:  # type: ignore[no-untyped-def]

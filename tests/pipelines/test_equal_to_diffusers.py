@@ -11,7 +11,7 @@ from parity import assets, streams
 from parity.backends.pytorch import TorchBackend
 from parity.models.model import Model
 from parity.pipelines import diffusers as tasks
-from parity.pipelines.diffusers import Request
+from parity.pipelines.request import TASK_COMPONENTS, Request
 from parity.pipelines.schedules import diffusers as schedulers
 from parity.pipelines.trace import Trace
 
@@ -30,7 +30,7 @@ def backend(model: Model) -> TorchBackend:
 
 def ours(model: Model, backend: TorchBackend, request: Request, seed: int) -> tuple[np.ndarray, Trace]:
     stream, trace = streams.open("torch-cpu", seed=seed), Trace()
-    components = backend.components(tasks.TASK_COMPONENTS[request.task])
+    components = backend.components(TASK_COMPONENTS[request.task])
     return tasks.run(request, model, components, stream.normal, observe=trace), trace
 
 

@@ -16,16 +16,20 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from parity import recipes, streams
+from parity.backends.pytorch import TorchBackend
 from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
 from parity.errors import UsageError
 from parity.models.model import Model
 from parity.pipelines import python, swift
-from parity.pipelines.draws import Settings
-from parity.pipelines.schedules import played as pytorch
+from parity.pipelines.loop import Networks
+from parity.pipelines.schedules.played import schedule as by_diffusers
+from parity.pipelines.settings import Material, Settings
+from parity.pipelines.trace import Trace
 from parity.suite.questions import releases
-from parity.suite.questions.play import Execution, Original, conventions, execute
+from parity.suite.questions.play import Execution, Original, conventions
 from parity.suite.questions.safety import check_safety
+from tests.pipelines.playing import execute
 
 LOWEST_PSNR = 40.0  # dB; measured 46 to 57 on the miniature model, float16 against float32
 PROMPTS = ("a red circle on a blue background", "blurry, low quality")
@@ -59,9 +63,14 @@ def torch_side(folder: Path, who: str, *, xl: bool = False, controls=(), nets=()
     model = Model(str(folder))
     rules = replace(conventions(consumers().consumer(who)), decodes="latents")
     chosen = Settings(rules, "controlnet" if controls else "txt2img", steps=5, guidance=5.0, **changes)
-    networks = pytorch.TorchNetworks(folder, latent=(1, *model.latent_shape), factor=1.0, controlnets=nets, kept={})
-    ids = {name: model.tokens(text) for name, text in zip(("prompt", "negative"), PROMPTS, strict=True)}
-    return swift.pictures(networks, pytorch.schedule, chosen, **ids, controls=controls, xl=xl)
+    networks = torch_networks(folder, nets)
+    prompt, negative = (model.tokens(text) for text in PROMPTS)
+    return swift.pictures(networks, by_diffusers, chosen, Material(prompt, negative, controls=tuple(controls), xl=xl))
+
+
+def torch_networks(folder: Path, nets=(), trace: Trace | None = None) -> Networks:  # type: ignore[no-untyped-def]
+    backend = TorchBackend(folder, controlnets=nets)
+    return Networks(backend.component, Trace() if trace is None else trace, (1, *Model(str(folder)).latent_shape))
 
 
 def pipeline(kind: str, folder: Path, **parts):  # type: ignore[no-untyped-def]
@@ -132,10 +141,9 @@ def test_python_draws_what_the_diffusers_pipeline_draws(scheduler: str, kind: st
     expected = theirs(PROMPTS[0], negative_prompt=PROMPTS[1], **options).images
     model = Model("tiny-sd")
     chosen = Settings(conventions(consumers().consumer("P6")), "txt2img", steps=5, guidance=5.0)
-    networks = pytorch.TorchNetworks(checkpoint, latent=(1, *model.latent_shape), factor=1.0, kept={})
     prompt, negative = (model.tokens(text) for text in PROMPTS)
-    made = python.scheduler(checkpoint, scheduler)
-    ours = python.pictures(networks, chosen, scheduler=made, prompt=prompt, negative=negative)
+    made = python.scheduler(model.scheduler_config, scheduler)
+    ours = python.pictures(torch_networks(checkpoint), made, chosen, Material(prompt, negative))
     np.testing.assert_allclose(ours, expected, atol=2e-2)  # latents begin in float16 here
 
 
@@ -206,9 +214,9 @@ def test_python_decodes_sdxl_with_the_factor_of_sd(written: Written, play: Calla
     original = Original(recipes.build("tiny-sdxl"))
     flawed = play(models, "P6", original=original, scheduler="ddim")
     assert flawed.psnr >= LOWEST_PSNR, "PyTorch with the same factor draws the same"
-    networks = pytorch.TorchNetworks(original.checkpoint, latent=(), factor=1.0, kept={})
+    decoder = TorchBackend(original.checkpoint).component("vae_decoder")
     latents = np.random.RandomState(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
-    right, wrong = (networks.decode(latents / np.float32(factor)) for factor in (0.13025, python.FACTOR))
+    right, wrong = (decoder({"latents": latents / np.float32(factor)})["image"] for factor in (0.13025, python.FACTOR))
     assert np.abs(right - wrong).max() > 0.1, "which is not the picture that SDXL's own factor gives"
 
 

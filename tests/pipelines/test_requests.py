@@ -11,8 +11,8 @@ import pytest
 from parity import assets, recipes
 from parity.errors import FormatError, MissingError, ParityError, UsageError
 from parity.models.model import Model
-from parity.pipelines import diffusers as tasks
-from parity.pipelines.diffusers import Request
+from parity.pipelines import request as tasks
+from parity.pipelines.request import Request
 from parity.pipelines.schedules import diffusers as schedulers
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from parity import convert, mil
 from parity.backends.coreml import CoreMLBackend
-from parity.networks.signature import TASK_COMPONENTS
+from parity.pipelines.request import TASK_COMPONENTS
 from parity.suite import plan, tolerance
 from parity.suite.evaluate import Evaluator
 from parity.suite.options import Options

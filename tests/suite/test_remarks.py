@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from parity.models.model import Model
-from parity.pipelines.diffusers import Request
+from parity.pipelines.request import Request
 from parity.suite.case import Case
 from parity.suite.remarks import remarks
 

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from parity.errors import UsageError
-from parity.pipelines.draws import TRAIN_STEPS, ConsumerFailureError, Settings, cumulative_alphas
+from parity.pipelines.draws import cumulative_alphas
+from parity.pipelines.settings import TRAIN_STEPS, ConsumerFailureError, Settings
 
 RHO = 7  # of Karras' noise levels
 ZERO = np.float32(0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from parity.errors import ParityError
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES
+from parity.networks.signature import checked
 from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
 from parity.suite.comparison import Check
@@ -150,10 +150,11 @@ def forced(reference: Trace, backend: Backend, name: str) -> Pairs:
     full-size network is expensive.
     """
     component = backend.component(name)
-    calls = list(reference.calls(name).items())
+    calls, known = list(reference.calls(name).items()), reference.outputs(name)
     chosen = {0, len(calls) // 2, len(calls) - 1} if len(calls) > 2 else set(range(len(calls)))
-    return {
-        f"{name}/{label}/{SIGNATURES[name].output}": (reference.output(name, label), component(inputs))
-        for index, (label, inputs) in enumerate(calls)
-        if index in chosen
-    }
+    pairs: Pairs = {}
+    for index in sorted(chosen):
+        label, inputs = calls[index]
+        computed = checked(name, component(inputs))
+        pairs |= {f"{name}/{label}/{tensor}": (known[label][tensor], computed[tensor]) for tensor in known[label]}
+    return pairs

@@ -15,7 +15,7 @@ from typing import Any
 from parity import assets
 from parity.contracts import converter
 from parity.contracts.consumers import Consumer, consumers
-from parity.pipelines.diffusers import Request
+from parity.pipelines.request import Request
 from parity.suite.case import Case
 from parity.suite.questions import releases
 from parity.suite.questions.play import conventions

@@ -25,14 +25,14 @@ from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
 from parity.errors import UnsupportedError
 from parity.models.model import Model
-from parity.pipelines.diffusers import Request, read_picture
+from parity.pipelines.request import Request, read_picture
 from parity.suite import comparison
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.questions import pairings as compatibility
 from parity.suite.questions import releases
 from parity.suite.questions.pairings import Pairing
-from parity.suite.questions.play import Execution, conventions, execute
+from parity.suite.questions.play import Ask, Execution, Material, conventions, execute
 from parity.suite.questions.releases import Release
 from parity.suite.questions.safety import check_safety
 from parity.suite.tolerance import Tolerance
@@ -115,23 +115,24 @@ class Player:
         key = (digests, consumer.app, rules, pairing.task, request)
         known = self._played.get(key)
         if known is None or (known.failure and known.consumer != consumer.id):  # each has its own message
-            self._played[key] = execute(
-                models,
-                pairing.consumer,
-                releases.original(release, self.model.location),
-                prompt=self.model.tokens(request.prompt),
-                negative=self.model.tokens(request.negative_prompt if "negative-prompt" in consumer.tasks else ""),
+            negative = request.negative_prompt if "negative-prompt" in consumer.tasks else ""
+            material = Material(
+                self.model.tokens(request.prompt),
+                self.model.tokens(negative),
+                self._image(release, request),
+                tuple(self._controls(pairing)),
+            )
+            ask = Ask(
                 task=pairing.task,
-                image=self._image(release, request),
-                controls=self._controls(pairing),
                 scheduler=request.scheduler,
                 seed=case.seed,
                 steps=request.steps,
                 images=request.images,
                 strength=request.strength,
                 guidance=request.guidance_scale,
-                kept=self._kept,
             )
+            original = releases.original(release, self.model.location)
+            self._played[key] = execute(models, pairing.consumer, original, material, ask, kept=self._kept)
         return replace(self._played[key], consumer=pairing.consumer)
 
     def _safety(self, pairing: Pairing, expected: Cell) -> Check:

@@ -19,7 +19,7 @@ import numpy as np
 from parity.contracts.consumers import consumers
 from parity.contracts.release import conventions
 from parity.errors import UnsupportedError
-from parity.pipelines.draws import ConsumerFailureError
+from parity.pipelines.settings import ConsumerFailureError
 
 _MEANS, _DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for red, green and blue
 
@@ -41,7 +41,6 @@ def check_safety(
     checkpoint: Path,
     pictures: np.ndarray,
     *,
-    profile: str = "declared",
     kept: dict[Any, Any] | None = None,
 ) -> SafetyCheck:
     """Play the safety check of a release.
@@ -55,31 +54,32 @@ def check_safety(
         Folder of a diffusers checkpoint with a safety checker.
     pictures : numpy.ndarray
         (n, H, W, 3), values in [0, 1].
-    profile : str
     kept : dict, optional
-        As for :func:`parity.suite.questions.play.execute`.
+        Keeps loaded models, as for :func:`parity.suite.questions.play.execute`.
 
     Raises
     ------
     UnsupportedError
         The release has no safety check.
     """
-    from parity.backends.binding import CoreMLNetworks
-    from parity.pipelines.schedules.played import TorchNetworks
+    from parity.backends.coreml import CoreMLBackend, by_component
+    from parity.backends.pytorch import TorchBackend
 
     who = consumers().consumer(consumer)
     rules = conventions(who)
     if rules.safety == "none":
         raise UnsupportedError(f"{consumer} runs no safety check")
     kept = {} if kept is None else kept
-    networks = CoreMLNetworks(models, rules, profile, kept)
-    torch = TorchNetworks(checkpoint, latent=(), factor=1.0, kept=kept)
+    release = CoreMLBackend(by_component(models), runtime="reference", loaded=kept).as_release(rules)
     flags, references = [], []
     try:
+        checker = release.component("safety_checker")
+        torch = TorchBackend(checkpoint).component("safety_checker")
         for picture in pictures:
-            clip = for_swift(picture, networks.clip_size) if rules.pipeline == "swift" else for_clip(picture)
-            flags.append(networks.unsafe(clip, picture[None]))
-            references.append(torch.unsafe(clip, picture[None]))
+            clip = for_swift(picture, release.clip_size) if rules.pipeline == "swift" else for_clip(picture)
+            given = {"clip_input": clip, "picture": picture[None]}
+            flags.append(bool(checker(given)["unsafe"][0]))
+            references.append(bool(torch(given)["unsafe"][0]))
     except ConsumerFailureError as failure:
         stated = [r.failure for r in consumers().rules if r.id in failure.rule.split() and who.id in r.consumers]
         return SafetyCheck(consumer, failure=stated[0] if stated else str(failure), detail=str(failure))

@@ -1,0 +1,157 @@
+"""Who draws, and how does a user name them?
+
+``diffusers`` is diffusers' own pipelines. Apps are named with a version, ``swift==1.1.0``, ``python==0.4.0``,
+``mochi==6.0``, or by the id of their row in the tables, ``S7``; an app alone is its newest release.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+import numpy as np
+
+from parity import streams
+from parity.contracts.consumers import Consumer, consumers
+from parity.errors import UsageError
+from parity.models.model import Model
+from parity.networks.backend import Backend
+from parity.networks.signature import Observe
+from parity.pipelines import diffusers
+from parity.pipelines.release import Release
+from parity.pipelines.request import TASK_COMPONENTS, Request
+from parity.tables import nearest
+
+DEFAULT = "diffusers"
+_VERSION = re.compile(r"\d+(\.\d+)*")
+
+
+class Producer(Protocol):
+    """Draws requests: order of random draws, schedule, guidance arithmetic, what is decoded.
+
+    Attributes
+    ----------
+    name : str
+        As the user named it.
+    """
+
+    name: str
+
+    def stream(self, rng: str) -> str:
+        """Return the name of the stream that this producer draws from when a case asks for ``rng``."""
+        ...
+
+    def networks(self, backend: Backend) -> Backend:
+        """Return a backend's networks as this producer binds them."""
+        ...
+
+    def draw(
+        self, request: Request, model: Model, backend: Backend, *, seed: int, rng: str, observe: Observe
+    ) -> np.ndarray:
+        """Draw a request.
+
+        Parameters
+        ----------
+        request : Request
+        model : Model
+            Tokenizer, scheduler configuration and geometry.
+        backend : Backend
+            Who computes the networks; not bound yet.
+        seed : int
+        rng : str
+            What the case asks for; :meth:`stream` says what becomes of it.
+        observe : callable
+            Receives every named point, e.g. a :class:`parity.pipelines.trace.Trace`.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (images, height, width, 3), RGB.
+
+        Raises
+        ------
+        ConsumerFailureError
+            The producer fails with these models; its text is what a user sees.
+        ParityError
+            The request or the model cannot be drawn.
+        """
+        ...
+
+
+class Diffusers:
+    """diffusers' pipelines."""
+
+    name = DEFAULT
+
+    def stream(self, rng: str) -> str:
+        """Return the stream itself: diffusers takes any noise."""
+        return rng
+
+    def networks(self, backend: Backend) -> Backend:
+        """Return the backend itself."""
+        return backend
+
+    def draw(
+        self, request: Request, model: Model, backend: Backend, *, seed: int, rng: str, observe: Observe
+    ) -> np.ndarray:
+        """Draw a request; see :meth:`Producer.draw`."""
+        stream = streams.open(rng, seed=seed)
+
+        def noise(shape: tuple[int, ...]) -> np.ndarray:
+            return stream.normal(shape).astype(np.float32)
+
+        components = backend.components(TASK_COMPONENTS[request.task])
+        return diffusers.run(request, model, components, noise, observe=observe)
+
+
+def producer(text: str) -> Producer:
+    """Return the producer that a text names.
+
+    Raises
+    ------
+    UsageError
+        No such app (they are listed) or no such version of it (the nearest is named).
+    UnsupportedError
+        The tables do not tell how it draws.
+    """
+    if text == DEFAULT:
+        return Diffusers()
+    return Release(text, _consumer(text))
+
+
+def _consumer(text: str) -> Consumer:
+    table = consumers().consumers
+    if found := [consumer for consumer in table if consumer.id == text]:
+        return found[0]
+    app, equals, version = text.partition("==")
+    releases = [consumer for consumer in table if consumer.app == app.strip()]
+    if not releases:
+        apps = list(dict.fromkeys(consumer.app for consumer in table))
+        raise UsageError(
+            f"no producer named {text!r}{nearest(app, [DEFAULT, *apps])}; there are {DEFAULT} and, with ==VERSION, "
+            f"{', '.join(apps)}"
+        )
+    if not equals or version == "main":
+        return releases[-1]
+    if not _VERSION.fullmatch(version.strip()):
+        raise UsageError(f"{text}: a version such as 1.1.0 is expected behind ==, not {version!r}")
+    wanted = tuple(int(number) for number in version.strip().split("."))
+    for consumer in releases:
+        if _padded(consumer.first) <= _padded(wanted) <= _padded(consumer.last):
+            return consumer
+    closest = min(releases, key=lambda consumer: _distance(_padded(wanted), consumer))
+    known = ", ".join(f"{app}=={'.'.join(map(str, consumer.first))}" for consumer in releases)
+    raise UsageError(
+        f"{text}: the tables know no such release; the nearest is {app}=={'.'.join(map(str, closest.first))} "
+        f"({closest.name}). Known are {known} and what each covers"
+    )
+
+
+def _padded(version: tuple[int, ...]) -> tuple[int, ...]:
+    return (*version, 0, 0, 0, 0)[:4]
+
+
+def _distance(version: tuple[int, ...], consumer: Consumer) -> tuple[int, ...]:
+    """Return how far a version lies from a stretch of releases, number by number."""
+    ends = (_padded(consumer.first), _padded(consumer.last))
+    return min(tuple(abs(a - b) for a, b in zip(version, end, strict=True)) for end in ends)

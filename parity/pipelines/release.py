@@ -1,0 +1,239 @@
+"""How does a release of an app draw: what does it accept, how does it set itself up, how does it fail?
+
+A release is one stretch of versions of ``tables/consumers.toml``; its conventions say which of the two pipelines it
+runs (:mod:`parity.pipelines.swift`, :mod:`parity.pipelines.python`) and with which deviations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.contracts.consumers import Consumer, consumers
+from parity.contracts.release import Conventions, conventions
+from parity.errors import UnsupportedError, UsageError
+from parity.models import checkpoint
+from parity.models.model import Model
+from parity.networks.backend import Backend
+from parity.networks.signature import Observe
+from parity.pipelines import python, swift
+from parity.pipelines.loop import Networks
+from parity.pipelines.request import Request, read_picture
+from parity.pipelines.schedules import played
+from parity.pipelines.schedules import swift as schedules
+from parity.pipelines.settings import LAST_SEED, ConsumerFailureError, Material, Settings
+
+FACTOR = 0.18215  # of SD 1 and 2; consumers set SDXL's own themselves
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call of a release, as its user makes it.
+
+    Attributes
+    ----------
+    task : str
+        ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint`` or ``refiner``; by default image to
+        image when there is an image, ControlNet when there are control images, else text to image.
+    scheduler : str
+        ``pndm``, ``dpm++`` and for the Python pipeline more; the release's default if empty.
+    spacing : str
+        Of DPM-Solver++; what the consumer sets for the family if empty.
+    source : str
+        ``numpy``, ``torch`` or ``nvidia``: the package's random source.
+    seed, steps, images : int
+    strength, guidance : float
+    """
+
+    task: str = ""
+    scheduler: str = ""
+    spacing: str = ""
+    source: str = "numpy"
+    seed: int = 93
+    steps: int = 4
+    images: int = 1
+    strength: float = 0.5
+    guidance: float = 7.5
+
+
+def settings_of(who: Consumer, ask: Ask, material: Material, *, refiner: bool = False) -> Settings:
+    """Return the settings with which a release takes a call.
+
+    Parameters
+    ----------
+    who : Consumer
+    ask : Ask
+    material : Material
+    refiner : bool
+        Whether the models hold a refiner, which takes over where the release knows it.
+
+    Raises
+    ------
+    UsageError, UnsupportedError
+        A request that the release does not have, or that the facts do not let us play.
+    """
+    rules = conventions(who)
+    given = "controlnet" if material.controls else "img2img" if material.image is not None else "txt2img"
+    task = ask.task or given
+    if task == "img2img" and not ask.strength < 1:  # Swift ignores the image
+        task = "txt2img"
+    settings = Settings(
+        rules,
+        task,
+        ask.seed,
+        ask.source,
+        ask.scheduler or rules.schedulers[0],
+        ask.spacing or (rules.xl_spacing if material.xl else rules.spacings[0]),
+        ask.steps,
+        ask.images,
+        ask.strength,
+        ask.guidance,
+        rules.factor_xl if material.xl else FACTOR,
+        refined=material.xl and rules.refiner and (refiner or task == "refiner"),
+    )
+    _check(settings, who)
+    return settings
+
+
+def _check(settings: Settings, who: Consumer) -> None:
+    rules = settings.conventions
+    for name, value, allowed in (
+        ("scheduler", settings.scheduler, rules.schedulers),
+        ("random source", settings.source, rules.sources),
+        ("spacing", settings.spacing, dict.fromkeys((*rules.spacings, rules.xl_spacing))),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{who.id} has no {name} '{value}'; it has {', '.join(allowed)}")
+    if settings.task not in who.tasks:
+        raise UnsupportedError(f"{who.id} has no task {settings.task}; it has {', '.join(who.tasks)}")
+    if not 0 <= settings.seed <= LAST_SEED:
+        raise UsageError(
+            f"seed {settings.seed}: releases take 0 to {LAST_SEED}; a seed modulo 2**32 is another request"
+        )
+    if rules.pipeline == "swift" and rules.images == "one" and settings.images != 1:
+        raise UsageError(f"{who.id} draws one picture a call, not {settings.images}")
+    if settings.task in ("safety-check", "negative-prompt"):
+        raise UnsupportedError(f"task {settings.task} draws no picture of its own; it is not played here")
+    if settings.task == "multilingual":
+        raise UnsupportedError(
+            "task multilingual is not played: its embeddings come from a model inside Apple's systems, and the "
+            "projection behind it is not converted here"
+        )
+
+
+def play(
+    settings: Settings, networks: Networks, material: Material, location: str, *, by_diffusers: bool = False
+) -> np.ndarray:
+    """Draw a call's pictures over anybody's networks.
+
+    Parameters
+    ----------
+    settings : Settings
+    networks : Networks
+    material : Material
+    location : str
+        The checkpoint: the Python pipeline takes its scheduler's configuration.
+    by_diffusers : bool
+        Take the Swift package's steps by diffusers' schedulers instead of the project's: an independent witness.
+
+    Returns
+    -------
+    numpy.ndarray
+        (images, H, W, 3), float32 in [0, 1]; as 8-bit picture it is also the point ``image`` of the trace.
+
+    Raises
+    ------
+    ConsumerFailureError
+        The release fails.
+    """
+    if material.xl and settings.conventions.time_ids == "none":
+        raise ConsumerFailureError("this release does not know SDXL")
+    if settings.conventions.pipeline == "swift":
+        schedule = played.schedule if by_diffusers else schedules.make
+        drawn = swift.pictures(networks, schedule, settings, material)
+    else:
+        scheduler = python.scheduler(Model(location).scheduler_config, settings.scheduler)
+        zero = python.zeroed(checkpoint.index(location), settings, material)
+        drawn = python.pictures(networks, scheduler, settings, material, zero_negative=zero)
+    networks.observe("image", as_bytes(drawn))
+    return drawn
+
+
+def as_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures in [0, 1] as uint8."""
+    return (np.clip(np.nan_to_num(pictures), 0, 1) * 255).round().astype(np.uint8)
+
+
+def stated(failure: ConsumerFailureError, who: Consumer, task: str) -> str:
+    """Return the tables' text for a failure; the finding itself where they have none for this release and task."""
+    table = consumers()
+    ids = {consumer.id for consumer in table.consumers}
+    name = next(name for name in who.lineage if name in ids)  # an app of one's own has the rules of its like
+    known = {rule.id: rule for rule in table.rules if name in rule.consumers and task in rule.tasks}
+    return next((known[name].failure for name in failure.rule.split() if name in known), str(failure))
+
+
+_SOURCES = {
+    "numpy-legacy": "numpy",
+    "swift-numpy": "numpy",
+    "torch-cpu": "torch",
+    "swift-torch": "torch",
+    "torch-cuda": "nvidia",
+    "swift-nvidia": "nvidia",
+}
+
+
+class Release:
+    """A release as a producer: it draws a request with any model and any backend.
+
+    Parameters
+    ----------
+    name : str
+        As the user named it, e.g. ``swift==1.1.0``.
+    consumer : Consumer
+        The row of the tables that covers it.
+    """
+
+    def __init__(self, name: str, consumer: Consumer) -> None:
+        self.name = name
+        self.consumer = consumer
+        self.conventions: Conventions = conventions(consumer)
+
+    def stream(self, rng: str) -> str:
+        """Return the stream that the release draws from: its own kind of the one that is asked for, else its first."""
+        if self.conventions.pipeline == "python":
+            return "numpy-legacy"
+        source = _SOURCES.get(rng, "")
+        return f"swift-{source if source in self.conventions.sources else self.conventions.sources[0]}"
+
+    def networks(self, backend: Backend) -> Backend:
+        """Return a backend's networks as the release binds them."""
+        return backend.as_release(self.conventions)
+
+    def draw(
+        self, request: Request, model: Model, backend: Backend, *, seed: int, rng: str, observe: Observe
+    ) -> np.ndarray:
+        """Draw a request; see :meth:`parity.pipelines.producer.Producer.draw`."""
+        image = None if request.image is None else read_picture(request.image, model)
+        known = "negative-prompt" in self.consumer.tasks
+        material = Material(
+            model.tokens(request.prompt),
+            model.tokens(request.negative_prompt if known else ""),
+            image,
+            xl=model.xl,
+        )
+        ask = Ask(
+            task=request.task,
+            scheduler=request.scheduler,
+            source=self.stream(rng).removeprefix("swift-").removesuffix("-legacy"),
+            seed=seed,
+            steps=request.steps,
+            images=request.images,
+            strength=request.strength,
+            guidance=request.guidance_scale,
+        )
+        settings = settings_of(self.consumer, ask, material)
+        latent = (1, *model.latent_shape)
+        networks = Networks(self.networks(backend).component, observe, latent, refines=model.refines)
+        return as_bytes(play(settings, networks, material, model.location))
