@@ -17,8 +17,8 @@ from parity.suite import options as suite_options
 from parity.suite.options import OPTIONS, Option, Options
 
 if TYPE_CHECKING:
-    from parity.suite.evaluate import Evaluator
     from parity.suite.plan import Cell
+    from parity.suite.run import Conclusion, Run
 
 _OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 _RECORD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
@@ -44,45 +44,38 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test per cell of the matrix, named by what it asks."""
     if "parity_cell" not in metafunc.fixturenames:
         return
-    from parity.suite import plan
+    from parity.suite import plan, tolerance
 
     try:
-        cells = plan.cells(_options(metafunc.config))
+        options = _options(metafunc.config)
+        cells = plan.cells(options)
+        tolerance.load(options.tolerances)  # a damaged table is an error of the whole run, as a file of cases is
     except ParityError as error:
         raise pytest.UsageError(f"parity: {error}") from None
     metafunc.parametrize("parity_cell", cells, ids=[cell.sentence for cell in cells])
 
 
 @pytest.fixture(scope="session")
-def parity_evaluator(pytestconfig: pytest.Config) -> Evaluator:
-    """Give the evaluator of this run; it keeps models and reference traces between tests."""
-    from parity.suite.evaluate import Evaluator
+def parity_run(pytestconfig: pytest.Config) -> Run:
+    """Give what asks the cells of this session; it keeps models and reference traces between tests."""
+    from parity.suite.run import Run
 
-    return Evaluator(_options(pytestconfig))
+    return Run(_options(pytestconfig))
 
 
 @pytest.fixture
-def parity_check(request: pytest.FixtureRequest, parity_evaluator: Evaluator) -> Callable[[Cell], None]:
-    """Give a function that decides a cell: it fails the test with the explanation, or skips it with the reason."""
-    from parity.suite.verdict import Verdict
+def parity_check(request: pytest.FixtureRequest, parity_run: Run) -> Callable[[Cell], None]:
+    """Give a function that asks a cell: it fails the test with the explanation, or skips it with the reason."""
 
     def check(cell: Cell) -> None:
-        outcome, problem = None, ""
-        try:
-            outcome = parity_evaluator.evaluate(cell)
-        except ParityError as error:
-            problem = str(error)
-        if outcome is None:  # outside the handler, so that pytest shows the message alone
-            pytest.fail(f"{cell.sentence}\n{problem}", pytrace=False)
-        request.node.stash[_RECORD] = outcome.record()
-        if outcome.verdict is Verdict.FAIL:
-            pytest.fail(outcome.explain(), pytrace=False)
-        if outcome.bad_input:
-            pytest.fail(outcome.explain(), pytrace=False)
-        if outcome.verdict is Verdict.UNKNOWN and parity_evaluator.options.parity_strict:
-            pytest.fail(f"unknown, and the run is strict\n{outcome.explain()}", pytrace=False)
-        if outcome.verdict is Verdict.UNKNOWN:
-            pytest.skip(outcome.decisive.message)
+        record = request.node.stash[_RECORD] = parity_run.ask(cell)
+        unknown = record["verdict"] == "unknown"
+        if record["verdict"] == "fail" or record["bad_input"]:
+            pytest.fail(record["explanation"], pytrace=False)
+        if unknown and parity_run.options.parity_strict:
+            pytest.fail(f"unknown, and the run is strict\n{record['explanation']}", pytrace=False)
+        if unknown:
+            pytest.skip(record["checks"][record["decisive"]]["message"])
 
     return check
 
@@ -110,10 +103,8 @@ class Summary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that compared nothing: nothing is green by absence."""
-        decided = any(record["verdict"] != "unknown" for record in self._records)
-        updating = self._records and _options(self._config).update_golden
-        if self._records and not decided and not updating and session.exitstatus == pytest.ExitCode.OK:
+        """Fail a run that compared no candidate: nothing is green by absence."""
+        if self._records and session.exitstatus == pytest.ExitCode.OK and self._conclusion().code:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -124,11 +115,19 @@ class Summary:
         from parity.report import table
 
         width = shutil.get_terminal_size((120, 24)).columns
+        conclusion = self._conclusion()
         terminalreporter.section("parity")
         terminalreporter.write_line(table.render(self._records, width=width, color=terminalreporter.hasmarkup))
+        for message in conclusion.messages:
+            terminalreporter.write_line(message)
         folder = _options(self._config).parity_report
         if folder is not None:
-            terminalreporter.write_line(f"report: {page.write(self._records, folder)}")
+            terminalreporter.write_line(f"report: {page.write(self._records, folder, conclusion)}")
+
+    def _conclusion(self) -> Conclusion:
+        from parity.suite.run import conclude
+
+        return conclude(self._records, _options(self._config))
 
 
 def _options(config: pytest.Config) -> Options:

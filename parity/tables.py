@@ -32,11 +32,11 @@ def read(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: not a readable TOML file: {error}") from None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint with the known word that is most like an unknown one, or nothing.
+def nearest(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return a hint with the known words that are most like an unknown one, at most so many, or nothing.
 
     >>> nearest("boud", ["bound", "metric"])
     '; did you mean bound?'
     """
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    found = difflib.get_close_matches(word, list(known), n=most)
+    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from parity.errors import FormatError, UsageError
+from parity.errors import UsageError
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
+    from parity.suite.options import Options
     from parity.suite.plan import Cell
 
 
@@ -21,7 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the cells, print the table, write the report; 0 pass, 1 fail (or strictly unknown), 2 bad input."""
+    """Run the cells, print the table, write the report.
+
+    Returns 0 if everything compared holds, 1 if something fails or no candidate was compared, 2 for bad input, and 130
+    after an interruption; what is finished is shown and reported in any case.
+    """
     options = suite_options.read(vars(arguments))
     from parity.suite import plan
 
@@ -30,37 +36,39 @@ def main(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--only {arguments.only}: no case has that in its name; try --only txt2img")
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from parity.report import html, table
-    from parity.suite.evaluate import Evaluator
-    from parity.suite.verdict import Verdict, combine
+    from parity.suite.run import conclude
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    outcomes = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=len(cells))
-        evaluator = Evaluator(options, lambda text: progress.update(task, description=text))
-        for cell in cells:
-            progress.update(task, description=cell.sentence)
-            outcomes.append(evaluator.evaluate(cell))
-            progress.advance(task)
-
-    records = [outcome.record() for outcome in outcomes]
+    records = _ask(cells, options)
+    conclusion = conclude(records, options)
     console = Console()
     print(table.render(records, width=console.width, color=console.is_terminal))
-    for outcome in outcomes:
-        if outcome.verdict is Verdict.FAIL:
-            print(f"\n{outcome.explain()}", file=sys.stderr)
+    for record in records:
+        if record["verdict"] == "fail":
+            print(f"\n{record['explanation']}", file=sys.stderr)
     if options.parity_report is not None:
-        print(f"report: {html.write(records, options.parity_report)}")
-    verdict = combine(outcome.verdict for outcome in outcomes)
-    decided = any(outcome.verdict is not Verdict.UNKNOWN for outcome in outcomes) or options.update_golden
-    if verdict is Verdict.FAIL:
-        return 1
-    if bad := dict.fromkeys(message for outcome in outcomes for message in outcome.bad_input):
-        raise FormatError("models that could not be compared (the others were):\n  " + "\n  ".join(bad))
-    return int((verdict is Verdict.UNKNOWN and options.parity_strict) or not decided)
+        print(f"report: {html.write(records, options.parity_report, conclusion)}")
+    if conclusion.messages:
+        print("\n  ".join([f"parity run: {'; '.join(conclusion.messages)}", *conclusion.bad_input]), file=sys.stderr)
+    return conclusion.code
+
+
+def _ask(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
+    """Ask the cells under a progress bar and return their records."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from parity.suite.run import Run
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=len(cells))
+
+        def begin(cell: Cell) -> None:
+            progress.update(task, description=cell.sentence, completed=cells.index(cell))
+
+        return Run(options, lambda text: progress.update(task, description=text)).ask_all(cells, begin)
 
 
 def _wanted(cell: Cell, text: str | None) -> bool:

@@ -18,6 +18,7 @@ from rich.text import Text
 _STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 _RANK = {"fail": 0, "unknown": 1, "pass": 2}
 _KINDS = ("candidate", "golden", "compatibility")
+_NARROW = 100  # columns; below it words would be cut in two
 _FEW = 8  # passing cells of compatibility that are shown one by one
 
 
@@ -50,16 +51,17 @@ def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool =
     console = Console(file=buffer, width=max(width, 80), force_terminal=color, color_system=system)
     passing = [r for r in records if r["kind"] == "compatibility" and r["verdict"] == "pass"]
     together = passing if len(passing) > _FEW else []
-    hidden = {id(record) for record in together}
-    console.print(_table([record for record in records if id(record) not in hidden]))
+    hidden = {id(record) for record in [*together, *(r for r in records if not r["asked"])]}
+    console.print(_table([record for record in records if id(record) not in hidden], narrow=width < _NARROW))
     for line in [*_summary(together), *notes(records)]:
         console.print(Text(line))
     return buffer.getvalue().rstrip("\n")
 
 
-def _table(records: Sequence[dict[str, Any]]) -> Table:
+def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
+    """Lay out the rows; on a narrow terminal stream and seed stand below the case."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("case", "stream, seed", "candidate", "compared"):
+    for title in ("case", "candidate", "compared") if narrow else ("case", "stream, seed", "candidate", "compared"):
         table.add_column(title, overflow="fold")
     for title in ("value", "bound", "margin"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -68,9 +70,9 @@ def _table(records: Sequence[dict[str, Any]]) -> Table:
         check = record["checks"][record["decisive"]]
         shown = check["shown"]
         candidate = f"{record['backend']} (golden)" if record["kind"] == "golden" else record["backend"]
+        seed = f"{record['settings']['rng']}, {record['settings']['seed']}"
         table.add_row(
-            record["case"],
-            f"{record['settings']['rng']}, {record['settings']['seed']}",
+            *([f"{record['case']}\n{seed}"] if narrow else [record["case"], seed]),
             candidate,
             f"{check['where']} {check['metric']}",
             shown["value"],
@@ -97,7 +99,10 @@ def notes(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return what must be said below the table: counts, reasons of unknown cells, and what stands for which units."""
     counts = Counter(record["verdict"] for record in records)
     lines = ["", ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("pass", "fail", "unknown"))]
-    reasons = Counter(r["checks"][r["decisive"]]["message"] for r in records if r["verdict"] == "unknown")
+    bad = Counter(message for record in records for message in record["bad_input"])
+    lines += [f"bad input ({count}): {message}" for message, count in bad.items()]
+    undecided = [record["checks"][record["decisive"]] for record in records if record["verdict"] == "unknown"]
+    reasons = Counter(check["message"] for check in undecided if not check["bad_input"])
     lines += [f"unknown ({count}): {reason}" for reason, count in reasons.items()]
     said: dict[str, list[str]] = {}
     for record in records:

@@ -21,7 +21,7 @@ import numpy as np
 from parity.backends import packages, registry
 from parity.backends.packages import Packages
 from parity.backends.registry import Subject
-from parity.errors import ParityError
+from parity.errors import ParityError, UnsupportedError
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.pipelines.producer import DEFAULT, producer
@@ -30,6 +30,7 @@ from parity.pipelines.trace import Trace
 from parity.suite import case as cases
 from parity.suite import comparison, provenance, tolerance
 from parity.suite.case import Case
+from parity.suite.once import once
 from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
@@ -60,7 +61,7 @@ class Evaluator:
         self._tolerances = tolerance.load(options.tolerances)
         self._candidates: dict[str, Backend] = {}
 
-    @cached_property
+    @once
     def model(self) -> Model:
         """The PyTorch original, at the size of the user's models where there are some.
 
@@ -92,7 +93,7 @@ class Evaluator:
     def _player(self) -> player.Player:
         return player.Player(Model(compatibility.MODEL))
 
-    @cached_property
+    @once
     def packages(self) -> Packages:
         """The converted components: the user's, or converted here and cached."""
         if self.options.models is not None:
@@ -149,7 +150,7 @@ class Evaluator:
         components = TASK_COMPONENTS[case.request.task]
         try:
             backend = self._backend(cell)
-        except ParityError as error:
+        except UnsupportedError as error:
             if not cell.backend:
                 raise
             return self._unknown(cell, str(error))

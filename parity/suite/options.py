@@ -79,6 +79,7 @@ OPTIONS: tuple[Option, ...] = (
         "SCOPE",
         choices=("distinct", "all", "none"),
     ),
+    Option("cell", "run this cell alone, by its exact id, repeatable; each failure says its id", "ID", kind="several"),
     Option("parity-report", "write index.html and report.json into this folder", "DIR", kind="path"),
     Option("parity-strict", "unknown verdicts fail the run", kind="switch"),
 )
@@ -101,6 +102,7 @@ class Options:
     golden_dir: Path | None = None
     update_golden: bool = False
     compatibility: str = "distinct"
+    cell: tuple[str, ...] = ()
     parity_report: Path | None = None
     parity_strict: bool = False
 

@@ -6,11 +6,12 @@ import base64
 import io
 import math
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from parity.coreml import COMPUTE_UNITS
 from parity.metrics import registry
 from parity.suite import comparison
 from parity.suite.comparison import Check
@@ -18,8 +19,7 @@ from parity.suite.options import OPTIONS, Options
 from parity.suite.plan import Cell
 from parity.suite.verdict import Verdict, combine
 
-# options that do not decide a cell, and those that the cell itself says
-_NOT_REPEATED = {"parity_report", "update_golden", "parity_strict", "compute_unit", "backend"}
+_NOT_REPEATED = {"cell", "parity_report", "update_golden", "parity_strict"}  # options that do not decide a cell
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Outcome:
         One command that repeats this cell alone.
     remarks : tuple of str
         What a reader must know whatever the verdict, see :mod:`parity.suite.remarks`.
+    asked : bool
+        False where the run was interrupted before this cell's turn.
     """
 
     cell: Cell
@@ -48,6 +50,7 @@ class Outcome:
     reproduce: str
     pictures: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
     remarks: tuple[str, ...] = ()
+    asked: bool = True
 
     @property
     def bad_input(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ class Outcome:
     def record(self) -> dict[str, Any]:
         """Return the outcome as JSON-serialisable data; pictures become PNG in base64, NaN and infinity text."""
         return {
+            "id": self.cell.id,
             "case": self.cell.case.name,
             "sentence": self.cell.sentence,
             "model": self.cell.model,
@@ -84,6 +88,8 @@ class Outcome:
             "units": list(self.cell.units),
             "settings": self.cell.case.settings(),
             "verdict": str(self.verdict),
+            "asked": self.asked,
+            "bad_input": list(self.bad_input),
             "decisive": self.checks.index(self.decisive),
             "checks": [_check(check) for check in self.checks],
             "seconds": {role: round(value, 3) for role, value in self.seconds.items()},
@@ -127,16 +133,13 @@ def _png(pixels: np.ndarray) -> str:
 
 
 def reproduce(options: Options, cell: Cell) -> str:
-    """Return the ``parity run`` command that repeats one cell."""
+    """Return the ``parity run`` command that repeats exactly one cell: the run's options and the cell's id."""
+    given = replace(options, backend=(cell.backend,), compute_unit=COMPUTE_UNITS) if cell.backend else options
     words = ["parity", "run"]
     for option in OPTIONS:
-        value = getattr(options, option.key)
-        if option.key in _NOT_REPEATED or value is None:
+        value = getattr(given, option.key)
+        if option.key in _NOT_REPEATED or value == getattr(Options(), option.key):
             continue
-        if value != getattr(Options(), option.key):
-            words += [f"--{option.name}", str(value)]
-    for unit in cell.units[:1]:
-        words += ["--compute-unit", unit]
-    if cell.backend:
-        words += ["--backend", cell.backend]
-    return shlex.join([*words, "--only", cell.case.name])
+        for entry in value if isinstance(value, tuple) else (value,):
+            words += [f"--{option.name}", str(entry)]
+    return shlex.join([*words, "--cell", cell.id])

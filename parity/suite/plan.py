@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from parity import coreml
 from parity.backends import registry
 from parity.coreai import availability
-from parity.errors import MissingError, UnsupportedError
+from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.suite import case as cases
 from parity.suite.case import Case
 from parity.suite.options import Options
 from parity.suite.questions import pairings as compatibility
 from parity.suite.questions.pairings import Pairing
+from parity.tables import nearest
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,23 @@ class Cell:
     backend: str = ""
 
     @property
+    def id(self) -> str:
+        """Exact name within a run, for ``--cell``: ``candidate/quick/coreml:CPU_AND_NE``, ``golden/txt2img-ddim``.
+
+        Kind and case, and for a candidate what ``--backend`` would call it; what is the default is left out. The same
+        question has the same id on every machine where it can be asked.
+        """
+        return "/".join(part for part in (self.kind, self.case.name, self._candidate()) if part)
+
+    def _candidate(self) -> str:
+        """Return what ``--backend`` would call the candidate; empty for other kinds."""
+        if self.backend or not self.units:
+            return self.backend
+        unit = self.units[0]
+        shared = self.numerics == coreml.resolve("reference", unit)
+        return "coreml:reference" if shared else f"coreml:{unit}"
+
+    @property
     def sentence(self) -> str:
         """The cell as a sentence, used as test id."""
         if self.pairing is not None:
@@ -66,7 +84,25 @@ class Cell:
 
 
 def cells(options: Options) -> list[Cell]:
-    """Return the comparisons of a run in a fixed order, without loading any model."""
+    """Return the comparisons of a run in a fixed order, without loading any model.
+
+    Raises
+    ------
+    UsageError
+        ``--cell`` names one that is not among them; the nearest ids are suggested. Also what cases and backends say.
+    """
+    planned: dict[str, Cell] = {}
+    for cell in _planned(options):  # a unit that is also named as backend is one candidate
+        planned.setdefault(cell.id, cell)
+    for text in options.cell:
+        if text not in planned:
+            near = [known for known in planned if text in known] or list(planned)
+            hint = nearest(text, near, most=3) or f"; there is {near[0]}, for example"
+            raise UsageError(f"--cell {text}: none of the {len(planned)} cells of this run has that id{hint}")
+    return [cell for cell in planned.values() if not options.cell or cell.id in options.cell]
+
+
+def _planned(options: Options) -> list[Cell]:
     candidates: dict[tuple[str, str], list[str]] = {}
     replaced = options.backend and options.compute_unit == coreml.COMPUTE_UNITS
     for unit in () if replaced else options.compute_unit:

@@ -70,7 +70,7 @@ def test_a_failure_exits_with_one_and_says_how_to_repeat_it(
     assert "1 fail" in out
     assert "is below the bound 500.00 dB" in err
     assert f"reproduce: parity run --models {models}" in err
-    assert err.rstrip().endswith("--only quick")
+    assert err.rstrip().endswith("--cell candidate/quick/coreml:reference")
 
 
 def test_a_model_that_predicts_v_passes_too(capsys: pytest.CaptureFixture[str]) -> None:
