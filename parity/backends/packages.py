@@ -17,10 +17,11 @@ from parity.contracts.discover import unpacked
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Bundle, Component, Finding
 from parity.errors import FormatError, MissingError
-from parity.networks.signature import SIGNATURES
 
 _RESOURCES = "Resources"  # where the converter puts compiled models, beside its packages
 _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel")
+PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "text_encoder_2", "refiner")
+"""Components that a run takes from a folder; ControlNets and safety checkers belong to tasks of other cells."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Part:
     Attributes
     ----------
     component : str
-        A key of :data:`parity.networks.signature.SIGNATURES`.
+        One of :data:`PARTS`.
     paths : tuple of path
         The model, or its two halves in order; empty where there is none.
     problem : str
@@ -62,7 +63,7 @@ class Packages:
     root : path
         Where the models lie: the same, or the folder to which an archive was unpacked.
     parts : mapping
-        One entry for each key of :data:`parity.networks.signature.SIGNATURES`.
+        One entry for each of :data:`PARTS`.
     remarks : tuple of str
         What should be known about the set: halves or releases that do not belong together.
     """
@@ -77,6 +78,15 @@ class Packages:
     def paths(self) -> dict[str, tuple[Path, ...]]:
         """Paths of the components that can be judged."""
         return {name: part.paths for name, part in self.parts.items() if not part.problem}
+
+    @property
+    def played(self) -> dict[str, tuple[Path, ...]]:
+        """Paths of what an app's release can try to run: all that is not damaged, encoders of five inputs too."""
+        return {name: part.paths for name, part in self.parts.items() if part.paths and not part.damaged}
+
+    def part(self, component: str) -> Part:
+        """Return the part that a network is made of: the noising encoder is a form of the VAE encoder."""
+        return self.parts["vae_encoder" if component == "noising_encoder" else component]
 
     @property
     def latent(self) -> tuple[int, int] | None:
@@ -95,7 +105,7 @@ class Packages:
 
 def converted(models: Mapping[str, Path]) -> Packages:
     """Return packages that were converted here."""
-    parts = {name: Part(name, (models[name],)) if name in models else _absent(name, "") for name in SIGNATURES}
+    parts = {name: Part(name, (models[name],)) if name in models else _absent(name, "") for name in PARTS}
     root = next(iter(models.values())).parent
     return Packages(root, root, parts)
 
@@ -131,7 +141,7 @@ def find(path: Path) -> Packages:
     findings = [*refused, *inspection.findings, *(finding for bundle in bundles for finding in bundle.findings)]
     components = [component for bundle in bundles for component in bundle.components]
     single = root.suffix in _MODELS
-    parts = {name: _part(name, components, findings, path, root, single=single) for name in SIGNATURES}
+    parts = {name: _part(name, components, findings, path, root, single=single) for name in PARTS}
     if not any(part.paths for part in parts.values()):
         raise MissingError(_nothing(path, findings))
     return Packages(path, root, parts, _remarks(path, components, findings, parts), held)
@@ -153,7 +163,7 @@ def _set(path: Path, bundles: Sequence[Bundle]) -> list[Bundle]:
 def _claims(component: Component) -> str:
     """Component of a model: by its features where they are known, else by its name; empty for others."""
     kind = component.named if component.kind in ("foreign", "broken") else component.kind
-    return kind if kind in SIGNATURES else ""
+    return kind if kind in PARTS else ""
 
 
 def _part(

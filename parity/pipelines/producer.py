@@ -41,6 +41,10 @@ class Producer(Protocol):
         """Return the name of the stream that this producer draws from when a case asks for ``rng``."""
         ...
 
+    def refusal(self, request: Request) -> str:
+        """Return why this producer has no such request at all, whatever the models; empty if it has."""
+        ...
+
     def networks(self, backend: Backend) -> Backend:
         """Return a backend's networks as this producer binds them."""
         ...
@@ -86,6 +90,10 @@ class Diffusers:
     def stream(self, rng: str) -> str:
         """Return the stream itself: diffusers takes any noise."""
         return rng
+
+    def refusal(self, request: Request) -> str:
+        """Return nothing: a :class:`Request` is diffusers' own."""
+        return ""
 
     def networks(self, backend: Backend) -> Backend:
         """Return the backend itself."""

@@ -207,6 +207,19 @@ class Release:
         source = _SOURCES.get(rng, "")
         return f"swift-{source if source in self.conventions.sources else self.conventions.sources[0]}"
 
+    def refusal(self, request: Request) -> str:
+        """Return why the release has no such request, whatever the models; empty if it has."""
+        who, rules = self.consumer, self.conventions
+        for what, value, known in (
+            ("task", request.task, who.tasks),
+            ("scheduler", request.scheduler, rules.schedulers),
+        ):
+            if value not in known:
+                return f"{self.name} has no {what} {value}; it has {', '.join(known)}"
+        if rules.pipeline == "swift" and rules.images == "one" and request.images != 1:
+            return f"{self.name} draws one picture a call, not {request.images}"
+        return ""
+
     def networks(self, backend: Backend) -> Backend:
         """Return a backend's networks as the release binds them."""
         return backend.as_release(self.conventions)

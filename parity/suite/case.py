@@ -15,12 +15,15 @@ from typing import Any
 
 from parity import assets, streams, tables
 from parity.errors import FormatError, ParityError, UsageError
+from parity.pipelines.producer import DEFAULT as DEFAULT_PRODUCER
+from parity.pipelines.producer import producer
 from parity.pipelines.request import Request
 
 DEFAULT = Path(__file__).with_name("cases.toml")
 _TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
 _KEYS = {
     "name": _TEXT,
+    "as": _TEXT,
     "rng": _TEXT,
     "seed": _WHOLE,
     "task": _TEXT,
@@ -49,27 +52,34 @@ class Case:
         Seed of the stream.
     rng : str
         Name of the stream, see :func:`parity.streams.names`.
+    producer : str
+        Who draws it, see :func:`parity.pipelines.producer.producer`; empty where the run decides.
     """
 
     name: str
     request: Request
     seed: int
     rng: str
+    producer: str = ""
 
     @property
     def sentence(self) -> str:
         """What the case does, as read in test ids: ``txt2img with pndm, seed 93 of torch-cpu``."""
-        return f"{self.request.task} with {self.request.scheduler}, seed {self.seed} of {self.rng}"
+        drawn = f"{self.request.task} with {self.request.scheduler}, seed {self.seed} of {self.rng}"
+        return drawn if self.producer in ("", DEFAULT_PRODUCER) else f"{drawn}, as {self.producer}"
 
     @property
     def slug(self) -> str:
         """File name of the case's golden."""
-        return f"{self.name}-{self.rng}-{self.seed}"
+        name = f"{self.name}-{self.rng}-{self.seed}"
+        return name if self.producer in ("", DEFAULT_PRODUCER) else f"{name}-as-{self.producer.replace('==', '-')}"
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the picture, for provenance; a picture's folder does not."""
         settings = {**dataclasses.asdict(self.request), "seed": self.seed, "rng": self.rng}
         settings["image"] = self.request.image.name if self.request.image else ""
+        if self.producer not in ("", DEFAULT_PRODUCER):
+            settings["producer"] = self.producer
         return settings
 
 
@@ -114,7 +124,7 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
     for key, value in entry.items():
         if not _is(value, _KEYS[key]):
             raise FormatError(f"{file}: case {name}: {key} = {_toml(value)}: {_KEYS[key]} is needed")
-    own_seed, own_rng = entry.pop("seed", 93), entry.pop("rng", "torch-cpu")
+    own_seed, own_rng, who = entry.pop("seed", 93), entry.pop("rng", "torch-cpu"), entry.pop("as", "")
     if "image" in entry:
         base = assets.fixtures() / "pictures" if file == DEFAULT else file.parent
         entry["image"] = base / entry["image"]
@@ -124,7 +134,9 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
     if chosen_rng not in streams.names():
         raise UsageError(f"case {name}: no stream named {chosen_rng!r}; there are {', '.join(streams.names())}")
     try:
-        return Case(name, Request(**entry), own_seed if seed is None else seed, chosen_rng)
+        if who:
+            producer(who)
+        return Case(name, Request(**entry), own_seed if seed is None else seed, chosen_rng, who)
     except ParityError as error:
         raise UsageError(f"{file}: case {name}: {error}") from None
 

@@ -2,8 +2,8 @@
 
 A candidate and the reference (run once per case) draw with the same stream and are compared by
 :mod:`parity.suite.questions.candidate`. For a golden the reference's trace is compared with the accepted one; for
-compatibility see :mod:`parity.suite.questions.played`. Each comparison has its own tolerance; the cell's verdict
-combines them.
+compatibility see :mod:`parity.suite.questions.played`, for producers and pictures drawn elsewhere
+:mod:`parity.suite.questions.between`. Each comparison has its own tolerance; the cell's verdict combines them.
 
 The verdict is about the numerics named in the cell and nothing else: the reference runtime never speaks for hardware.
 """
@@ -11,40 +11,34 @@ The verdict is about the numerics named in the cell and nothing else: the refere
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
-from parity.backends import packages, registry
-from parity.backends.packages import Packages
-from parity.backends.registry import Subject
 from parity.errors import ParityError, UnsupportedError
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.pipelines.producer import DEFAULT, producer
-from parity.pipelines.request import TASK_COMPONENTS
+from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
-from parity.suite import case as cases
-from parity.suite import comparison, provenance, tolerance
+from parity.suite import comparison, tolerance
 from parity.suite.case import Case
-from parity.suite.once import once
+from parity.suite.comparison import Check
 from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
-from parity.suite.questions import candidate, golden
+from parity.suite.questions import between, candidate, golden, played
 from parity.suite.questions import pairings as compatibility
-from parity.suite.questions import played as player
 from parity.suite.questions.candidate import Situation
 from parity.suite.remarks import remarks
+from parity.suite.stage import Progress, Stage
 
-Progress = Callable[[str], None]
-"""Called with a short text whenever something that takes time begins or advances."""
+__all__ = ["Evaluator", "Progress"]
 
 
-class Evaluator:
+class Evaluator(Stage):
     """Decides cells; keeps models and the reference's traces between them.
 
     Parameters
@@ -56,62 +50,11 @@ class Evaluator:
     """
 
     def __init__(self, options: Options, progress: Progress | None = None) -> None:
-        self.options = options
-        self._progress: Progress = progress or (lambda text: None)
-        self._tolerances = tolerance.load(options.tolerances)
-        self._candidates: dict[str, Backend] = {}
-
-    @once
-    def model(self) -> Model:
-        """The PyTorch original, at the size of the user's models where there are some.
-
-        Raises
-        ------
-        UnsupportedError
-            The tasks do not draw with such a model.
-        """
-        model = Model(self.options.model_version)
-        model.check_tasks()
-        if self.options.models is None or self._only_core_ai or self.packages.latent is None:
-            return model
-        return model.resized(self.packages.latent)
+        super().__init__(options, progress)
 
     @cached_property
-    def _only_core_ai(self) -> bool:
-        """Whether the user's folder holds Core AI files and a named backend reads them."""
-        folder = self.options.models
-        return bool(self.options.backend) and folder is not None and any(folder.glob("*.aimodel"))
-
-    @cached_property
-    def reference(self) -> Backend:
-        """The original's networks."""
-        from parity.backends.pytorch import TorchBackend
-
-        return TorchBackend(self.model.location, device=self.options.device)
-
-    @cached_property
-    def _player(self) -> player.Player:
-        return player.Player(Model(compatibility.MODEL))
-
-    @once
-    def packages(self) -> Packages:
-        """The converted components: the user's, or converted here and cached."""
-        if self.options.models is not None:
-            return packages.find(self.options.models)
-        from parity import convert
-
-        location = self.model.location
-        self._progress("converting the model (kept for later runs)")
-        return packages.converted(convert.cached(location))
-
-    @cached_property
-    def _cases(self) -> list[Case]:
-        return cases.load(self.options.cases, seed=self.options.seed, rng=self.options.rng)
-
-    @cached_property
-    def weights(self) -> str:
-        """Digest of the original's weights; empty for a hub id."""
-        return provenance.digest(Path(self.model.location))
+    def _player(self) -> played.Player:
+        return played.Player(Model(compatibility.MODEL), self.tolerances)
 
     def evaluate(self, cell: Cell) -> Outcome:
         """Decide one cell.
@@ -123,68 +66,65 @@ class Evaluator:
         """
         if cell.unavailable:
             return self._unknown(cell, cell.unavailable)
-        decide = {"golden": self._golden, "candidate": self._candidate, "compatibility": self._compatibility}
+        decide = {
+            "golden": self._golden,
+            "candidate": self._candidate,
+            "compatibility": self._compatibility,
+            "producer": self._producer,
+            "picture": self._picture,
+        }
         return decide[cell.kind](cell)
-
-    def run(self, backend: Backend, case: Case) -> tuple[Trace, float]:
-        """Run one case on one backend; return its trace and the seconds it took."""
-        trace = Trace()
-
-        def observe(point: str, value: np.ndarray) -> None:
-            trace(point, value)
-            if point.startswith("latents/step"):
-                self._progress(f"{case.name} on {backend.numerics}: {point.removeprefix('latents/')}")
-
-        who = producer(DEFAULT)
-        backend.components(TASK_COMPONENTS[case.request.task])  # loading is not counted
-        start = time.perf_counter()
-        who.draw(case.request, self.model, backend, seed=case.seed, rng=case.rng, observe=observe)
-        return trace, time.perf_counter() - start
-
-    @lru_cache(maxsize=32)  # noqa: B019 - an evaluator lives as long as its run
-    def _reference_run(self, case: Case) -> tuple[Trace, float]:
-        return self.run(self.reference, case)
 
     def _candidate(self, cell: Cell) -> Outcome:
         case = cell.case
-        components = TASK_COMPONENTS[case.request.task]
+        self.require(case)
+        who = producer(case.producer or DEFAULT)
         try:
-            backend = self._backend(cell)
+            backend = who.networks(self.candidate(cell))
         except UnsupportedError as error:
             if not cell.backend:
                 raise
             return self._unknown(cell, str(error))
-        situation = self._situation(backend, components, named=bool(cell.backend))
-        reference, reference_seconds = self._reference_run(case)
-        seconds = {"reference": reference_seconds}
-        pictures = {"reference": reference["image"]}
-        drawn = None
+        try:
+            reference, reference_seconds = self.reference_run(case)
+        except ConsumerFailureError as failure:  # whatever computes the networks
+            return self._outcome(cell, (candidate.failed(failure, who, case),), {}, {})
+        components = candidate.involved(case, reference)
+        situation = self._situation(cell, backend, components)
+        seconds, pictures = {"reference": reference_seconds}, {"reference": reference["image"]}
+        drawn: Trace | None = None
+        failures: tuple[Check, ...] = ()
         if not situation.blocked:
             try:
-                drawn, seconds["candidate"] = self.run(backend, case)
+                drawn, seconds["candidate"] = self.run(self.candidate(cell), case)
                 pictures["candidate"] = drawn["image"]
+            except ConsumerFailureError as failure:
+                failures = (candidate.failed(failure, who, case),)
             except ParityError as error:  # a component takes other shapes: comparing it alone tells which
-                self._progress(str(error))
-        found = candidate.compare(reference, drawn, (self.reference, backend), components, self._tolerances, situation)
-        return Outcome(
-            cell,
-            found if cell.backend else tuple(replace(c, message=self.packages.say(c.message)) for c in found),
-            seconds,
-            reproduce(self.options, cell),
-            pictures,
-            (*remarks(case, self.model, self._cases), *(() if cell.backend else self._about_models(components))),
-        )
+                self.progress(str(error))
+        found = candidate.compare(reference, drawn, (self.reference, backend), components, self.tolerances, situation)
+        checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
+        about = () if cell.backend else self._about_models(components)
+        return self._outcome(cell, checks, seconds, pictures, about)
 
-    def _situation(self, backend: Backend, components: Sequence[str], *, named: bool) -> Situation:
+    def _say(self, cell: Cell, text: str) -> str:
+        """Name files as the user named them."""
+        return text if cell.backend else self.packages.say(text)
+
+    def _situation(self, cell: Cell, backend: Backend, components: Sequence[str]) -> Situation:
         """Find out which components cannot run, and which are compressed; a named backend knows its own models."""
-        parts = {} if named else {name: self.packages.parts[name] for name in components}
-        blocked = {name: part.problem for name, part in parts.items() if part.problem}
+        parts = {} if cell.backend else {name: self.packages.part(name) for name in components}
+        released = cell.case.producer not in ("", DEFAULT)  # what a release cannot run ends as it does in the app
+        blocked = {n: part.problem for n, part in parts.items() if part.problem and not (released and part.paths)}
+        blocked |= {name: part.problem for name, part in parts.items() if part.damaged}
         damaged = {name for name, part in parts.items() if part.damaged}
         for name in components:
             if name in blocked:
                 continue
             try:
                 backend.component(name)
+            except ConsumerFailureError:
+                continue
             except ParityError as error:
                 blocked[name] = str(error)
                 damaged.add(name)
@@ -194,27 +134,14 @@ class Evaluator:
     def _about_models(self, components: Sequence[str]) -> tuple[str, ...]:
         found = list(self.packages.remarks)
         for name in components:
-            if form := self.packages.parts[name].compression:
+            if form := self.packages.part(name).compression:
                 found.append(f"{name}: its weights are compressed ({form}); the shipped bounds are for float16 weights")
         return tuple(found)
 
-    def _backend(self, cell: Cell) -> Backend:
-        if cell.backend:
-            if cell.backend not in self._candidates:
-                subject = Subject(self.model.location, self.options.models, lambda: self.packages.paths, self._progress)
-                self._candidates[cell.backend] = registry.open_backend(cell.backend, subject)
-            return self._candidates[cell.backend]
-        if cell.numerics not in self._candidates:
-            from parity.backends.coreml import CoreMLBackend
-
-            self._candidates[cell.numerics] = CoreMLBackend(
-                self.packages.paths, compute_unit=cell.units[0], runtime=self.options.coreml_runtime
-            )
-        return self._candidates[cell.numerics]
-
     def _golden(self, cell: Cell) -> Outcome:
         assert self.options.goldens is not None  # the plan has no such cell otherwise
-        trace, seconds = self._reference_run(cell.case)
+        self.require(cell.case)
+        trace, seconds = self.reference_run(cell.case)
         size = self.model.image_size if self.model.has_other_size else None
         if self.options.update_golden:
             where = golden.save(
@@ -222,24 +149,68 @@ class Evaluator:
             )
             return self._unknown(cell, f"accepted now as golden {where}; look at image.png, then run again")
         accepted = golden.load(self.options.goldens, self.model.name, cell.case, weights=self.weights, size=size)
-        checks: list[comparison.Check] = []
+        checks: list[Check] = []
         for point, pairs in golden.pairs(accepted.trace, trace).items():
-            bounds = self._tolerances_of(point, self.reference)
+            bounds = self.bounds(point, self.reference)
             checks += comparison.judge(point, pairs, bounds, names=("accepted", self.reference.numerics))
         pictures = {"reference": accepted.trace["image"], "candidate": trace["image"]}
         return Outcome(cell, tuple(checks), {"candidate": seconds}, reproduce(self.options, cell), pictures)
 
+    def _producer(self, cell: Cell) -> Outcome:
+        """Compare two producers, both by PyTorch."""
+        case = cell.case
+        other = replace(case, producer=cell.against, rng=producer(cell.against).stream(case.rng))
+        traces: list[Trace] = []
+        for asked in (other, case):
+            self.require(asked)
+            try:
+                traces.append(self.reference_run(asked)[0])
+            except ConsumerFailureError as failure:
+                return self._outcome(cell, (candidate.failed(failure, producer(asked.producer), asked),), {}, {})
+        names = (cell.against, case.producer)
+        bounds = {point: self.bounds(f"golden/{point}", self.reference) for point in ("start", "image")}
+        checks = between.compare((traces[0], traces[1]), names, bounds)
+        return self._outcome(cell, checks, {}, {"reference": traces[0]["image"], "candidate": traces[1]["image"]})
+
+    def _picture(self, cell: Cell) -> Outcome:
+        """Compare a picture, or latents, drawn elsewhere with what the producer draws by PyTorch."""
+        assert self.options.picture is not None  # the plan has no such cell otherwise
+        self.require(cell.case)
+        elsewhere = between.read(self.options.picture)
+        try:
+            reference, seconds = self.reference_run(cell.case)
+        except ConsumerFailureError as failure:
+            who = producer(cell.case.producer or DEFAULT)
+            return self._outcome(cell, (candidate.failed(failure, who, cell.case),), {}, {})
+        checks, pictures = between.elsewhere(reference, elsewhere, self.options.picture, self.tolerances)
+        return self._outcome(cell, checks, {"reference": seconds}, pictures)
+
     def _compatibility(self, cell: Cell) -> Outcome:
         assert cell.pairing is not None  # only these cells are of this kind
-        self._progress(f"playing {cell.pairing.sentence}")
-        bound = tolerance.find(self._tolerances, player.POINT, precision="float16", numerics=cell.numerics)
+        self.progress(f"playing {cell.pairing.sentence}")
+        bound = tolerance.find(self.tolerances, played.POINT, precision="float16", numerics=cell.numerics)
         start = time.perf_counter()
-        check, pictures = self._player.judge(cell.pairing, cell.case, bound)
+        checks, pictures = self._player.judge(cell.pairing, cell.case, bound)
         seconds = {"candidate": time.perf_counter() - start}
-        return Outcome(cell, (check,), seconds, reproduce(self.options, cell), pictures)
+        return Outcome(cell, checks, seconds, reproduce(self.options, cell), pictures)
 
-    def _tolerances_of(self, point: str, backend: Backend) -> tuple[tolerance.Tolerance, ...]:
-        return tolerance.find_all(self._tolerances, point, precision=backend.precision, numerics=backend.numerics)
+    def _outcome(
+        self,
+        cell: Cell,
+        checks: Sequence[Check],
+        seconds: dict[str, float],
+        pictures: dict[str, np.ndarray],
+        about: Sequence[str] = (),
+    ) -> Outcome:
+        said = (*remarks(cell.case, self.model, self.cases), *self._stream(cell.case), *about)
+        return Outcome(cell, tuple(checks), seconds, reproduce(self.options, cell), pictures, said)
+
+    def _stream(self, case: Case) -> tuple[str, ...]:
+        """Say where a release draws from another stream than the case asks for."""
+        asked = next((other.rng for other in self.cases if other.name == case.name), case.rng)
+        if case.rng.removeprefix("swift-").split("-")[0] == asked.removeprefix("swift-").split("-")[0]:
+            return ()
+        return (f"{case.producer} draws its noise from {case.rng}; it has no {asked}, which the case asks for",)
 
     def _unknown(self, cell: Cell, reason: str) -> Outcome:
         return Outcome(cell, (comparison.unknown("image", reason),), {}, reproduce(self.options, cell))

@@ -26,11 +26,12 @@ class Option:
     metavar: str = ""
     choices: tuple[str, ...] = ()
     kind: str = "text"  # text | integer | path | switch | several
+    attribute: str = ""
 
     @property
     def key(self) -> str:
         """Attribute name of the parsed value."""
-        return self.name.replace("-", "_")
+        return self.attribute or self.name.replace("-", "_")
 
     def arguments(self) -> dict[str, Any]:
         """Return keyword arguments for ``add_argument`` (argparse) and ``addoption`` (pytest)."""
@@ -64,6 +65,20 @@ OPTIONS: tuple[Option, ...] = (
         "NAME[:WORD…]",
         kind="several",
     ),
+    Option(
+        "as",
+        "who draws, repeatable: diffusers, or an app's release such as swift==1.1.0, python==0.4.0, mochi==6.0",
+        "PRODUCER",
+        kind="several",
+        attribute="producers",
+    ),
+    Option("against", "compare each producer with this one instead, both by PyTorch", "PRODUCER"),
+    Option(
+        "picture",
+        "compare this picture, or latents (.npy), drawn elsewhere with what each producer draws by PyTorch",
+        "FILE",
+        kind="path",
+    ),
     Option("device", "where PyTorch runs: cpu, mps or cuda", "DEVICE", choices=("cpu", "mps", "cuda")),
     Option("cases", "TOML file of cases instead of the shipped ones", "FILE", kind="path"),
     Option("seed", "use this seed in every case", "N", kind="integer"),
@@ -94,6 +109,9 @@ class Options:
     compute_unit: tuple[str, ...] = coreml.COMPUTE_UNITS
     coreml_runtime: str = "auto"
     backend: tuple[str, ...] = ()
+    producers: tuple[str, ...] = ()
+    against: str = ""
+    picture: Path | None = None
     device: str = "cpu"
     cases: Path | None = None
     seed: int | None = None
@@ -109,8 +127,9 @@ class Options:
     @property
     def shipped(self) -> bool:
         """Whether the shipped cases are asked of the shipped model: there are goldens for these alone."""
-        own = (self.cases, self.seed, self.rng, self.models)
-        return self.model_version == DEFAULT_MODEL and all(value is None for value in own)
+        own = (self.cases, self.seed, self.rng, self.models, self.picture)
+        asked = self.model_version != DEFAULT_MODEL or self.producers or self.against
+        return not asked and all(value is None for value in own)
 
     @property
     def default_candidates(self) -> bool:
@@ -149,10 +168,12 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
             continue
         values[option.key] = _convert(option, value)
     options = Options(**values)
-    for key in ("models", "cases", "tolerances"):
+    for key in ("models", "cases", "tolerances", "picture"):
         path = getattr(options, key)
         if path is not None and not path.exists():
             raise MissingError(f"--{key} {path}: no such file or folder")
+    if options.against and options.picture:
+        raise UsageError("--against and --picture are two questions; ask one at a time")
     if options.update_golden and options.goldens is None:
         raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
     return options

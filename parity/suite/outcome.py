@@ -86,6 +86,7 @@ class Outcome:
             "kind": self.cell.kind,
             "backend": self.cell.numerics,
             "units": list(self.cell.units),
+            "producer": self.cell.case.producer,
             "settings": self.cell.case.settings(),
             "verdict": str(self.verdict),
             "asked": self.asked,
@@ -135,6 +136,7 @@ def _png(pixels: np.ndarray) -> str:
 def reproduce(options: Options, cell: Cell) -> str:
     """Return the ``parity run`` command that repeats exactly one cell: the run's options and the cell's id."""
     given = replace(options, backend=(cell.backend,), compute_unit=COMPUTE_UNITS) if cell.backend else options
+    given = replace(given, producers=(cell.case.producer,) if options.producers else ())
     words = ["parity", "run"]
     for option in OPTIONS:
         value = getattr(given, option.key)

@@ -3,18 +3,20 @@
 Every case is compared once with its golden (does the reference still draw what was accepted?) and once per candidate.
 Compute units that resolve to the same numerics are one candidate: away from macOS all four are the reference runtime,
 which is computed once and never reported as a statement about hardware. Backends that the user names are candidates in
-the units' place. The shipped model, as each converter release wrote it, also meets the consumer releases, and where
-Core AI is installed, one case of it is drawn by Core AI.
+the units' place. Producers that the user names draw every case, each in its own way; they can also be compared with
+each other, or with a picture that was drawn elsewhere. The shipped model, as each converter release wrote it, also
+meets the consumer releases, and where Core AI is installed, one case of it is drawn by Core AI.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity import coreml
 from parity.backends import registry
 from parity.coreai import availability
 from parity.errors import MissingError, UnsupportedError, UsageError
+from parity.pipelines.producer import DEFAULT, producer
 from parity.suite import case as cases
 from parity.suite.case import Case
 from parity.suite.options import Options
@@ -35,7 +37,8 @@ class Cell:
         The question.
     kind : str
         ``candidate``: converted model against the original; ``golden``: the original against its accepted trace;
-        ``compatibility``: a converter release's models in a consumer release, against the contract tables.
+        ``compatibility``: a converter release's models in a consumer release, against the contract tables;
+        ``producer``: two producers, both by PyTorch; ``picture``: a picture drawn elsewhere against the original's.
     units : tuple of str
         Compute units that this candidate stands for; empty for goldens.
     numerics : str
@@ -46,6 +49,8 @@ class Cell:
         What the user named with ``--backend``; empty for Core ML's compute units.
     pairing : Pairing, optional
         Converter and consumer release of a compatibility cell.
+    against : str
+        The other producer, or the file name of the picture drawn elsewhere.
     """
 
     model: str
@@ -56,15 +61,17 @@ class Cell:
     unavailable: str = ""
     pairing: Pairing | None = None
     backend: str = ""
+    against: str = ""
 
     @property
     def id(self) -> str:
         """Exact name within a run, for ``--cell``: ``candidate/quick/coreml:CPU_AND_NE``, ``golden/txt2img-ddim``.
 
-        Kind and case, and for a candidate what ``--backend`` would call it; what is the default is left out. The same
-        question has the same id on every machine where it can be asked.
+        Kind and case, the producer unless it is diffusers, and for a candidate what ``--backend`` would call it; what
+        is the default is left out. The same question has the same id on every machine where it can be asked.
         """
-        return "/".join(part for part in (self.kind, self.case.name, self._candidate()) if part)
+        who = self.case.producer if self.case.producer != DEFAULT else ""
+        return "/".join(part for part in (self.kind, self.case.name, who, self._candidate()) if part)
 
     def _candidate(self) -> str:
         """Return what ``--backend`` would call the candidate; empty for other kinds."""
@@ -79,8 +86,12 @@ class Cell:
         """The cell as a sentence, used as test id."""
         if self.pairing is not None:
             return f"compatibility: {self.pairing.sentence}, {self.case.request.scheduler}"
-        subject = f"{self.model} draws {self.case.sentence}"
-        return f"{subject}, as accepted" if self.kind == "golden" else f"{subject}, on {self.numerics}"
+        endings = {
+            "golden": "as accepted",
+            "producer": f"as by {self.against}",
+            "picture": f"as in {self.against}",
+        }
+        return f"{self.model} draws {self.case.sentence}, {endings.get(self.kind, f'on {self.numerics}')}"
 
 
 def cells(options: Options) -> list[Cell]:
@@ -113,23 +124,58 @@ def _planned(options: Options) -> list[Cell]:
         candidates.setdefault(resolved, []).append(unit)
     named = {text: _named(text) for text in options.backend}
     planned: list[Cell] = []
-    for case in cases.load(options.cases, seed=options.seed, rng=options.rng):
+    for case, wrong in _cases(options):
         if options.goldens is not None:
-            planned.append(Cell(options.model_version, case, "golden", numerics=f"PyTorch {options.device}"))
+            planned.append(Cell(options.model_version, case, "golden", (), f"PyTorch {options.device}", wrong))
+        if options.against or options.picture:
+            planned.append(_between(options, case, wrong))
+            continue
         for (numerics, unavailable), units in candidates.items():
-            planned.append(Cell(options.model_version, case, "candidate", tuple(units), numerics, unavailable))
-        for text, (numerics, unavailable) in named.items():
-            cell = Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend=text)
+            cell = Cell(options.model_version, case, "candidate", tuple(units), numerics, wrong or unavailable)
             planned.append(cell)
+        for text, (numerics, unavailable) in named.items():
+            unavailable = wrong or unavailable
+            planned.append(Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend=text))
     if options.shipped and options.default_candidates and not availability.reason(convert=True):
         case = cases.load(options.cases)[0]
         numerics, unavailable = _named("coreai")
         planned.append(Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend="coreai"))
-    if options.shipped and not options.backend:
+    if options.shipped and not options.backend and not options.against:
         name = coreml.resolve("reference", "CPU_ONLY")
         for pairing, case in compatibility.cases(options.compatibility):
             planned.append(Cell(compatibility.MODEL, case, "compatibility", numerics=name, pairing=pairing))
     return planned
+
+
+def _cases(options: Options) -> list[tuple[Case, str]]:
+    """Return each case once for every producer that draws it, and why that one cannot be played.
+
+    Raises
+    ------
+    UsageError
+        No such producer, or no such release of it.
+    """
+    found = []
+    if options.against:
+        producer(options.against)
+    for case in cases.load(options.cases, seed=options.seed, rng=options.rng):
+        for name in (case.producer,) if case.producer else options.producers or (DEFAULT,):
+            try:
+                who = producer(name)
+            except UnsupportedError as error:  # the tables do not tell how it draws
+                found.append((replace(case, producer=name), str(error)))
+                continue
+            drawn = replace(case, producer=name, rng=who.stream(case.rng))
+            found.append((drawn, who.refusal(case.request)))
+    return found
+
+
+def _between(options: Options, case: Case, wrong: str) -> Cell:
+    """Return the cell that compares a producer with another one, or with a picture drawn elsewhere."""
+    kind, other = "producer", options.against
+    if options.picture is not None:
+        kind, other = "picture", options.picture.name
+    return Cell(options.model_version, case, kind, (), f"PyTorch {options.device}", wrong, against=other)
 
 
 def _named(text: str) -> tuple[str, str]:

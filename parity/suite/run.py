@@ -103,7 +103,9 @@ def crash(error: Exception) -> str:
     named = sorted({*own[-_FRAMES:], *range(len(frames))[-1:]})
     lines = [f"stopped by {type(error).__name__}: {error}"]
     lines += [f"  at {_shown(frames[number])}" for number in named]
-    lines.append("  not foreseen: a fault of the runtime, of a library, or of parity; a report needs what 'parity doctor' says")
+    lines.append(
+        "  not foreseen: a fault of the runtime, of a library, or of parity; a report needs what 'parity doctor' says"
+    )
     return "\n".join(lines)
 
 

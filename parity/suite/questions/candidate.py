@@ -10,6 +10,7 @@ they are *unknown*, with the measured figure, unless a row of the table speaks o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,8 +19,13 @@ import numpy as np
 from parity.errors import ParityError
 from parity.networks.backend import Backend
 from parity.networks.signature import checked
+from parity.pipelines.producer import DEFAULT, Producer
+from parity.pipelines.release import Release, stated
+from parity.pipelines.request import TASK_COMPONENTS
+from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
+from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.questions import overflow
 from parity.suite.tolerance import Tolerance
@@ -45,6 +51,22 @@ class Situation:
     blocked: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     compression: Mapping[str, str] = field(default_factory=dict)
+
+
+def involved(case: Case, reference: Trace) -> tuple[str, ...]:
+    """Return the components that a case involves: of the task, or of a release those that it called."""
+    if case.producer in ("", DEFAULT):
+        return TASK_COMPONENTS[case.request.task]
+    return reference.components
+
+
+def failed(failure: ConsumerFailureError, who: Producer, case: Case) -> Check:
+    """Return the check that says how an app's release fails, in the words of the tables."""
+    text, found = str(failure), str(failure)
+    if isinstance(who, Release):
+        text = stated(failure, who.consumer, case.request.task)
+    message = f"{who.name} fails: {text}" + ("" if text == found else f" ({found})")
+    return Check("release", f"{who.name} draws no picture", "", math.nan, math.nan, Verdict.FAIL, message)
 
 
 def compare(
@@ -78,15 +100,15 @@ def compare(
     """
     judge = _Judge(backends, table, situation)
     parts = [check for name in components for check in judge.component(reference, name)]
-    start = "latents/initial" if "vae_encoder" not in components else "latents/encoded"
+    encoders = [name for name in components if name in ("vae_encoder", "noising_encoder")]
+    start = "latents/encoded" if encoders else "latents/initial"
     if candidate is None:
         missing = ", ".join(check.point for check in parts if not check.metric) or "the run"
         reason = f"it needs {missing}, which cannot run"
         return (*parts, comparison.unknown(start, reason), comparison.unknown("image", reason))
-    involved = ["vae_encoder"] if start == "latents/encoded" else []
-    initial = {"latents/initial": (reference["latents/initial"], candidate["latents/initial"])}
+    initial = {"latents/initial": (np.float32(reference["latents/initial"]), np.float32(candidate["latents/initial"]))}
     image = {"image": (reference["image"], candidate["image"])}
-    return (*judge.checks(start, initial, involved), *parts, *judge.checks("image", image, components))
+    return (*judge.checks(start, initial, encoders), *parts, *judge.checks("image", image, components))
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,8 @@ class _Judge:
             pairs = forced(reference, backend, name)
         except ParityError as error:
             return (comparison.unknown(name, str(error), bad_input=True),)
+        except ConsumerFailureError as failure:  # said of the release as a whole
+            return (comparison.unknown(name, str(failure)),)
         first, *others = self.checks(name, pairs, [name])
         if first.verdict is Verdict.FAIL and not np.isfinite(pairs[first.where][1]).all():
             first = replace(first, message=f"{first.message}{self._overflow(reference, name, first.where)}")
@@ -118,7 +142,8 @@ class _Judge:
         bounds = tolerance.find_all(own, point, precision=forms, numerics=backend.numerics)
         if bounds:
             return comparison.judge(point, pairs, bounds, names=names)
-        bounds = tolerance.find_all(self.table, point, precision=backend.precision, numerics=backend.numerics)
+        precision = backend.precision if len(involved) != 1 else backend.precision_of(involved[0])
+        bounds = tolerance.find_all(self.table, point, precision=precision, numerics=backend.numerics)
         checks = comparison.judge(point, pairs, bounds, names=names)
         finite = all(np.isfinite(value).all() for _, value in pairs.values())
         excused = forms and finite

@@ -22,9 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from parity.backends.binding import ReleaseBinding
+from parity.backends.pytorch import TorchBackend
 from parity.contracts.consumers import Consumer, consumers
 from parity.contracts.release import Conventions, conventions
 from parity.errors import UsageError
+from parity.networks.backend import Backend
 from parity.pipelines.loop import Networks
 from parity.pipelines.release import Ask, play, settings_of, stated
 from parity.pipelines.settings import ConsumerFailureError, Material, Settings
@@ -70,6 +73,8 @@ class Execution:
         What was found in the models, in this project's words.
     traces : tuple of (Trace, Trace)
         The release's run up to its end or its failure, and PyTorch's; empty where there was none.
+    backends : tuple of (Backend, Backend) or None
+        PyTorch's and the release's networks, for comparing each alone.
     """
 
     settings: Settings
@@ -80,6 +85,7 @@ class Execution:
     failure: str = ""
     detail: str = ""
     traces: tuple[Trace, Trace] = (Trace(), Trace())
+    backends: tuple[Backend, Backend] | None = None
 
 
 def execute(
@@ -122,9 +128,10 @@ def execute(
     settings = settings_of(who, ask, material, refiner=refiner)
     if settings.refined and settings.task != "refiner" and original.refiner is None:
         raise UsageError(f"{who.id} lets the refiner of the folder take over; give its checkpoint: Original(refiner=…)")
-    outcome = Execution(settings, who.id, traces=(Trace(), Trace()))
+    backends = _backends(models, settings, original, {} if kept is None else kept)
+    outcome = Execution(settings, who.id, traces=(Trace(), Trace()), backends=backends)
     try:
-        pair = _draw(models, settings, original, material, outcome.traces, {} if kept is None else kept)
+        pair = _draw(settings, original, material, outcome)
     except ConsumerFailureError as failure:
         return replace(outcome, failure=stated(failure, who, settings.task), detail=str(failure))
     error = np.mean((pair[0].astype(np.float64) - pair[1].astype(np.float64)) ** 2, axis=(1, 2, 3)).max()
@@ -132,27 +139,28 @@ def execute(
     return replace(outcome, pictures=pair[0], references=pair[1], psnr=psnr)
 
 
-def _draw(
-    models: Mapping[str, Path],
-    settings: Settings,
-    original: Original,
-    material: Material,
-    traces: tuple[Trace, Trace],
-    kept: dict[Any, Any],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the consumer's pictures, then PyTorch's."""
+def _backends(
+    models: Mapping[str, Path], settings: Settings, original: Original, kept: dict[Any, Any]
+) -> tuple[TorchBackend, ReleaseBinding]:
     from parity.backends.coreml import CoreMLBackend, by_component
-    from parity.backends.pytorch import TorchBackend
 
-    backend = CoreMLBackend(by_component(models), runtime="reference", loaded=kept)
-    release = backend.as_release(settings.conventions)
-    location = str(original.checkpoint)
-    networks = Networks(release.component, traces[0], release.latent, refines=release.refines)
-    candidate = play(settings, networks, material, location)
-    # the Python pipeline decodes SDXL by the factor of SD 1, too; the encoder of five inputs has it inside
     key = ("torch", original)
     if key not in kept:
-        kept[key] = TorchBackend(location, controlnets=original.controlnets, refiner=original.refiner)
+        kept[key] = TorchBackend(original.checkpoint, controlnets=original.controlnets, refiner=original.refiner)
+    converted = CoreMLBackend(by_component(models), runtime="reference", loaded=kept)
+    return kept[key], converted.as_release(settings.conventions)
+
+
+def _draw(
+    settings: Settings, original: Original, material: Material, outcome: Execution
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the consumer's pictures, then PyTorch's."""
+    assert outcome.backends is not None
+    torch, release = outcome.backends
+    assert isinstance(release, ReleaseBinding)
+    location = str(original.checkpoint)
+    networks = Networks(release.component, outcome.traces[0], release.latent, refines=release.refines)
+    candidate = play(settings, networks, material, location)
     refines = not (original.checkpoint / "text_encoder").is_dir()
-    networks = Networks(kept[key].component, traces[1], release.latent, refines=refines)
+    networks = Networks(torch.component, outcome.traces[1], networks.latent, refines=refines)
     return candidate, play(settings, networks, material, location, by_diffusers=True)

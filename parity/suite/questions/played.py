@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +30,8 @@ from parity.pipelines.request import Request, read_picture
 from parity.suite import comparison
 from parity.suite.case import Case
 from parity.suite.comparison import Check
+from parity.suite.questions import candidate, releases
 from parity.suite.questions import pairings as compatibility
-from parity.suite.questions import releases
 from parity.suite.questions.pairings import Pairing
 from parity.suite.questions.play import Ask, Execution, Material, conventions, execute
 from parity.suite.questions.releases import Release
@@ -48,14 +49,19 @@ class Player:
     ----------
     model : Model
         The PyTorch original of the SD releases.
+    table : sequence of Tolerance
+        For the networks of a picture that is wrong.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, table: Sequence[Tolerance] = ()) -> None:
         self.model = model
+        self._table = table
         self._kept: dict[Any, Any] = {}
         self._played: dict[Any, Any] = {}
 
-    def judge(self, pairing: Pairing, case: Case, tolerance: Tolerance | None) -> tuple[Check, dict[str, np.ndarray]]:
+    def judge(
+        self, pairing: Pairing, case: Case, tolerance: Tolerance | None
+    ) -> tuple[tuple[Check, ...], dict[str, np.ndarray]]:
         """Execute one cell and compare it with the tables.
 
         Parameters
@@ -67,26 +73,32 @@ class Player:
 
         Returns
         -------
-        check : Check
+        checks : tuple of Check
             *Pass* where execution and tables agree; its message says how a known failure looks. *Unknown* where the
-            consumer cannot be played.
+            consumer cannot be played. Where a picture is wrong, the checks of its networks follow.
         pictures : dict
             uint8 (images, height, width, 3) by role, empty where none was drawn.
         """
         expected = self.matrix(pairing.release).cell(pairing.task, pairing.consumer)
         try:
             if pairing.task == "safety-check":
-                return self._safety(pairing, expected), {}
+                return (self._safety(pairing, expected),), {}
             result = self._play(pairing, case)
         except UnsupportedError as error:
-            return comparison.unknown(POINT, str(error)), {}
+            return (comparison.unknown(POINT, str(error)),), {}
         if result.failure:
-            return _failed(result.failure, result.detail, pairing, expected), {}
+            return (_failed(result.failure, result.detail, pairing, expected),), {}
         pictures = _pictures(result)
         if expected.verdict == "no":
-            return _disagree(pairing, "draws a picture", expected), pictures
+            return (_disagree(pairing, "draws a picture", expected),), pictures
         pair = (pictures["reference"], pictures["candidate"])
-        return comparison.worst(POINT, {"image": pair}, tolerance, names=("PyTorch", pairing.consumer)), pictures
+        check = comparison.worst(POINT, {"image": pair}, tolerance, names=("PyTorch", pairing.consumer))
+        if check.verdict is not Verdict.FAIL or result.backends is None:
+            return (check,), pictures
+        drawn, reference = result.traces  # which network is it?
+        involved = reference.components
+        networks = candidate.compare(reference, drawn, result.backends, involved, self._table)
+        return (check, *(each for each in networks if each.point in involved)), pictures
 
     @lru_cache(maxsize=64)  # noqa: B019 - a player lives as long as its run
     def packages(self, release: Release) -> dict[str, Path]:

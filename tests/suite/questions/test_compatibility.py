@@ -105,7 +105,7 @@ def test_tables_that_say_something_else_are_found(
         "no": cell if task == "img2img" else Cell(task, "S7", "no", (reason,)),
     }[said]
     monkeypatch.setattr(shared(), "matrix", lambda release: replace(true, cells={**true.cells, (task, "S7"): planted}))
-    check, pictures = judge(pairing)
+    (check, *_), pictures = judge(pairing)
     assert check.verdict is verdict
     assert bool(pictures) == (task == "txt2img")
     if verdict is Verdict.FAIL:
