@@ -135,9 +135,9 @@ def _consumer(text: str) -> Consumer:
     releases = [consumer for consumer in table if consumer.app == app.strip()]
     if not releases:
         apps = list(dict.fromkeys(consumer.app for consumer in table))
+        hint = nearest(app, [DEFAULT, *apps]) or "."
         raise UsageError(
-            f"no producer named {text!r}{nearest(app, [DEFAULT, *apps])}; there are {DEFAULT} and, with ==VERSION, "
-            f"{', '.join(apps)}"
+            f"no producer named {text!r}{hint} There are {DEFAULT} and, with ==VERSION, {', '.join(apps)}"
         )
     if not equals or version == "main":
         return releases[-1]
@@ -147,7 +147,8 @@ def _consumer(text: str) -> Consumer:
     for consumer in releases:
         if _padded(consumer.first) <= _padded(wanted) <= _padded(consumer.last):
             return consumer
-    closest = min(releases, key=lambda consumer: _distance(_padded(wanted), consumer))
+    older = [consumer for consumer in releases if _padded(consumer.first) <= _padded(wanted)]
+    closest = older[-1] if older else releases[0]
     known = ", ".join(f"{app}=={'.'.join(map(str, consumer.first))}" for consumer in releases)
     raise UsageError(
         f"{text}: the tables know no such release; the nearest is {app}=={'.'.join(map(str, closest.first))} "
@@ -157,9 +158,3 @@ def _consumer(text: str) -> Consumer:
 
 def _padded(version: tuple[int, ...]) -> tuple[int, ...]:
     return (*version, 0, 0, 0, 0)[:4]
-
-
-def _distance(version: tuple[int, ...], consumer: Consumer) -> tuple[int, ...]:
-    """Return how far a version lies from a stretch of releases, number by number."""
-    ends = (_padded(consumer.first), _padded(consumer.last))
-    return min(tuple(abs(a - b) for a, b in zip(version, end, strict=True)) for end in ends)

@@ -11,11 +11,11 @@ from parity.backends import registry
 from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.suite import plan
 from parity.suite.options import Options
+from parity.suite.run import Run
 
 PLUGIN = '''
 import numpy as np
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES
 
 
 class Half(Backend):
@@ -34,7 +34,7 @@ class Half(Backend):
 
         class Rounded:
             def __call__(self, inputs):
-                return inner(inputs).astype(np.float16).astype(np.float32)
+                return {key: np.float32(np.float16(value)) for key, value in inner(inputs).items()}
 
         Rounded.name = name
         return Rounded()
@@ -140,9 +140,35 @@ def test_another_package_adds_a_backend(installed):
     assert registry.resolve("half") == "rounded (float16)"
     model = Model("tiny-sd")
     backend = registry.open_backend("half", registry.Subject(model.location, None, dict))
-    hidden = backend.component("text_encoder")({"input_ids": model.tokens("a circle")})
+    hidden = backend.component("text_encoder")({"input_ids": model.tokens("a circle")})["hidden"]
     assert hidden.dtype.name == "float32"
     assert (hidden == hidden.astype("float16")).all()
+
+
+TOLERANCES = """
+[[tolerance]]
+point = "{point}"
+metric = "{metric}"
+precision = "float16"
+numerics = "rounded*"
+bound = {bound}
+measured = "for this test"
+"""
+
+
+def test_another_packages_backend_takes_part_in_a_run(installed, tmp_path):
+    """A whole run: drawn, compared network by network and as a picture, by bounds of one's own."""
+    cases, bounds = tmp_path / "cases.toml", tmp_path / "tolerances.toml"
+    cases.write_text('[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a red circle"\nsteps = 2\n')
+    points = {"text_encoder": 60, "unet": 60, "vae_decoder": 60}
+    rows = [TOLERANCES.format(point=point, metric="tensor_psnr", bound=bound) for point, bound in points.items()]
+    bounds.write_text("".join([*rows, TOLERANCES.format(point="image", metric="image_psnr", bound=40)]))
+    options = Options(model_version="tiny-sd", cases=cases, tolerances=bounds, backend=("half", "broken"))
+    half, broken = Run(options).ask_all(plan.cells(options))
+    assert half["verdict"] == "pass"
+    assert [check["point"] for check in half["checks"]] == ["latents/initial", *points, "image"]
+    assert all(check["value"] < 100 for check in half["checks"] if check["point"] in points), "it was really rounded"
+    assert broken["verdict"] == "unknown"
 
 
 def test_a_backend_that_fails_to_import_is_named_and_others_go_on(installed):

@@ -56,7 +56,7 @@ def unet(found: Packages, seed: int = 93) -> np.ndarray:
             "timestep": np.array([500, 500]),
             "hidden": rng.normal(size=(2, 77, context)).astype(np.float32),
         }
-    )
+    )["noise_pred"]
 
 
 def test_packages_in_a_folder_and_one_alone(folder: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from parity import convert, mil
+from parity import convert
 from parity.backends.coreml import CoreMLBackend
 from parity.pipelines.request import TASK_COMPONENTS
 from parity.suite import plan, tolerance
@@ -20,6 +17,7 @@ from parity.suite.options import Options
 from parity.suite.questions import candidate
 from parity.suite.questions.candidate import Situation
 from parity.suite.verdict import Verdict
+from tests.suite.planting import changed, edited, operations
 
 OPTIONS = Options(coreml_runtime="reference", compute_unit=("CPU_ONLY",))
 
@@ -56,41 +54,6 @@ def checks(
     backends = (evaluator.reference, backend)
     found = candidate.compare(reference, drawn, backends, components, tolerance.load(), situation)
     return {check.point: check for check in found}
-
-
-def edited(package: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
-    """Copy a package with an edited program."""
-    target = folder / package.name
-    shutil.copytree(package, target)
-    path = target / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    specification = mil.load(package).specification
-    changed = type(specification)()
-    changed.CopyFrom(specification)
-    edit(changed)
-    path.write_bytes(changed.SerializeToString())
-    return target
-
-
-def changed(package: Path, folder: Path, weight: str, value: float, *, count: int = 1) -> Path:
-    """Copy a package with other first values of a weight."""
-    target = folder / package.name
-    shutil.copytree(package, target)
-    weights = target / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
-    stored = np.memmap(weights, dtype=np.float16, mode="r+")
-    (constant,) = (
-        operation.attributes["val"].blobFileValue
-        for operation in operations(mil.load(target).specification)
-        if operation.type == "const" and weight in operation.outputs[0].name
-    )
-    first = (constant.offset + 64) // 2  # the data follows 64 bytes of metadata
-    stored[first : first + count] = value
-    stored.flush()
-    return target
-
-
-def operations(specification: Any) -> list[Any]:
-    function = specification.mlProgram.functions["main"]
-    return list(function.block_specializations[function.opset].operations)
 
 
 def test_without_a_defect_everything_passes(evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]) -> None:

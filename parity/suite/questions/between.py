@@ -24,7 +24,7 @@ from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
 
 _SAME = 90.0  # dB: float32 rounding of equal steps in another order stays above (tests/pipelines: 100 and more)
-ELSEWHERE = "Core ML, drawn elsewhere"
+ELSEWHERE = "Core ML (drawn elsewhere)"
 
 
 def compare(

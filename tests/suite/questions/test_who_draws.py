@@ -1,0 +1,176 @@
+"""Cells in which an app's release draws: verdicts, the failing network, and two producers against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from parity.errors import UsageError
+from parity.suite import plan
+from parity.suite.options import Options, read
+from parity.suite.run import Run
+
+CASES = """
+[defaults]
+prompt = "a photo of a red circle on a blue background"
+negative_prompt = "blurry"
+scheduler = "pndm"
+steps = 4
+rng = "numpy-legacy"
+
+[[case]]
+name = "text"
+task = "txt2img"
+
+[[case]]
+name = "picture"
+task = "img2img"
+strength = 0.7
+image = "start.png"
+"""
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    from parity import assets
+
+    (tmp_path / "start.png").write_bytes((assets.fixtures() / "pictures" / "start.png").read_bytes())
+    (tmp_path / "cases.toml").write_text(CASES)
+    return tmp_path / "cases.toml"
+
+
+def ask(**given: Any) -> dict[str, dict[str, Any]]:
+    options = Options(model_version="tiny-sd", **given)
+    return {record["id"]: record for record in Run(options).ask_all(plan.cells(options))}
+
+
+def points(record: dict[str, Any], verdict: str) -> list[str]:
+    return [check["point"] for check in record["checks"] if check["verdict"] == verdict]
+
+
+RELEASES = ("swift==0.2.0", "swift==0.3.0", "swift==0.4.0", "swift==1.1.0", "python==0.4.0")
+
+
+@pytest.fixture(scope="module")
+def old_models(tmp_path_factory: pytest.TempPathFactory, written: Callable[..., dict[str, Path]]) -> tuple[Path, Path]:
+    """What 0.3.0 wrote, in a user's folder; and the same with one changed weight in the UNet."""
+    from parity.suite.questions import releases
+    from tests.suite.planting import changed as change
+
+    models = written("0.3.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
+    whole, planted = (tmp_path_factory.mktemp("old") / name for name in ("whole", "planted"))
+    for folder in (whole, planted):
+        folder.mkdir()
+    releases.assemble(models, whole)
+    changed = change(models["unet"], tmp_path_factory.mktemp("changed"), "time_embedding_linear_1_weight", 60.0)
+    releases.assemble({**models, "unet": changed}, planted)
+    return whole, planted
+
+
+def test_old_models_as_five_releases(cases: Path, old_models: tuple[Path, Path]) -> None:
+    found = ask(cases=cases, models=old_models[0], producers=RELEASES)
+    verdicts = {
+        name.removeprefix("candidate/").removesuffix("/coreml:reference"): r["verdict"] for name, r in found.items()
+    }
+    assert verdicts == {
+        "text/swift==0.2.0": "pass",
+        "text/swift==0.3.0": "pass",
+        "text/swift==0.4.0": "pass",
+        "text/swift==1.1.0": "pass",
+        "text/python==0.4.0": "pass",
+        "picture/swift==0.2.0": "unknown",  # it has no such task
+        "picture/swift==0.3.0": "pass",  # its own encoder
+        "picture/swift==0.4.0": "fail",  # crashes at nil input z
+        "picture/swift==1.1.0": "fail",  # the encoder of five inputs is refused
+        "picture/python==0.4.0": "unknown",
+    }
+    assert "no task img2img" in found["candidate/picture/python==0.4.0/coreml:reference"]["explanation"]
+    new = found["candidate/picture/swift==1.1.0/coreml:reference"]
+    assert points(new, "fail") == ["release"]
+    assert "swift==1.1.0 fails: " in new["explanation"]
+    assert points(new, "pass") == ["text_encoder", "unet", "vae_decoder"], "the other networks are judged all the same"
+    own = found["candidate/picture/swift==0.3.0/coreml:reference"]
+    assert "noising_encoder" in points(own, "pass")
+    assert "--cell candidate/picture/swift==1.1.0" in new["reproduce"]
+
+
+def test_old_models_with_a_changed_weight_name_the_network(cases: Path, old_models: tuple[Path, Path]) -> None:
+    found = ask(cases=cases, models=old_models[1], producers=RELEASES)
+    for name in RELEASES:
+        record = found[f"candidate/text/{name}/coreml:reference"]
+        assert record["verdict"] == "fail", name
+        assert [point for point in points(record, "fail") if point != "image"] == ["unet"], name
+
+
+def test_two_producers_with_one_seed(cases: Path) -> None:
+    found = ask(cases=cases, producers=("swift==1.1.0", "swift==0.4.0"), against="diffusers")
+    new, old = (found[f"producer/text/swift=={version}"] for version in ("1.1.0", "0.4.0"))
+    assert new["verdict"] == "fail"
+    assert (
+        "swift==1.1.0 decodes the clean latents that its last step implies, not the last latents" in new["explanation"]
+    )
+    assert points(new, "pass") == ["latents/initial"], "the same noise"
+    assert old["verdict"] == "pass", "PNDM of 0.4.0 is diffusers' without its first steps, and decodes the last latents"
+
+
+def test_a_producer_against_itself_is_the_same(cases: Path) -> None:
+    found = ask(cases=cases, producers=("python==0.4.0",), against="python==1.0.0")
+    assert found["producer/text/python==0.4.0"]["verdict"] == "pass"
+
+
+def test_a_picture_drawn_elsewhere(cases: Path, tmp_path: Path) -> None:
+    drawn = ask(cases=cases, producers=("swift==1.1.0",), against="swift==1.1.0")["producer/text/swift==1.1.0"]
+    import base64
+
+    right, other = tmp_path / "mine.png", tmp_path / "other.png"
+    right.write_bytes(base64.b64decode(drawn["pictures"]["reference"]))
+    same = ask(cases=cases, producers=("swift==1.1.0",), picture=right, cell=("picture/text/swift==1.1.0",))
+    (record,) = same.values()
+    assert record["verdict"] == "pass"
+    assert record["sentence"].endswith("as in mine.png")
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (128, 128, 3), np.uint8)).save(other)
+    (record,) = ask(cases=cases, producers=("diffusers",), picture=other, cell=("picture/text",)).values()
+    assert record["verdict"] == "fail"
+    Image.new("RGB", (64, 128)).save(other)
+    (record,) = ask(cases=cases, picture=other, cell=("picture/text",)).values()
+    assert record["bad_input"]
+    assert "1 picture of 64x128, and this case draws 1 picture of 128x128" in record["explanation"]
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "not a readable"), (b"\x93NUMPY", "not a readable .npy")])
+def test_files_that_are_no_latents_are_named(cases: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "latents.npy"
+    file.write_bytes(content)
+    (record,) = ask(cases=cases, picture=file, cell=("picture/text",)).values()
+    assert record["verdict"] == "unknown"
+    assert message in record["bad_input"][0]
+
+
+def test_latents_drawn_elsewhere(cases: Path, tmp_path: Path) -> None:
+    file = tmp_path / "latents.npy"
+    np.save(file, np.zeros((4, 16, 16), np.float16))
+    (record,) = ask(cases=cases, picture=file, cell=("picture/text",)).values()
+    assert points(record, "fail") == ["latents/final"]
+
+
+def test_a_case_can_say_who_draws_it(tmp_path: Path) -> None:
+    file = tmp_path / "cases.toml"
+    file.write_text('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nas = "mochi==6.0"\n')
+    (cell,) = plan.cells(Options(cases=file))
+    assert cell.id == "candidate/a/mochi==6.0/coreml:reference"
+    assert cell.case.rng == "swift-numpy"
+    file.write_text('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nas = "moci==6.0"\n')
+    with pytest.raises(UsageError, match=r"case a: no producer named 'moci==6[.]0'; did you mean mochi"):
+        plan.cells(Options(cases=file))
+
+
+def test_questions_that_exclude_each_other(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"")
+    with pytest.raises(UsageError, match="ask one at a time"):
+        read({"against": "diffusers", "picture": str(picture)})
