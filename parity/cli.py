@@ -3,7 +3,8 @@
 Each command is one module in :mod:`parity.commands` with ``configure(parser)`` and ``main(arguments) -> int``.
 Only the module of the chosen command is imported, so ``parity --help`` answers without torch or coremltools.
 
-Exit codes: 0 everything asked for holds, 1 a verdict is *fail* (or *unknown* under ``--strict``), 2 bad input.
+Exit codes: 0 everything asked for holds, 1 it does not, 2 bad input, 130 interrupted; a command's own page says what
+that means for it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, 1 or 2, see the module's docstring.
+        0, 1, 2 or 130, see the module's docstring.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if word in COMMANDS), None)

@@ -97,13 +97,35 @@ class Summary:
         self._records: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what :func:`pytest_runtest_makereport` attached."""
+        """Keep what :func:`pytest_runtest_makereport` attached; make a record where a worker of xdist died."""
         if hasattr(report, "parity"):
             self._records.append(report.parity)
+        elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a crash is "???"
+            self._records += self._lost(report)
+
+    def _not_asked(self, session: pytest.Session) -> list[dict[str, Any]]:
+        """Make the records of cells that a stopped session left out; under xdist, only workers know their items."""
+        from parity.suite.run import not_asked
+
+        asked = {record["id"] for record in self._records}
+        calls = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
+        cells: list[Cell] = [params["parity_cell"] for params in calls if "parity_cell" in params]
+        return [not_asked(cell, _options(self._config)) for cell in cells if cell.id not in asked]
+
+    def _lost(self, report: pytest.TestReport) -> list[dict[str, Any]]:
+        from parity.suite import plan
+        from parity.suite.run import stopped
+
+        options = _options(self._config)
+        lost = [cell for cell in plan.cells(options) if report.nodeid.endswith(f"[{cell.sentence}]")]
+        return [stopped(cell, options, "worker died", f"worker died: {report.longreprtext}") for cell in lost]
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that compared no candidate: nothing is green by absence."""
+        """Fail a run that compared no candidate: nothing is green by absence; count what was not asked."""
+        stopped = session.shouldfail or session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
+        if self._records and stopped:
+            self._records += self._not_asked(session)
         if self._records and session.exitstatus == pytest.ExitCode.OK and self._conclusion().code:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -33,7 +33,8 @@ def main(arguments: argparse.Namespace) -> int:
 
     cells = [cell for cell in plan.cells(options) if _wanted(cell, arguments.only)]
     if not cells:
-        raise UsageError(f"--only {arguments.only}: no case has that in its name; try --only txt2img")
+        where = "none of the cells named by --cell" if options.cell else "no case"
+        raise UsageError(f"--only {arguments.only}: {where} has that in its name; try --only txt2img")
 
     from rich.console import Console
 

@@ -60,10 +60,9 @@ class Run:
         try:
             return self._evaluator.evaluate(cell).record()
         except ParityError as error:
-            return self._not_compared(cell, f"not compared: {error}", bad_input=True)
-        except Exception as error:  # a defect here, or a library that broke: it must not cost the other cells
-            check = _check(f"stopped by {type(error).__name__}", crash(error), Verdict.FAIL)
-            return Outcome(cell, (check,), {}, reproduce(self.options, cell)).record()
+            return _alone(cell, self.options, "nothing", f"not compared: {error}", bad_input=True)
+        except (Exception, SystemExit) as error:  # a defect here or in a library: it must not cost the other cells
+            return stopped(cell, self.options, f"stopped by {type(error).__name__}", crash(error))
 
     def ask_all(self, cells: Sequence[Cell], begin: Callable[[Cell], None] = lambda cell: None) -> list[Record]:
         """Return one record for each cell, in their order; after an interruption the rest is recorded as not asked.
@@ -80,32 +79,54 @@ class Run:
                 begin(cell)
                 records.append(self.ask(cell))
         except KeyboardInterrupt:
-            records += [self.not_asked(cell) for cell in cells[len(records) :]]
+            records += [not_asked(cell, self.options) for cell in cells[len(records) :]]
         return records
 
-    def not_asked(self, cell: Cell) -> Record:
-        """Return the record of a cell whose turn did not come."""
-        return self._not_compared(cell, "not asked: the run was interrupted", asked=False)
 
-    def _not_compared(self, cell: Cell, text: str, *, bad_input: bool = False, asked: bool = True) -> Record:
-        check = _check("nothing", text, Verdict.UNKNOWN, bad_input=bad_input)
-        return Outcome(cell, (check,), {}, reproduce(self.options, cell), asked=asked).record()
+def not_asked(cell: Cell, options: Options) -> Record:
+    """Return the record of a cell whose turn did not come, or whose answer was not waited for."""
+    return _alone(cell, options, "nothing", "not asked: the run was interrupted", asked=False)
 
 
-def _check(where: str, message: str, verdict: Verdict, *, bad_input: bool = False) -> Check:
-    return Check("cell", where, "", math.nan, math.nan, verdict, message, bad_input)
+def stopped(cell: Cell, options: Options, where: str, message: str) -> Record:
+    """Return the record of a cell that began and did not end: it fails.
+
+    Parameters
+    ----------
+    cell : Cell
+    options : Options
+        Those of the run.
+    where : str
+        What stopped it, in a few words.
+    message : str
+        All that is known about it.
+    """
+    return _alone(cell, options, where, message, verdict=Verdict.FAIL)
 
 
-def crash(error: Exception) -> str:
+def _alone(
+    cell: Cell,
+    options: Options,
+    where: str,
+    message: str,
+    *,
+    verdict: Verdict = Verdict.UNKNOWN,
+    bad_input: bool = False,
+    asked: bool = True,
+) -> Record:
+    """Return the record of a cell with one statement in the place of its checks."""
+    check = Check("cell", where, "", math.nan, math.nan, verdict, message, bad_input)
+    return Outcome(cell, (check,), {}, reproduce(options, cell), asked=asked).record()
+
+
+def crash(error: BaseException) -> str:
     """Describe an exception that nobody foresaw: type, message, and the places that led to it, innermost last."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     own = [number for number, frame in enumerate(frames) if _PACKAGE in Path(frame.filename).parents]
     named = sorted({*own[-_FRAMES:], *range(len(frames))[-1:]})
     lines = [f"stopped by {type(error).__name__}: {error}"]
     lines += [f"  at {_shown(frames[number])}" for number in named]
-    lines.append(
-        "  not foreseen: a fault of the runtime, of a library, or of parity; a report needs what 'parity doctor' says"
-    )
+    lines.append("  not foreseen: a fault of a runtime, a library or parity; add what 'parity doctor' says to a report")
     return "\n".join(lines)
 
 

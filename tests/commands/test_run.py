@@ -15,6 +15,8 @@ from PIL import Image
 
 from parity import cli, convert, recipes
 from parity.suite.options import DEFAULT_MODEL
+from parity.suite.outcome import Outcome
+from parity.suite.plan import Cell
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -201,6 +203,8 @@ def test_a_package_of_another_model(
         (["--models", "/nowhere"], "no such file or folder"),
         (["--model-version", "./nowhere"], "no model_index.json"),
         (["--only", "nothing-like-this"], "no case has that in its name"),
+        (["--cell", "golden/txt2img-dim"], "did you mean golden/txt2img-ddim"),
+        (["--cell", "golden/txt2img-ddim", "--only", "img2img"], "none of the cells named by --cell"),
         (["--rng", "dice", "--only", "txt2img"], "no stream named 'dice'"),
         (["--golden-dir", "none", "--only", "txt2img-ddim"], "--update-golden"),
     ],
@@ -225,6 +229,65 @@ def test_the_native_runtime_here_is_unknown_not_green(capsys: pytest.CaptureFixt
     code, out, _ = run(capsys, "--cases", cases, "--coreml-runtime", "native", "--compute-unit", "CPU_AND_NE")
     assert code == 1
     assert "1 unknown" in out
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="on macOS the native runtime is there")
+def test_goldens_alone_do_not_make_a_pass_of_a_run_without_candidates(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--coreml-runtime", "native", "--compatibility", "none", "--only", "txt2img-ddim")
+    assert "1 pass, 0 fail, 4 unknown" in out
+    assert code == 1
+    assert "parity run: no candidate was compared, 4 unknown; what was decided beside them (golden) says nothing" in err
+    code, out, err = run(capsys, "--cell", "golden/txt2img-ddim")
+    assert (code, err.strip()) == (0, "")  # nothing else was asked
+    assert "1 pass, 0 fail, 0 unknown" in out
+
+
+def test_a_case_that_cannot_be_asked_costs_no_other(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path
+) -> None:
+    broken = '[[case]]\nname = "broken"\ntask = "img2img"\nprompt = "x"\nimage = "none.png"\nsteps = 2\n'
+    cases.write_text(broken + cases.read_text())
+    report = tmp_path / "report"
+    code, out, err = run(capsys, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report)
+    assert code == 2
+    assert "1 pass, 0 fail, 1 unknown" in out
+    text = " ".join(out.split())
+    assert "bad input (1): not compared:" in text
+    assert "parity run: bad input: 1 of 2 cells could not be compared as asked\n  not compared: " in err
+    assert err.rstrip().endswith("none.png: no such picture")
+    document = json.loads((report / "report.json").read_text())
+    assert document["conclusion"]["exit_code"] == 2
+    assert {record["id"]: record["verdict"] for record in document["records"]} == {
+        "candidate/broken/coreml:reference": "unknown",
+        "candidate/quick/coreml:reference": "pass",
+    }
+    page = (report / "index.html").read_text()
+    assert "bad input: 1 of 2 cells could not be compared as asked" in page
+    assert "unknown: bad input" in page
+
+
+def test_after_an_interruption_what_is_finished_is_shown_and_reported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parity.suite.evaluate import Evaluator
+
+    evaluate = Evaluator.evaluate
+    cases.write_text(cases.read_text() + cases.read_text().replace('"quick"', '"late"'))
+
+    def interrupted(self: Evaluator, cell: Cell) -> Outcome:
+        if cell.case.name == "late":
+            raise KeyboardInterrupt
+        return evaluate(self, cell)
+
+    monkeypatch.setattr(Evaluator, "evaluate", interrupted)
+    report = tmp_path / "report"
+    code, out, err = run(capsys, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report)
+    assert code == 130
+    assert "1 pass, 0 fail, 1 unknown" in out
+    assert err.strip() == "parity run: interrupted: 1 of 2 cells were not asked"
+    records = {record["case"]: record for record in json.loads((report / "report.json").read_text())["records"]}
+    assert (records["quick"]["verdict"], records["late"]["asked"]) == ("pass", False)
+    assert "interrupted: 1 of 2 cells" in (report / "index.html").read_text()
 
 
 def test_help_imports_neither_torch_nor_coremltools() -> None:

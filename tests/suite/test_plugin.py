@@ -86,6 +86,99 @@ def test_bad_options_stop_collection_with_one_message(
     assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
 
 
+STAGED = """
+import os
+from parity.errors import MissingError
+from parity.suite import comparison
+from parity.suite.evaluate import Evaluator
+from parity.suite.outcome import Outcome, reproduce
+from parity.suite.verdict import Verdict
+
+
+def evaluate(self, cell):
+    happens = cell.case.name
+    if happens == "bad":
+        raise MissingError("none.png: no such picture")
+    if happens == "defect":
+        raise RuntimeError("Error computing NN outputs")
+    if happens == "stop":
+        raise KeyboardInterrupt
+    if happens == "crash":
+        os._exit(1)
+    check = comparison.unknown("image", "no such machine") if happens == "away" else comparison.Check(
+        "image", "image", "", float("nan"), float("nan"), Verdict.PASS, "")
+    return Outcome(cell, (check,), {}, reproduce(self.options, cell))
+
+
+Evaluator.evaluate = evaluate
+"""  # what may happen to a cell, by the name of its case
+SCHEDULERS = ("euler", "ddim", "pndm", "dpm++")
+
+
+def stage(project: pytest.Pytester, *names: str) -> None:
+    """Make a case of each name, and let happen what the name says."""
+    project.makeconftest(STAGED)
+    cases = [CASES.replace("quick", name).replace("euler", s) for name, s in zip(names, SCHEDULERS, strict=False)]
+    project.makefile(".toml", cases="".join(cases))
+
+
+def test_no_cell_is_lost_not_even_with_its_worker(project: pytest.Pytester) -> None:
+    stage(project, "good", "bad", "defect", "crash")
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "-n", "1", "--parity-report", "out")
+    result.assert_outcomes(passed=1, failed=3)
+    document = json.loads((project.path / "out" / "report.json").read_text())
+    found = {record["case"]: record for record in document["records"]}
+    verdicts = {name: record["verdict"] for name, record in found.items()}
+    assert verdicts == {"good": "pass", "bad": "unknown", "defect": "fail", "crash": "fail"}
+    assert found["bad"]["bad_input"] == ["not compared: none.png: no such picture"]
+    assert "stopped by RuntimeError: Error computing NN outputs" in found["defect"]["explanation"]
+    assert "crashed while running" in found["crash"]["explanation"]
+    assert document["conclusion"] == {
+        "exit_code": 1,
+        "messages": ["bad input: 1 of 4 cells could not be compared as asked"],
+    }
+    text = result.stdout.str()
+    assert "1 pass, 2 fail, 1 unknown" in text
+    assert "bad input (1): not compared: none.png: no such picture" in text
+    assert (project.path / "out" / "index.html").read_text().count("<article") == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "shown", "code"),
+    [
+        (("good", "stop", "late"), [], "1 pass, 0 fail, 2 unknown", pytest.ExitCode.INTERRUPTED),
+        (("good", "bad", "late"), ["-x"], "1 pass, 0 fail, 2 unknown", pytest.ExitCode.TESTS_FAILED),
+    ],
+)
+def test_what_a_stopped_session_left_out_is_counted(
+    project: pytest.Pytester, names: tuple[str, ...], arguments: list[str], shown: str, code: int
+) -> None:
+    stage(project, *names)
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", *arguments)
+    assert result.ret == code
+    assert shown in result.stdout.str()
+    assert "of 3 cells were not asked" in result.stdout.str()
+
+
+def test_one_cell_by_its_id(project: pytest.Pytester) -> None:
+    stage(project, "good", "bad")
+    wanted = "--cell=candidate/good/coreml:reference"
+    project.runpytest_subprocess("--pyargs", "parity.suite", wanted).assert_outcomes(passed=1)
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "--cell=candidate/god/coreml:reference")
+    assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
+    said = result.stdout.str() + result.stderr.str()
+    assert "none of the 2 cells of this run has that id; did you mean candidate/good/coreml:reference" in said
+
+
+def test_goldens_alone_do_not_make_a_run_green(project: pytest.Pytester, tmp_path: Path) -> None:
+    stage(project, "good")
+    project.makeconftest(STAGED.replace('happens == "away"', 'cell.kind == "candidate"'))
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", f"--golden-dir={tmp_path}")
+    result.assert_outcomes(passed=1, skipped=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["no candidate was compared, 1 unknown; what was decided beside them (golden) says*"])
+
+
 def test_a_missing_golden_fails_and_can_be_made(project: pytest.Pytester, tmp_path: Path) -> None:
     arguments = ["--pyargs", "parity.suite", f"--golden-dir={tmp_path}", "-k", "accepted"]
     result = project.runpytest_subprocess(*arguments)
