@@ -136,9 +136,7 @@ def _consumer(text: str) -> Consumer:
     if not releases:
         apps = list(dict.fromkeys(consumer.app for consumer in table))
         hint = nearest(app, [DEFAULT, *apps]) or "."
-        raise UsageError(
-            f"no producer named {text!r}{hint} There are {DEFAULT} and, with ==VERSION, {', '.join(apps)}"
-        )
+        raise UsageError(f"no producer named {text!r}{hint} There are {DEFAULT} and, with ==VERSION, {', '.join(apps)}")
     if not equals or version == "main":
         return releases[-1]
     if not _VERSION.fullmatch(version.strip()):

@@ -17,13 +17,13 @@ from rich.text import Text
 
 _STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 _RANK = {"fail": 0, "unknown": 1, "pass": 2}
-_KINDS = ("candidate", "golden", "compatibility")
+_KINDS = ("candidate", "producer", "picture", "golden", "compatibility")
 _NARROW = 100  # columns; below it words would be cut in two
 _FEW = 8  # passing cells of compatibility that are shown one by one
 
 
 def worst_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return records by verdict (fail, unknown, pass), kind (the model, goldens, old models), and deciding margin."""
+    """Return records by verdict (fail, unknown, pass), kind (candidates first) and deciding margin."""
 
     def key(record: dict[str, Any]) -> tuple[int, int, float]:
         margin = float(record["checks"][record["decisive"]]["margin"])
@@ -69,11 +69,11 @@ def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
     for record in worst_first(records):
         check = record["checks"][record["decisive"]]
         shown = check["shown"]
-        candidate = f"{record['backend']} (golden)" if record["kind"] == "golden" else record["backend"]
         seed = f"{record['settings']['rng']}, {record['settings']['seed']}"
+        case = "\n".join(filter(None, [record["case"], said_producer(record)]))
         table.add_row(
-            *([f"{record['case']}\n{seed}"] if narrow else [record["case"], seed]),
-            candidate,
+            *([f"{case}\n{seed}"] if narrow else [case, seed]),
+            said_candidate(record),
             f"{check['where']} {check['metric']}",
             shown["value"],
             shown["bound"],
@@ -81,6 +81,17 @@ def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
             Text(record["verdict"], style=_STYLES[record["verdict"]]),
         )
     return table
+
+
+def said_producer(record: dict[str, Any]) -> str:
+    """Return who draws, unless it is diffusers: ``as swift==1.1.0``."""
+    return "" if record["producer"] in ("", "diffusers") else f"as {record['producer']}"
+
+
+def said_candidate(record: dict[str, Any]) -> str:
+    """Return what is judged: a backend, the reference with its golden, another producer, a picture's file."""
+    ways = {"golden": f"{record['backend']} (golden)", "producer": f"against {record['against']}"}
+    return ways.get(record["kind"], record["against"] or record["backend"])
 
 
 def _summary(records: Sequence[dict[str, Any]]) -> list[str]:

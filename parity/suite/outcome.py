@@ -87,6 +87,7 @@ class Outcome:
             "backend": self.cell.numerics,
             "units": list(self.cell.units),
             "producer": self.cell.case.producer,
+            "against": self.cell.against,
             "settings": self.cell.case.settings(),
             "verdict": str(self.verdict),
             "asked": self.asked,

@@ -73,6 +73,7 @@ def differences(first: Trace, second: Trace, names: tuple[str, str]) -> list[str
             ("text_encoder/prompt/hidden", "the prompt's text"),
             ("vae_encoder/start/moments", "the starting picture's moments"),
             ("latents/initial", "the latents at the start"),
+            ("unet/step00/hidden", "the texts that the UNet gets"),
         )
     ]
     steps = [_timesteps(trace) for trace in (first, second)]

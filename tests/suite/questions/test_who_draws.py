@@ -118,6 +118,13 @@ def test_two_producers_with_one_seed(cases: Path) -> None:
     assert old["verdict"] == "pass", "PNDM of 0.4.0 is diffusers' without its first steps, and decodes the last latents"
 
 
+def test_an_empty_negative_prompt_becomes_zeros_in_one_release(cases: Path) -> None:
+    cases.write_text(CASES.replace('negative_prompt = "blurry"', ""))
+    found = ask(cases=cases, producers=("python==1.1.0",), against="python==0.4.0")["producer/text/python==1.1.0"]
+    assert "the texts that the UNet gets differ" in found["explanation"]
+    assert "the negative prompt's text" not in found["explanation"], "encoded alike, and replaced afterwards"
+
+
 def test_a_producer_against_itself_is_the_same(cases: Path) -> None:
     found = ask(cases=cases, producers=("python==0.4.0",), against="python==1.0.0")
     assert found["producer/text/python==0.4.0"]["verdict"] == "pass"
