@@ -100,8 +100,9 @@ class Evaluator(Stage):
                 pictures["candidate"] = drawn["image"]
             except ConsumerFailureError as failure:
                 failures = (candidate.failed(failure, who, case),)
-            except ParityError as error:  # a component takes other shapes: comparing it alone tells which
-                self.progress(str(error))
+                situation = replace(situation, stopped=f"{who.name} fails before it")
+            except (ParityError, RuntimeError) as error:  # comparing each component alone tells which
+                situation = replace(situation, stopped=f"the run ended with {type(error).__name__}: {error}")
         found = candidate.compare(reference, drawn, (self.reference, backend), components, self.tolerances, situation)
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
         about = () if cell.backend else self._about_models(components)

@@ -46,11 +46,14 @@ class Situation:
         Those of them whose files are at fault.
     compression : mapping of str to str
         Component to the form of its compressed weights, e.g. ``6-bit palette``; those with float16 or float32 left out.
+    stopped : str
+        Why the candidate's run ended before its picture; empty if it did not, or was not begun.
     """
 
     blocked: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     compression: Mapping[str, str] = field(default_factory=dict)
+    stopped: str = ""
 
 
 def involved(case: Case, reference: Trace) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ def compare(
     start = "latents/encoded" if encoders else "latents/initial"
     if candidate is None:
         missing = ", ".join(check.point for check in parts if not check.metric) or "the run"
-        reason = f"it needs {missing}, which cannot run"
+        reason = situation.stopped or f"it needs {missing}, which cannot run"
         return (*parts, comparison.unknown(start, reason), comparison.unknown("image", reason))
     initial = {"latents/initial": (np.float32(reference["latents/initial"]), np.float32(candidate["latents/initial"]))}
     image = {"image": (reference["image"], candidate["image"])}
@@ -128,6 +131,9 @@ class _Judge:
             return (comparison.unknown(name, str(error), bad_input=True),)
         except ConsumerFailureError as failure:  # said of the release as a whole
             return (comparison.unknown(name, str(failure)),)
+        except RuntimeError as error:  # of the framework, or of torch: this network cannot be computed here
+            text = f"{name}: {backend.numerics} fails while it computes: {type(error).__name__}: {error}"
+            return (Check(name, f"{name} stopped", "", math.nan, math.nan, Verdict.FAIL, text),)
         first, *others = self.checks(name, pairs, [name])
         if first.verdict is Verdict.FAIL and not np.isfinite(pairs[first.where][1]).all():
             first = replace(first, message=f"{first.message}{self._overflow(reference, name, first.where)}")
