@@ -3,32 +3,34 @@
 Every thread has its own subsequence of Philox4x32-10, keyed by the 64-bit seed; a call advances all of them together.
 
 1. **Launch.** Blocks of 256 threads, as many as there are values or as the GPU holds at once: T threads in all.
-2. **Layout.** In step s, output i of thread t goes to element (4 s + i) T + t (2 s + i for float64). Up to T values
-   only the first output is used; beyond, the stream depends on T, that is on the GPU's model.
+2. **Layout.** In step s, output i of thread t goes to element (4 s + i) T + t (2 s + i for float64 and for 64-bit
+   integers), in the order of memory. Up to T values only the first output is used; beyond, the stream depends on T,
+   that is on the GPU's model.
 3. **Offset.** Each call adds 4 per step to the generator's offset.
-4. **Transform.** Box-Muller on float32 (53-bit float64 for float64); half types are rounded from float32.
+4. **Transform.** Box-Muller on float32 with the hardware's sine and cosine (:mod:`parity.streams.cuda_sine`), on 53-bit
+   float64 with CUDA's software (:mod:`parity.streams.cuda_double`); half types are rounded from float32.
 
-What is proved: the integers, by Random123's vectors; layout, beyond one grid too, and transform, by values that others
-published from GPUs, to all four digits printed (``fixtures/streams/torch_cuda.json``: A100, H100, RTX 3060, RTX 2070
-Super, RTX A4000, RTX A6000; float32, float16, float64). What is not: the last bits of float32. The logarithm is CUDA's
-polynomial with its fused multiply-adds, as NVIDIA's compiler emits it; but sine and cosine are the hardware's
-``sin.approx`` and ``cos.approx``, whose bits are not published (documented error 2**-21 absolute). They are taken as
-correctly rounded, so values are good to about 2e-6, and half-precision values to one unit where that straddles a
-rounding boundary. No CUDA GPU was at hand when this was written: last bits are *not verified on hardware*.
+Proved on one NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130, driver 580.159.04: the values and offsets of 338 calls
+(``fixtures/streams/torch_cuda_h100.json``), and 120 million normals in float32 and the half types, are the same bit for
+bit; of 30 million in float64, 11 differ, by one or two units in the last place. For other GPUs, and torch back to 2.0,
+what others published agrees to all four digits printed (``fixtures/streams/torch_cuda.json``: A100, H100, RTX 3060, RTX
+2070 Super, RTX A4000, RTX A6000); whether their hardware's sine has the same last bits is *not verified*.
 
 Source: ATen/native/cuda/DistributionTemplates.h of torch 2.0 to 2.14 and curand_kernel.h of CUDA 12.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from parity.errors import FormatError, UnsupportedError, UsageError
-from parity.streams import exact
+from parity.streams import cuda_double, exact
 from parity.streams.cuda_devices import DEVICES as DEVICES
 from parity.streams.cuda_devices import geometry
+from parity.streams.cuda_sine import sine_cosine
 from parity.streams.philox import philox
 from parity.streams.seeds import torch_seed
 from parity.streams.stream import RuntimeUsageError, Shape, Stream
@@ -98,7 +100,7 @@ class TorchCUDA(Stream):
         self._most_blocks = multiprocessors * (threads // _BLOCK)
 
     def normal(self, shape: Shape, *, dtype: str | None = None, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
-        """Draw as ``torch.randn`` does on the GPU; see the module for what is exact. See the protocol."""
+        """Draw as ``torch.randn`` does on the GPU, and with mean or std as ``torch.Tensor.normal_`` does."""
         kind = self._dtype(dtype)
         if not std >= 0:
             raise RuntimeUsageError(f"std {std}: must not be negative")
@@ -114,7 +116,7 @@ class TorchCUDA(Stream):
         return out
 
     def uniform(self, shape: Shape, *, dtype: str | None = None) -> np.ndarray:
-        """Draw as ``torch.rand`` does on the GPU: exact by construction, *not verified on hardware*."""
+        """Draw as ``torch.rand`` does on the GPU."""
         kind = self._dtype(dtype)
         out = self._empty(shape, kind)
         for words, places in self._steps(out.size, 2 if kind == "float64" else 4):
@@ -127,23 +129,69 @@ class TorchCUDA(Stream):
                 out.reshape(-1)[place : place + count] = np.where(part == 1.0, part.dtype.type(0), part)
         return out
 
+    def integers(self, low: int, high: int, shape: Shape) -> np.ndarray:
+        """Draw as ``torch.randint(low, high, shape)`` does on the GPU since torch 2.7: int64 in [low, high).
+
+        Ranges of 2**28 numbers and more take 64-bit words.
+        """
+        out = self._empty(shape, "int64")
+        if not -(2**63) <= low < high < 2**63:
+            kind = RuntimeUsageError if low >= high else UsageError
+            raise kind(f"integers from {low} to {high}: torch takes -2**63 <= low < high < 2**63")
+        wide = high - low >= 2**28
+        for words, places in self._steps(out.size, 2 if wide else 4):
+            drawn = [_wide(*words[0:2]), _wide(*words[2:4])] if wide else [word.astype(np.uint64) for word in words]
+            for value, (place, count) in zip(drawn, places, strict=True):
+                value = value[:count] % np.uint64(high - low) + np.uint64(low % 2**64)
+                out.reshape(-1)[place : place + count] = value.view(np.int64)
+        return out
+
+    def permutation(self, count: int) -> np.ndarray:
+        """Draw as ``torch.randperm(count)`` does on the GPU: int64.
+
+        The numbers are sorted by random keys, of whose bits only so many count that all differ nine times in ten; where
+        keys are equal, a thread shuffles their numbers.
+        """
+        if self._empty(count, "int64").size < 1:
+            return self._empty(count, "int64")
+        bits = min(64, math.ceil(math.log2(count - (6.0 * count * count + 1) / (math.log(0.9) * 12))))
+        limit = 2**31 if bits <= 32 else 2**63
+        keys = self.integers(-limit, limit - 1, count) & ((1 << bits) - 1)
+        order = np.argsort(keys, kind="stable")
+        equal = np.append(np.diff(keys[order]) == 0, False)
+        for first in np.flatnonzero(equal & ~np.roll(equal, 1)).tolist():
+            last = first + int(np.argmin(equal[first:]))
+            words = philox((*self._counter(0), first, 0), self._key)
+            for i, word in zip(range(last, first, -1), words, strict=False):
+                j = first + int(word) % (i - first + 1)
+                order[[i, j]] = order[[j, i]]
+        self._offset += -(-count // 4) * 4
+        return order.astype(np.int64)
+
     def _steps(self, size: int, outputs: int) -> Iterator[tuple[tuple[np.ndarray, ...], list[tuple[int, int]]]]:
         """Words of chunks of threads, and for each output where its values go and how many count."""
         if size == 0:
             return
         threads = _BLOCK * min(self._most_blocks, -(-size // _BLOCK))
-        key = (self._seed & _MASK32, self._seed >> 32)
         steps = (size - 1) // (threads * outputs) + 1
         for step in range(steps):
-            counter = self._offset // 4 + step
+            counter = self._counter(step)
             for first in range(0, threads, _CHUNK):
                 chunk = min(_CHUNK, threads - first)
                 starts = [(step * outputs + i) * threads + first for i in range(outputs)]
                 places = [(start, max(0, min(chunk, size - start))) for start in starts]
                 if places[0][1]:
                     subsequence = np.arange(first, first + chunk, dtype=np.uint32)
-                    yield philox((counter & _MASK32, counter >> 32 & _MASK32, subsequence, 0), key), places
+                    yield philox((*counter, subsequence, 0), self._key), places
         self._offset += 4 * steps
+
+    @property
+    def _key(self) -> tuple[int, int]:
+        return self._seed & _MASK32, self._seed >> 32
+
+    def _counter(self, step: int) -> tuple[int, int]:
+        counter = self._offset // 4 + step
+        return counter & _MASK32, counter >> 32 & _MASK32
 
     def export_state(self) -> np.ndarray:
         """Return the 16 bytes (uint8) of ``torch.Generator("cuda").get_state()``: seed and offset."""
@@ -172,12 +220,16 @@ def _normal32(words: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     values = []
     for x, y in (words[0:2], words[2:4]):
         radius = np.sqrt(np.float32(-2) * _logf(_uniform32(x)))
-        angle = _fma(y.astype(np.float32), _TWO_PI, _TWO_PI / np.float32(2)).astype(np.float64)
-        values += [radius * np.sin(angle).astype(np.float32), radius * np.cos(angle).astype(np.float32)]
+        sine, cosine = sine_cosine(_fma(y.astype(np.float32), _TWO_PI, _TWO_PI / np.float32(2)))
+        values += [radius * sine, radius * cosine]
     return values
 
 
 def _normal64(words: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    radius = np.sqrt(-2.0 * np.log(_uniform53(words[0], words[1])))
-    angle = np.pi * (2.0 * _uniform53(words[2], words[3]))
-    return [radius * np.sin(angle), radius * np.cos(angle)]
+    radius = np.sqrt(-2.0 * cuda_double.log(_uniform53(words[0], words[1])))
+    sine, cosine = cuda_double.sine_cosine_pi(2.0 * _uniform53(words[2], words[3]))
+    return [radius * sine, radius * cosine]
+
+
+def _wide(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    return high.astype(np.uint64) << np.uint64(32) | low
