@@ -1,13 +1,14 @@
 """PyTorch components from a diffusers model, on cpu, mps or cuda.
 
 The networks are loaded one by one from a folder or from the hub (:mod:`parity.models.checkpoint`: none with random
-weights), and called exactly as diffusers' pipelines call them. On mps the code is that of cuda; *not verified on
-hardware*.
+weights), and called exactly as diffusers' pipelines call them. On cuda float32 is float32: TF32, torch's default for
+convolutions, is off during a call. On mps the code is that of cuda; *not verified on hardware*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,22 @@ def available(device: str) -> bool:
     return {"cpu": lambda: True, "mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available}[device]()
 
 
+@contextmanager
+def _exact_products(device: str) -> Iterator[None]:
+    """Without TF32, in which torch convolves float32 on CUDA by default: products of 11 bits are not float32."""
+    import torch
+
+    if device != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def _class(library: str, name: str) -> Any:
     from importlib import import_module
 
@@ -167,7 +184,7 @@ class _TorchComponent:
             "noising_encoder": self._noised,
             "safety_checker": self._unsafe,
         }
-        with torch.inference_mode():
+        with torch.inference_mode(), _exact_products(self._device):
             outputs = runs.get(kind(self.name), self._noise)(inputs)
             return {name: self._to_array(value) for name, value in outputs.items()}
 
