@@ -20,6 +20,7 @@ _F, _I, _U = np.float32, np.int32, np.uint32
 _STEPS, _SQRT_HALF, _MANTISSA = _I(1 << 24), _I(0x3F3504F3), _I(0x7FFFFF)
 _I1, _I2, _I4, _I23, _I24, _EVEN = _I(1), _I(2), _I(4), _I(23), _I(24), _I(~1)
 _LOW24 = _U(0xFFFFFF)
+_PIECE = 2048  # normals made with cosines, or with sines, at a time
 _TURN = _F(_F(2 * math.pi) * _F(2.0**-24))
 
 _integers: Any = njit(cache=True, error_model="numpy", nogil=True)
@@ -110,21 +111,45 @@ def _scaled(radius: np.ndarray, factor: np.ndarray, mean: float, std: float) -> 
 
 
 @_integers
-def box_muller(first: np.ndarray, second: np.ndarray, rows: np.ndarray, mean: float, std: float) -> None:
-    """Turn words into normals by the ``avx2`` kernel.
+def _split(words: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    for g in range(len(first) // 8):
+        for i in range(8):
+            first[8 * g + i] = words[16 * g + i]
+            second[8 * g + i] = words[16 * g + i + 8]
+
+
+@_integers
+def _join(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
+    for g in range(len(first) // 8):
+        for i in range(8):
+            out[16 * g + i] = first[8 * g + i]
+            out[16 * g + i + 8] = second[8 * g + i]
+
+
+@_integers
+def box_muller(words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
+    """Turn groups of 16 words into as many normals by the ``avx2`` kernel, some groups at a time: they stay in cache.
 
     Parameters
     ----------
-    first, second : array of uint32
-        Words of radii and of angles, one of each for two normals.
-    rows : array of float32
-        Three rows, as long as they: scratch memory, then the normals made with cosines and those made with sines.
+    words : array of uint32
+        A multiple of 16.
+    out : array of float32
+        As long.
     mean, std : float32
     """
-    _radius(first, rows[0])
-    _cos_sin(second, rows[1], rows[2])
-    _scaled(rows[0], rows[1], mean, std)
-    _scaled(rows[0], rows[2], mean, std)
+    first, second = np.empty(_PIECE, np.uint32), np.empty(_PIECE, np.uint32)
+    rows = np.empty((3, _PIECE), np.float32)
+    for start in range(0, len(words), 2 * _PIECE):
+        stop = min(start + 2 * _PIECE, len(words))
+        half = (stop - start) // 2
+        radius, cos, sin = rows[0, :half], rows[1, :half], rows[2, :half]
+        _split(words[start:stop], first[:half], second[:half])
+        _radius(first[:half], radius)
+        _cos_sin(second[:half], cos, sin)
+        _scaled(radius, cos, mean, std)
+        _scaled(radius, sin, mean, std)
+        _join(cos, sin, out[start:stop])
 
 
 @_integers

@@ -12,7 +12,7 @@ import math
 import operator
 import os
 from collections.abc import Sequence
-from typing import ClassVar, SupportsIndex
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,7 +87,8 @@ class Stream(abc.ABC):
         raise UnsupportedError(f"{self.name} draws normal values only, not integers")
 
     def _shape(self, shape: Shape) -> tuple[int, ...]:
-        sizes: Sequence[SupportsIndex] = (shape,) if isinstance(shape, SupportsIndex) else shape
+        # isinstance(shape, SupportsIndex) takes longer than a small draw's other checks together
+        sizes: Any = (shape,) if hasattr(shape, "__index__") else shape
         try:
             checked = tuple(operator.index(size) for size in sizes)
         except TypeError as error:

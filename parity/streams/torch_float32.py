@@ -21,7 +21,6 @@ The arrays of a block are made once and lie in the CPU's cache; constants are 0-
 from __future__ import annotations
 
 import abc
-from typing import Any
 
 import numpy as np
 
@@ -166,25 +165,13 @@ class Avx2(Kernel):
         self._i = [np.empty(_HALF, np.int32) for _ in range(2)]
         self._f = [np.empty(_HALF, np.float32) for _ in range(2)]
         self._d = [np.empty(_HALF, np.float64) for _ in range(3)]
-        self._rows = np.empty((3, _HALF), np.float32)
 
     def fill(self, words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
         loops = compiled()
         if loops is None:
             super().fill(words, out, mean, std)
         else:
-            self._compiled(loops, words, out, mean, std)
-
-    def _compiled(self, loops: Any, words: np.ndarray, out: np.ndarray, mean: float, std: float) -> None:
-        half = len(words) // 2
-        first, second, results = self._first[:half], self._second[:half], self._rows[:, :half]
-        rows = words.view("V32")
-        first.view("V32")[...] = rows[0::2]
-        second.view("V32")[...] = rows[1::2]
-        loops.box_muller(first.view(np.uint32), second.view(np.uint32), results, np.float32(mean), np.float32(std))
-        rows = out.view("V32")
-        rows[0::2] = results[1].view("V32")
-        rows[1::2] = results[2].view("V32")
+            loops.box_muller(words, out, np.float32(mean), np.float32(std))
 
     def radius(self, uniforms: np.ndarray, out: np.ndarray) -> None:
         half = len(uniforms)
