@@ -29,11 +29,12 @@ _CUT = 19  # partial products of the square below 2**19 are left out
 _SIGNIFICANT = np.int64(-1 << 29)  # of a float64's 53 bits the first 24
 
 
-def _table(*integers: int) -> np.ndarray:
+def table(*integers: int) -> np.ndarray:
+    """A column of an interpolation table."""
     return np.array(integers, np.int64)
 
 
-_VALUES = _table(
+_VALUES = table(
     0,
     1646926,
     3292872,
@@ -99,7 +100,7 @@ _VALUES = _table(
     67028028,
     67088652,
 )
-_SLOPES = _table(
+_SLOPES = table(
     25737,
     25730,
     25706,
@@ -165,7 +166,7 @@ _SLOPES = _table(
     1263,
     632,
 )
-_CURVATURES = _table(
+_CURVATURES = table(
     14,
     48,
     76,
@@ -254,7 +255,7 @@ def _sine(phase: np.ndarray) -> np.ndarray:
     quadrant = phase >> _PHASE
     within = (phase ^ -(quadrant & 1)) & _PHASE_MASK
     segment, x = within >> _X, within & _X_MASK
-    value = (_VALUES[segment] << 11) + _SLOPES[segment] * x - _CURVATURES[segment] * _squares()[x]
+    value = (_VALUES[segment] << 11) + _SLOPES[segment] * x - _CURVATURES[segment] * squares(_X, _CUT)[x]
     sine = _cut(value * 2.0**-37).astype(np.float32)
     return np.where(quadrant & 2, -sine, sine)
 
@@ -265,14 +266,14 @@ def _cut(values: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _squares() -> np.ndarray:
-    """The square of each x, of those partial products that the hardware adds up."""
-    x = np.arange(1 << _X, dtype=np.int64)
-    bits = [x >> i & 1 for i in range(_X)]
+def squares(bits: int, cut: int) -> np.ndarray:
+    """The square of each x of so many bits, divided by 2**cut, of the partial products from there on alone."""
+    x = np.arange(1 << bits, dtype=np.int64)
+    digits = [x >> i & 1 for i in range(bits)]
     total = np.zeros_like(x)
-    for i, bit in enumerate(bits):
-        if 2 * i >= _CUT:
-            total += bit << 2 * i
-        for j in range(max(i + 1, _CUT - 1 - i), _X):
-            total += (bit & bits[j]) << (i + j + 1)
-    return total >> _CUT
+    for i, digit in enumerate(digits):
+        if 2 * i >= cut:
+            total += digit << 2 * i
+        for j in range(max(i + 1, cut - 1 - i), bits):
+            total += (digit & digits[j]) << (i + j + 1)
+    return total >> cut

@@ -10,11 +10,11 @@ Every thread has its own subsequence of Philox4x32-10, keyed by the 64-bit seed;
 4. **Transform.** Box-Muller on float32 with the hardware's sine and cosine (:mod:`parity.streams.cuda_sine`), on 53-bit
    float64 with CUDA's software (:mod:`parity.streams.cuda_double`); half types are rounded from float32.
 
-Proved on one NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130, driver 580.159.04: the values and offsets of 338 calls
-(``fixtures/streams/torch_cuda_h100.json``), and 120 million normals in float32 and the half types, are the same bit for
-bit; of 30 million in float64, 11 differ, by one or two units in the last place. For other GPUs, and torch back to 2.0,
-what others published agrees to all four digits printed (``fixtures/streams/torch_cuda.json``: A100, H100, RTX 3060, RTX
-2070 Super, RTX A4000, RTX A6000); whether their hardware's sine has the same last bits is *not verified*.
+Proved on one NVIDIA H100 80GB HBM3 with torch 2.11.0+cu130, driver 580.159.04: the values and offsets of 346 calls
+(``fixtures/streams/torch_cuda_h100.json``), and 60 million normals in float32, 150 million in float64 and 30 million in
+each half type, are the same bit for bit. For other GPUs, and torch back to 2.0, what others published agrees to all
+four digits printed (``fixtures/streams/torch_cuda.json``: A100, H100, RTX 3060, RTX 2070 Super, RTX A4000, RTX A6000);
+whether their hardware's sine and reciprocal have the same last bits is *not verified*.
 
 Source: ATen/native/cuda/DistributionTemplates.h of torch 2.0 to 2.14 and curand_kernel.h of CUDA 12.
 """

@@ -13,6 +13,7 @@ from parity import streams
 from parity.assets import fixtures
 from parity.errors import UsageError
 from parity.streams import cuda_double
+from parity.streams.cuda_reciprocal import reciprocal
 from parity.streams.cuda_sine import sine_cosine
 from parity.streams.stream import RuntimeUsageError
 from parity.streams.torch_cuda import TorchCUDA
@@ -76,6 +77,13 @@ def test_double_functions_are_close_to_the_c_librarys() -> None:
     sine, cosine = cuda_double.sine_cosine_pi(2 * uniform)
     assert np.allclose(sine, np.sin(2 * np.pi * uniform), rtol=0, atol=1e-15)
     assert np.allclose(cosine, np.cos(2 * np.pi * uniform), rtol=0, atol=1e-15)
+
+
+def test_reciprocal_is_near_and_halves_from_2_on() -> None:
+    values = 1.0 + np.arange(1 << 16) * 2.0**-16
+    found = reciprocal(values)
+    assert np.abs(found * values - 1.0).max() < 2.0**-20
+    assert np.array_equal(reciprocal(2.0 * values[:-1]), 0.5 * found[:-1])
 
 
 def test_double_functions_at_quarters_of_a_turn() -> None:
