@@ -106,8 +106,9 @@ class TorchCUDA(Stream):
             raise RuntimeUsageError(f"std {std}: must not be negative")
         out = self._empty(shape, kind)
         for words, places in self._steps(out.size, 2 if kind == "float64" else 4):
-            values = _normal64(words) if kind == "float64" else _normal32(words)
-            for value, (place, count) in zip(values, places, strict=True):
+            used = places[:2] if len(places) == 4 and not places[2][1] else places  # up to one grid: the first alone
+            values = _normal64(words) if kind == "float64" else _normal32(words[: len(used)])
+            for value, (place, count) in zip(values, used, strict=True):
                 value = value[:count]
                 if (mean, std) != (0.0, 1.0):
                     fused = _fma if kind != "float64" else exact.fma
@@ -218,7 +219,7 @@ def _uniform53(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 def _normal32(words: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     values = []
-    for x, y in (words[0:2], words[2:4]):
+    for x, y in zip(words[0::2], words[1::2], strict=True):
         radius = np.sqrt(np.float32(-2) * _logf(_uniform32(x)))
         sine, cosine = sine_cosine(_fma(y.astype(np.float32), _TWO_PI, _TWO_PI / np.float32(2)))
         values += [radius * sine, radius * cosine]
