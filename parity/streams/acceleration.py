@@ -10,17 +10,17 @@ drawing millions of values.
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
 
-_compiled: Any = None
+from parity.streams import loops
+from parity.streams.mersenne import PEEK, MersenneTwister, key_from_seed
+from parity.streams.numpy_legacy import NumpyLegacy
+from parity.streams.torch_float32 import BLOCK, Avx2
+
 _proved: Any = None  # what passed the checks in this process
-
-
-def compiled() -> Any:
-    """The module of compiled loops, or None while they are not used."""
-    return _compiled
 
 
 def accelerate(on: bool = True) -> bool:
@@ -36,22 +36,21 @@ def accelerate(on: bool = True) -> bool:
     bool
         Whether they are used. False where numba is missing or a loop gives other bits than NumPy.
     """
-    global _compiled, _proved
+    global _proved
     if not on:
-        _compiled = None
-    elif _compiled is None:
+        loops.use(None)
+    elif loops.compiled() is None:
         try:
             module = importlib.import_module("parity.streams.compiled")
         except ImportError:
             return False
         if module is _proved or all(check(module) for check in (_same_words, _same_normals, _same_polar)):
-            _compiled = _proved = module
-    return _compiled is not None
+            _proved = module
+            loops.use(module)
+    return loops.compiled() is not None
 
 
 def _same_words(module: Any) -> bool:
-    from parity.streams.mersenne import PEEK, MersenneTwister, key_from_seed
-
     key = key_from_seed(93)
     expected = MersenneTwister(key).peek(PEEK)
     raw = np.empty(624 + PEEK, np.uint32)
@@ -64,8 +63,6 @@ def _same_words(module: Any) -> bool:
 
 def _same_normals(module: Any) -> bool:
     """Both ends of the uniforms' range and a stride through all of it, plain and scaled."""
-    from parity.streams.torch_float32 import BLOCK, Avx2
-
     stride = np.arange(0, 1 << 24, 509, dtype=np.uint32)
     edge = np.arange(BLOCK // 4, dtype=np.uint32)
     words = np.concatenate([edge, np.uint32((1 << 24) - 1) - edge, stride, stride[::-1]])
@@ -83,11 +80,6 @@ def _same_normals(module: Any) -> bool:
 
 def _same_polar(module: Any) -> bool:
     """The logarithm on a sample, and a run of the whole method."""
-    import math
-
-    from parity.streams.mersenne import PEEK, MersenneTwister, key_from_seed
-    from parity.streams.numpy_legacy import NumpyLegacy
-
     values = (np.arange(1, 20_001) * 0.6180339887498949) % 1.0
     found = np.empty_like(values)
     module.logarithm(values, found)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity.streams.acceleration import compiled
+from parity.streams.loops import compiled
 
 SIZE = 624
 _LAG = SIZE - 397

@@ -20,7 +20,7 @@ import numpy as np
 
 from parity.errors import FormatError, UsageError
 from parity.streams import exact
-from parity.streams.acceleration import compiled
+from parity.streams.loops import compiled
 from parity.streams.mersenne import PEEK, SIZE, MersenneTwister, key_from_array, key_from_seed
 from parity.streams.stream import Shape, Stream, TypeUsageError
 

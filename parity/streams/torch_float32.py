@@ -25,7 +25,7 @@ import abc
 import numpy as np
 
 from parity.streams import glibc
-from parity.streams.acceleration import compiled
+from parity.streams.loops import compiled
 from parity.streams.mersenne import PEEK
 
 BLOCK = PEEK
