@@ -1,16 +1,27 @@
-"""How are files written so that a failed run leaves nothing half-written, and which "files" are not there at all?"""
+"""How are files written, copied and digested, and which "files" are not there at all?
+
+A failed run leaves nothing half-written (:func:`replacing`), a copy costs no disk space where links can be made
+(:func:`link_or_copy`), and no file is read into memory for its digest (:func:`sha256`).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from parity.errors import FormatError
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_BLOCK: Final = 1 << 22  # bytes read at a time
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_LIMIT = 1024  # bytes; the specification of git-lfs says that a pointer has fewer
 
@@ -72,3 +83,25 @@ def replacing(target: Path | str) -> Iterator[Path]:
         path.replace(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """Give a file a second name, or copy it where the file system cannot (another one, or without hard links)."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def absorb(total: Hash, path: Path) -> None:
+    """Add a file's bytes to a digest, a block at a time."""
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            total.update(block)
+
+
+def sha256(path: Path) -> Hash:
+    """Return the SHA-256 of a file's bytes; ask it for ``hexdigest()`` or ``digest()``."""
+    total = hashlib.sha256()
+    absorb(total, path)
+    return total

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from parity import convert
 from parity.convert.compress import NAMES
-from parity.convert.plan import ATTENTION, DEFAULT_COMPONENTS, TARGETS
+from parity.convert.job import ATTENTION, TARGETS
+from parity.convert.plan import DEFAULT_COMPONENTS
 from parity.convert.probe import KINDS
 from parity.errors import UsageError
 from parity.models.source import PARTS

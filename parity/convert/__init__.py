@@ -7,7 +7,7 @@ packages are there.
 from __future__ import annotations
 
 from parity.convert.api import analyse_bits, bundle, cached, convert
-from parity.convert.plan import Settings
+from parity.convert.job import Settings
 from parity.convert.record import describe
 
 __all__ = ["Settings", "analyse_bits", "bundle", "cached", "convert", "describe"]

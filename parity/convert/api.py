@@ -19,7 +19,8 @@ from parity import cache
 from parity.contracts import converter
 from parity.convert import disk, scheduler
 from parity.convert import record as records
-from parity.convert.plan import DEFAULT_COMPONENTS, Job, Settings, plan
+from parity.convert.job import Job, Settings
+from parity.convert.plan import DEFAULT_COMPONENTS, plan
 from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
@@ -79,7 +80,7 @@ def convert(
     chunk : bool
         Also write each denoiser cut in two, see :mod:`parity.convert.chunk`.
     **options
-        Further fields of :class:`parity.convert.plan.Settings`.
+        Further fields of :class:`parity.convert.job.Settings`.
 
     Returns
     -------

@@ -6,15 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from parity.convert import mixed, networks
 from parity.convert import probe as probes
 from parity.convert.compress import compress
+from parity.convert.job import Job
 from parity.convert.lower import Labels, lower
 from parity.convert.networks import Network
-from parity.convert.plan import Job
-from parity.convert.samples import sample
+from parity.convert.samples import examples
 from parity.convert.workarounds import Report
 from parity.models import source, weights
 from parity.models.scratch import BYTES, LARGE, Scratch
@@ -51,11 +49,6 @@ def network(job: Job, module: Any) -> Network:
     if job.component == "safety_checker":
         return networks.safety_checker(module)
     return networks.denoiser(module, names=names, attention=attention)
-
-
-def examples(job: Job, *, seed: int) -> list[np.ndarray]:
-    """Draw one value for each input of a job, float32."""
-    return [sample(f.name, f.shape, f.dtype, seed=seed, vocabulary=job.vocabulary) for f in job.inputs]
 
 
 def write(

@@ -22,8 +22,10 @@ from typing import Any, Final
 import numpy as np
 
 from parity import tables
-from parity.convert.plan import Job
+from parity.convert.job import Job
+from parity.convert.samples import examples
 from parity.errors import ParityError
+from parity.metrics import measure
 
 SEEDS: Final = (0, 1, 2)
 
@@ -75,11 +77,9 @@ def references(job: Job, network: Any, *, seeds: Sequence[int] = SEEDS) -> list[
     """Run the original modules of a job on seeded inputs."""
     import torch
 
-    from parity.convert import build
-
     results = []
     for seed in seeds:
-        arrays = build.examples(job, seed=seed)
+        arrays = examples(job, seed=seed)
         outputs = network.reference(*(torch.from_numpy(array) for array in arrays))
         results.append(
             Reference(
@@ -107,7 +107,7 @@ def check(job: Job, package: Path, expected: Sequence[Reference], *, runtime: st
     for reference in expected:
         actual = model.predict(reference.inputs)
         for name, value in reference.outputs.items():
-            result = psnr(np.asarray(actual[name]), value)
+            result = measure("tensor_psnr", value, np.asarray(actual[name]))
             if not result >= worst.psnr:
                 worst = Agreement(result, name, reference.seed, least, model.numerics)
     if not worst.psnr >= least:
@@ -137,25 +137,6 @@ def bound(job: Job) -> float:
                 power += share * 10 ** (-table["compression"][f"palette{bits}"] / 10)
         return -10 * math.log10(power)
     return plain if job.compression is None else float(table["compression"][job.compression])
-
-
-def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return 20 log10(max |expected| / rms difference): inf when equal, nan when a value is not finite.
-
-    >>> psnr(np.array([1.1, 0.0]), np.array([1.0, 0.0])) == 20 * math.log10(1 / (0.1 / math.sqrt(2)))
-    False
-    >>> round(psnr(np.array([1.1, 0.0]), np.array([1.0, 0.0])), 6)
-    23.0103
-    """
-    if actual.shape != expected.shape:
-        raise ParityError(f"shapes differ: {actual.shape} and {expected.shape}")
-    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        return math.nan
-    error = math.sqrt(float(np.mean(np.square(actual.astype(np.float64) - expected.astype(np.float64)))))
-    peak = float(np.abs(expected).max(initial=0.0))
-    if error == 0:
-        return math.inf
-    return 20 * math.log10(peak / error) if peak > 0 else -math.inf
 
 
 @cache

@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from parity.convert import workarounds
-from parity.convert.check import DriftError, psnr
-from parity.convert.lower import read_spec, write_spec
+from parity.convert.check import DriftError
 from parity.convert.samples import sample
+from parity.convert.spec import read_spec, write_spec
 from parity.convert.workarounds import Report
 from parity.errors import MissingError, UsageError
 from parity.files import replacing
+from parity.metrics import measure
 
 BOUND: Final = 60.0  # dB; the same program, fused otherwise: miniature UNets reach 76
 
@@ -149,5 +148,5 @@ def _compare(package: Path, halves: list[Path], runtime: str) -> float:
 
 
 def _worst(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
-    values = [psnr(np.asarray(actual[name]), np.asarray(value)) for name, value in expected.items()]
+    values = [measure("tensor_psnr", value, actual[name]) for name, value in expected.items()]
     return math.nan if any(math.isnan(v) for v in values) else min(values)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.convert import workarounds
+from parity.convert.spec import read_spec, write_spec
 from parity.convert.workarounds import Report
 from parity.errors import MissingError, UsageError
 
@@ -95,8 +96,6 @@ def palettes(bits: int, by_operation: Mapping[str, int] | None = None) -> Any:
 
 def write(source: Path, target: Path, method: Any, config: Any, *, report: Report | None = None) -> None:
     """Apply one of coremltools' weight compressions to a package and write the result with fixed bytes."""
-    from parity.convert.lower import read_spec, write_spec
-
     ct = workarounds.coremltools()
     with workarounds.converting(report, folder=target.parent):
         model = ct.models.MLModel(str(source), compute_units=ct.ComputeUnit.CPU_ONLY, skip_model_load=True)

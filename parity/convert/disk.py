@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from parity.convert.plan import Job
+from parity.convert.job import Job
 from parity.errors import ParityError
 from parity.models import weights
 from parity.models.scratch import BYTES, LARGE

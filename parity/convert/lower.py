@@ -9,29 +9,25 @@ the program; see :mod:`parity.convert.check`.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from parity.convert import workarounds
+from parity.convert.job import TensorSpec
 from parity.convert.networks import Network
-from parity.convert.plan import Feature
+from parity.convert.spec import read_spec, write_spec
 from parity.convert.workarounds import Report
+from parity.files import link_or_copy
 from parity.mil.allocator import returning_memory
 from parity.models.scratch import Scratch
 
 _NUMPY: Final = {"FLOAT16": np.float16, "FLOAT32": np.float32, "INT32": np.int32}
-_MODEL: Final = Path("Data/com.apple.CoreML/model.mlmodel")
-_WEIGHTS: Final = Path("Data/com.apple.CoreML/weights")
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,8 @@ def lower(
     network: Network,
     path: Path,
     *,
-    inputs: Sequence[Feature],
-    outputs: Sequence[Feature],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
     examples: Sequence[np.ndarray],
     compute: str = "FLOAT16",
     target: str = "macOS13",
@@ -66,14 +62,14 @@ def lower(
     network : Network
     path : pathlib.Path
         Does not exist yet; ends in ``.mlpackage``.
-    inputs, outputs : sequence of Feature
+    inputs, outputs : sequence of TensorSpec
         In the order of the network's arguments and results.
     examples : sequence of ndarray
         One value for each input, float32.
     compute : str
         Precision of the program, ``FLOAT16`` or ``FLOAT32``.
     target : str
-        A key of :data:`parity.convert.plan.TARGETS`.
+        A key of :data:`parity.convert.job.TARGETS`.
     labels : Labels
     scratch : Scratch, optional
         Takes large arrays, see :mod:`parity.models.scratch`.
@@ -107,7 +103,7 @@ def lower(
     finish(path, inputs=inputs, outputs=outputs, labels=replace(labels, metadata=metadata))
 
 
-def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature], labels: Labels) -> None:
+def finish(path: Path, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], labels: Labels) -> None:
     """Write descriptions and metadata into a package and make its bytes depend on its content alone."""
     spec = read_spec(path)
     description = spec.description
@@ -124,63 +120,15 @@ def finish(path: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature],
 
 
 def relabel(
-    source: Path, target: Path, *, inputs: Sequence[Feature], outputs: Sequence[Feature], labels: Labels
+    source: Path, target: Path, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], labels: Labels
 ) -> None:
     """Copy a package under other descriptions and metadata; weights are linked where the file system can."""
 
     def copy(original: str, duplicate: str) -> None:
         if Path(original).suffix == ".bin":
-            try:
-                os.link(original, duplicate)
-                return
-            except OSError:  # another file system, or one without links
-                pass
-        shutil.copyfile(original, duplicate)
+            link_or_copy(original, duplicate)
+        else:  # these are written to, and a link would change the original
+            shutil.copyfile(original, duplicate)
 
     shutil.copytree(source, target, copy_function=copy)
     finish(target, inputs=inputs, outputs=outputs, labels=labels)
-
-
-def read_spec(path: Path) -> Any:
-    """Read a package's protobuf (``Model``)."""
-    workarounds.coremltools()
-    from coremltools.proto import Model_pb2
-
-    spec = Model_pb2.Model()
-    spec.ParseFromString((path / _MODEL).read_bytes())
-    return spec
-
-
-def write_spec(path: Path, spec: Any) -> None:
-    """Write a package's protobuf without a date, in a fixed order, and give its items ids that follow from it."""
-    workarounds.remove_conversion_date(spec.description.metadata.userDefined)
-    data = spec.SerializeToString(deterministic=True)
-    (path / _MODEL).write_bytes(data)
-    names = {"model": (_MODEL, "CoreML Model Specification"), "weights": (_WEIGHTS, "CoreML Model Weights")}
-    digest = hashlib.sha256(data).hexdigest()
-    entries = {}
-    for name, (relative, text) in names.items():
-        if (path / relative).exists():
-            entries[str(uuid.uuid5(uuid.NAMESPACE_OID, f"{digest}/{name}"))] = {
-                "author": "com.apple.CoreML",
-                "description": text,
-                "name": relative.name,
-                "path": str(relative.relative_to("Data")),
-            }
-    manifest = {
-        "fileFormatVersion": "1.0.0",
-        "itemInfoEntries": entries,
-        "rootModelIdentifier": next(iter(entries)),
-    }
-    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4) + "\n", encoding="utf-8")
-
-
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a package's files, by name and content."""
-    total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()}:{file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                total.update(block)
-    return total.hexdigest()

@@ -30,13 +30,13 @@ import numpy as np
 
 from parity import mil
 from parity.convert import workarounds
-from parity.convert.check import psnr
 from parity.convert.compress import palettes, write
 from parity.convert.curve import draw
 from parity.convert.probe import Answer, Probe
 from parity.convert.workarounds import Report
 from parity.errors import FormatError, UsageError
 from parity.files import replacing
+from parity.metrics import measure
 
 BITS: Final = (1, 2, 4, 6, 8)
 LARGE: Final = 100_000  # weights; smaller layers stay as they are
@@ -98,7 +98,7 @@ def analyse(
     total, done = 2 * len(bits) * len(layers), 0
 
     def measured() -> list[float]:
-        values = (psnr(a, e) for a, e in zip(answers(), expected, strict=True))
+        values = (measure("tensor_psnr", e, a) for a, e in zip(answers(), expected, strict=True))
         return [round(v, 1) if math.isfinite(v) else 999.0 for v in values]
 
     def advance() -> None:

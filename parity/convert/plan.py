@@ -1,136 +1,25 @@
 """What exactly is to be written, and can the contract express it?
 
 A request (components, contract, sizes, attention, precision) is checked against the contract tables and the model's
-configurations before anything heavy is imported; the result is one :class:`Job` for each package, with concrete
-features, file name and texts. Bad input ends here.
+configurations before anything heavy is imported; the result is one :class:`parity.convert.job.Job` for each package,
+with concrete features, file name and texts. Bad input ends here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
 from parity.convert import base, compress, ranks
+from parity.convert.job import ATTENTION, TARGETS, Job, Settings, TensorSpec
 from parity.convert.sizes import residuals, sizes
 from parity.errors import UsageError
 from parity.models.source import PARTS, Source, open_model, open_network
 
-ATTENTION: Final = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
 DEFAULT_COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-TARGETS: Final = {"macOS13": 7, "macOS14": 8, "macOS15": 9}
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A concrete input or output: name, shape, dtype (``FLOAT16`` or ``FLOAT32``) and what it holds."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    role: str = ""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to convert; every field goes into the cache key.
-
-    Attributes
-    ----------
-    contract : str
-        Release (``0.3.0``), window id (``C6``) or ``main``.
-    attention : str
-        One of :data:`ATTENTION`.
-    attention_rank : int, optional
-        Rank of the batched products in text encoders and VAEs, 3 or 4; what the release's time had by default, see
-        :mod:`parity.convert.ranks`.
-    batch : int
-        Batch of the denoiser, 2 or (from C8c on) 1.
-    height, width : int, optional
-        Size of the image in pixels; the model's own by default.
-    tokens : int, optional
-        Token length of the denoiser.
-    target : str
-        Deployment target, a key of :data:`TARGETS`.
-    outputs : str, optional
-        ``FLOAT16`` or ``FLOAT32``; what the release wrote by default.
-    output_shapes : bool
-        False leaves the outputs' shapes out of the description, as coremltools 6.1 to 7.0b1 did.
-    compression : str, optional
-        One of :data:`parity.convert.compress.NAMES`.
-    recipe : tuple of (str, int), optional
-        Bits of each UNet layer, see :mod:`parity.convert.mixed`; instead of ``compression``.
-    """
-
-    contract: str = "main"
-    attention: str = "SPLIT_EINSUM"
-    attention_rank: int | None = None
-    batch: int = 2
-    height: int | None = None
-    width: int | None = None
-    tokens: int | None = None
-    target: str = "macOS13"
-    outputs: str | None = None
-    output_shapes: bool = True
-    compression: str | None = None
-    recipe: tuple[tuple[str, int], ...] | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One package to be written.
-
-    Attributes
-    ----------
-    key : str
-        Component, for a ControlNet ``controlnet:ID``.
-    contract : ComponentContract
-    source : Source
-        Model whose part is converted.
-    part : str
-        Its folder in the diffusers pipeline.
-    folder : pathlib.Path or None
-        Where the part lies when it is no part of ``source`` (a ControlNet, a custom VAE).
-    inputs, outputs : tuple of Feature
-    file_name : str
-    labels : mapping
-        Fields of :class:`parity.convert.lower.Labels`.
-    vocabulary : mapping
-        ``size`` and ``end`` for sampling token ids.
-    """
-
-    key: str
-    contract: ComponentContract
-    source: Source = field(repr=False)
-    part: str
-    folder: Path | None
-    inputs: tuple[Feature, ...]
-    outputs: tuple[Feature, ...]
-    file_name: str
-    labels: Mapping[str, Any]
-    vocabulary: Mapping[str, int]
-    settings: Settings
-
-    @property
-    def component(self) -> str:
-        """Component without a ControlNet's identifier."""
-        return self.contract.component
-
-    @property
-    def weights(self) -> Path | None:
-        """Folder of the part's weights; None for a model in memory."""
-        if self.folder is not None or self.source.folder is None:
-            return self.folder
-        return self.source.folder / self.part
-
-    @property
-    def compression(self) -> str | None:
-        """The compression that this component gets; ``mixed`` with a recipe."""
-        if self.settings.recipe is not None:
-            return "mixed" if self.component in {"unet", "refiner"} else None
-        return compress.applies(self.settings.compression, self.component)
 
 
 def plan(
@@ -345,16 +234,16 @@ def _features(
     values: Mapping[str, int],
     extra: Sequence[tuple[int, int, int]],
     dtype: str | None,
-) -> tuple[Feature, ...]:
+) -> tuple[TensorSpec, ...]:
     result = []
     for rule in rules:
         if dtype is not None and dtype not in rule.dtypes:
             raise UsageError(f"outputs {dtype}: this release writes {rule.name} as {' or '.join(rule.dtypes)}")
         if not rule.repeated:
-            result.append(Feature(rule.name, rule.shape(values), dtype or rule.dtype, rule.role))
+            result.append(TensorSpec(rule.name, rule.shape(values), dtype or rule.dtype, rule.role))
             continue
         for i, (c, h, w) in enumerate(extra):
             one = rule.at(i)
             shape = one.shape({**values, f"C_{i}": c, f"h_{i}": h, f"w_{i}": w})
-            result.append(Feature(one.name, shape, dtype or one.dtype, one.role))
+            result.append(TensorSpec(one.name, shape, dtype or one.dtype, one.role))
     return tuple(result)

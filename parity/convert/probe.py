@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from parity import quiet
-from parity.convert.plan import Job
+from parity.convert.job import Job
 from parity.errors import UsageError
 
 Answer = Callable[[], Sequence[np.ndarray]]

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
-from parity.convert.plan import Job
+from parity.convert.job import Job
+from parity.convert.spec import content_hash
 from parity.files import replacing
 from parity.models.content import folder_hash
 
@@ -90,8 +91,6 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
 
 def entry(request: str, target: Path, agreement: Agreement | None = None) -> dict[str, Any]:
     """Return what the record says of one package."""
-    from parity.convert.lower import content_hash
-
     result: dict[str, Any] = {"request": request, "content": content_hash(target)}
     if agreement is not None:
         psnr = None if math.isinf(agreement.psnr) else round(agreement.psnr, 2)  # JSON has no infinity

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from parity.convert.job import Job
+
 
 def sample(
     name: str, shape: tuple[int, ...], dtype: str, *, seed: int, vocabulary: Mapping[str, int] | None = None
@@ -56,3 +58,8 @@ def sample(
     else:
         values = draw.standard_normal(shape)
     return np.asarray(values, np.float16 if dtype == "FLOAT16" else np.float32).astype(np.float32)
+
+
+def examples(job: Job, *, seed: int) -> list[np.ndarray]:
+    """Draw one value for each input of a job, float32."""
+    return [sample(f.name, f.shape, f.dtype, seed=seed, vocabulary=job.vocabulary) for f in job.inputs]

@@ -7,12 +7,12 @@ does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError, MissingError, UnsupportedError
+from parity.files import sha256
 
 SUFFIX = ".aimodel"
 PROGRAM, HASH, METADATA = "main.mlirb", "main.hash", "metadata.json"
@@ -79,8 +79,4 @@ def _check_hash(path: Path) -> None:
 
 def digest(path: Path) -> bytes:
     """Return the SHA-256 of a file's program."""
-    total = hashlib.sha256()
-    with (path / PROGRAM).open("rb") as stream:
-        while block := stream.read(1 << 22):
-            total.update(block)
-    return total.digest()
+    return sha256(path / PROGRAM).digest()

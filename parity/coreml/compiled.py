@@ -19,7 +19,9 @@ from typing import Any
 from parity.coreml import mil_text
 from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError
+from parity.files import link_or_copy
 from parity.mil import package
+from parity.mil.model import Model
 
 SUFFIX = ".mlmodelc"
 
@@ -49,12 +51,12 @@ def compile_model(source: Path) -> Path:
     if source.is_file():
         return compile_memory(model.specification, {}, stem=source.stem)
     target = _new_folder(source.stem)
-    shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+    shutil.copytree(source, target, copy_function=link_or_copy, dirs_exist_ok=True)
     add_text(target, model)
     return target
 
 
-def add_text(folder: Path, model: package.Model) -> None:
+def add_text(folder: Path, model: Model) -> None:
     """Write ``model.mil`` into a compiled folder, for tools and readers; the runtime does not need it."""
     path = folder / "model.mil"
     if model.kind == "mlProgram" and not path.exists():
@@ -96,12 +98,12 @@ def compile_memory(specification: Any, blobs: Mapping[str, bytes], *, stem: str 
             files[name] = Path(scratch, f"{number}.bin")
             files[name].write_bytes(content)
         written = package.save(specification, files, Path(scratch, "model.mlpackage"))
-        shutil.copytree(written, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(written, target, copy_function=link_or_copy, dirs_exist_ok=True)
     add_text(target, package.load(target))
     return target
 
 
-def require_runnable(model: package.Model) -> None:
+def require_runnable(model: Model) -> None:
     """Refuse models of other kinds than ML Programs and pipelines.
 
     Raises
@@ -115,11 +117,3 @@ def require_runnable(model: package.Model) -> None:
 
 def _new_folder(stem: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{stem[:80]}-", suffix=SUFFIX))
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
-    return target

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from parity.mil.blobs import BlobFile, Weights
 from parity.mil.features import Feature, Range
-from parity.mil.package import Function, Metadata, Model, load, save
+from parity.mil.model import Function, Metadata, Model
+from parity.mil.package import load, save
 
 if TYPE_CHECKING:
     from parity.mil.events import Event

@@ -18,7 +18,7 @@ from parity.errors import FormatError
 from parity.files import refuse_pointer
 from parity.mil import proto, values
 from parity.mil.blobs import Weights
-from parity.mil.package import Model
+from parity.mil.model import Model
 from parity.mil.text import parse
 
 _LIMIT = 1 << 28  # bytes of text; the program of SDXL's UNet has about 6 MB

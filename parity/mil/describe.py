@@ -16,7 +16,7 @@ from typing import Any
 from parity.errors import ParityError, UsageError
 from parity.mil import values
 from parity.mil.graph import specialization
-from parity.mil.package import Model, stored_values
+from parity.mil.model import Model, stored_values
 
 _PARAMETER = re.compile(
     r"_(?:weight|bias|gamma|beta|mean|variance|running_mean|running_var)"

@@ -29,8 +29,8 @@ from parity.mil import allocator, arrays, fusion, nested
 from parity.mil.constants import Budget, Constants
 from parity.mil.events import Event, Options
 from parity.mil.graph import Graph, build
+from parity.mil.model import Model
 from parity.mil.operators import State
-from parity.mil.package import Model
 from parity.mil.plan import Plan
 from parity.mil.values import StateType
 

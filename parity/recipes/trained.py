@@ -6,12 +6,12 @@ format of ``sha256sum``), and a model whose files are not those is refused befor
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
 from parity import assets
 from parity.errors import FormatError, MissingError
+from parity.files import sha256
 
 _SUMS = "SHA256SUMS"
 
@@ -58,7 +58,7 @@ def check(target: Path) -> None:
             raise MissingError(
                 f"{path}: this file of the shipped model is missing; restore it (git checkout, or reinstall)"
             )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if sha256(path).hexdigest() != digest:
             raise FormatError(
                 f"{path}: its SHA-256 is not the one in {_SUMS}: the file is damaged or was changed; restore it "
                 "(git checkout, or reinstall)"

@@ -10,7 +10,8 @@ proof runs both models in the reference runtime.
 
 from __future__ import annotations
 
-from parity.repair.apply import PROVENANCE, Proof, Repaired, apply
+from parity.repair.apply import PROVENANCE, Repaired, apply
 from parity.repair.plan import REPAIRS, Job, Plan, plan
+from parity.repair.proof import Proof
 
 __all__ = ["PROVENANCE", "REPAIRS", "Job", "Plan", "Proof", "Repaired", "apply", "plan"]

@@ -16,36 +16,10 @@ from parity.files import replacing
 from parity.repair import attention, encoder, features, mask
 from parity.repair.plan import Job, Plan
 from parity.repair.program import Editor
+from parity.repair.proof import Proof, proofs_of
 
 PROVENANCE = "com.github.coreml-parity.repair"
 """Key of the user-defined metadata that records a repair, as JSON."""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Outcome of executing a repaired model against its original.
-
-    Attributes
-    ----------
-    output : str
-        What was compared, e.g. ``latent against the original's own moments``.
-    elements : int
-    largest : float
-        Largest absolute difference.
-    exact : bool
-        Whether all elements are equal bit for bit.
-    passed : bool
-    """
-
-    output: str
-    elements: int
-    largest: float
-    exact: bool
-    passed: bool
-
-    def __str__(self) -> str:
-        how = "bit-identical" if self.exact else f"largest difference {self.largest:.3g}"
-        return f"{self.output}: {how} over {self.elements:,} values"
 
 
 @dataclass(frozen=True)
@@ -122,8 +96,6 @@ def _run(job: Job, target: Path, *, prove: bool, reference: Path | None) -> Repa
             mil.save(editor.specification, weights, path)
             proofs: tuple[Proof, ...] = ()
             if prove:
-                from parity.repair.proof import proofs_of
-
                 proofs = proofs_of(job, model, mil.load(path), reference=reference)
                 failed = [proof for proof in proofs if not proof.passed]
                 if failed:

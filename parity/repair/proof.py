@@ -9,21 +9,49 @@ is given to the original by name, and then all must agree.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from parity import mil
 from parity.errors import MissingError
+from parity.metrics import measure
 from parity.models import checkpoint
 from parity.repair import encoder, mask
-from parity.repair.apply import Proof
 from parity.repair.plan import Job
 from parity.repair.program import Editor
 
 SEED = 93
 _DTYPES = {"fp16": np.float16, "fp32": np.float32, "int32": np.int32}
 _PYTORCH_PSNR = 40.0  # dB; a float16 encoder of random weights reaches more than 55
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Outcome of executing a repaired model against its original.
+
+    Attributes
+    ----------
+    output : str
+        What was compared, e.g. ``latent against the original's own moments``.
+    elements : int
+    largest : float
+        Largest absolute difference.
+    exact : bool
+        Whether all elements are equal bit for bit.
+    passed : bool
+    """
+
+    output: str
+    elements: int
+    largest: float
+    exact: bool
+    passed: bool
+
+    def __str__(self) -> str:
+        how = "bit-identical" if self.exact else f"largest difference {self.largest:.3g}"
+        return f"{self.output}: {how} over {self.elements:,} values"
 
 
 def proofs_of(
@@ -152,6 +180,6 @@ def _against_pytorch(folder: Path, image: np.ndarray, moments: np.ndarray) -> Pr
         )
     error = expected.astype(np.float64) - moments.astype(np.float64)
     largest = float(np.abs(error).max())
-    psnr = 20 * np.log10(np.abs(expected).max() / (np.sqrt(np.mean(error**2)) + 1e-300))
+    psnr = measure("tensor_psnr", expected, moments)
     text = f"moments against PyTorch, PSNR {psnr:.1f} dB (peak: largest reference value)"
     return Proof(text, expected.size, largest, largest == 0.0, bool(psnr >= _PYTORCH_PSNR))

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from parity import convert
+from parity import convert, coreml
 from parity.cli import main
-from parity.convert import api, build, check, lower, plan
+from parity.convert import api, build, check, chunk, job, plan
+from parity.convert.spec import content_hash
 from parity.errors import UnsupportedError, UsageError
 from parity.models import content as fingerprint
 
@@ -147,11 +150,11 @@ def test_a_loaded_pipeline_converts_like_its_folder(model: Model, tmp_path: Path
     loaded = convert.cached(pipeline, components=["text_encoder"], identifier="tiny-sd1")["text_encoder"]
     folder = convert.cached(model("sd1"), components=["text_encoder"])["text_encoder"]
     assert loaded != folder
-    assert lower.content_hash(loaded) == lower.content_hash(folder)
+    assert content_hash(loaded) == content_hash(folder)
 
 
 HASHES = (
-    "import sys; from parity import convert; from parity.convert.lower import content_hash;"
+    "import sys; from parity import convert; from parity.convert.spec import content_hash;"
     "made = convert.convert(sys.argv[1], sys.argv[2], components=sys.argv[3].split(','), check=False);"
     "print(','.join(content_hash(path) for path in made.values()))"
 )
@@ -164,7 +167,7 @@ def _hashes(folder: Path, output: Path, components: str, seed: str) -> str:
 
 
 def test_equal_input_gives_equal_bytes_whatever_the_hash_seed(model: Model, tmp_path: Path) -> None:
-    here = lower.content_hash(text_encoder(model("sd1"), tmp_path / "here"))
+    here = content_hash(text_encoder(model("sd1"), tmp_path / "here"))
     assert _hashes(model("sd1"), tmp_path / "there", "text_encoder", "1") == here
 
 
@@ -228,10 +231,21 @@ def test_command_line(model: Model, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "unknown converter release '9.9'" in capsys.readouterr().err
 
 
-def test_psnr_in_closed_form() -> None:
-    expected = np.array([2.0, -4.0, 0.0, 1.0])
-    assert check.psnr(expected + 0.04, expected) == pytest.approx(40)
-    assert check.psnr(expected, expected + 0.04) == pytest.approx(20 * np.log10(3.96 / 0.04))
-    assert check.psnr(expected, expected) == np.inf
-    assert np.isnan(check.psnr(np.array([np.nan]), np.array([1.0])))
-    assert check.psnr(np.ones(2), np.zeros(2)) == -np.inf
+class TwiceAsLarge:
+    """A package whose values are twice the reference's: 0 dB by the reference's peak, 6 dB by its own."""
+
+    numerics = "stand-in"
+
+    def predict(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": 2 * inputs["x"]}
+
+
+def test_the_peak_is_that_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreml, "load", lambda package, *, runtime: TwiceAsLarge())
+    monkeypatch.setattr(check, "bound", lambda job: 0.1)
+    ones = np.ones(4, np.float32)
+    feature, reference = job.TensorSpec("y", (4,), "FLOAT32"), check.Reference(0, {"x": ones}, {"y": ones})
+    asked: Any = SimpleNamespace(outputs=(feature,), key="unet")
+    with pytest.raises(check.DriftError, match=r"output y .* only 0\.0 dB"):
+        check.check(asked, Path("unet.mlpackage"), [reference])
+    assert chunk._worst({"y": 2 * ones}, {"y": ones}) == 0.0

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import chunk, lower, resources
+from parity.convert import chunk, resources
 from parity.convert.check import DriftError
+from parity.convert.spec import content_hash, read_spec
 from parity.errors import MissingError, UsageError
 
 Model = Callable[[str], Path]
@@ -26,7 +27,7 @@ def test_halves_equal_the_whole(whole: Path, tmp_path: Path) -> None:
     halves = chunk.chunk(whole, tmp_path, chunker="legacy")
     assert halves.psnr is not None
     assert halves.psnr > chunk.BOUND
-    first, second = (lower.read_spec(path) for path in (halves.first, halves.second))
+    first, second = (read_spec(path) for path in (halves.first, halves.second))
     assert {f.name for f in first.description.input} == {"sample", "timestep", "encoder_hidden_states"}
     crossing = {f.name: f.type.multiArrayType.dataType for f in first.description.output}
     assert set(crossing.values()) == {65568}
@@ -43,8 +44,8 @@ def test_halves_equal_the_whole(whole: Path, tmp_path: Path) -> None:
 def test_bisected_halves_have_no_metadata_and_equal_bytes(whole: Path, tmp_path: Path) -> None:
     made = [chunk.chunk(whole, tmp_path / name, check=False) for name in ("a", "b")]
     for pair in zip(*((m.first, m.second) for m in made), strict=True):
-        assert lower.content_hash(pair[0]) == lower.content_hash(pair[1])
-        metadata = lower.read_spec(pair[0]).description.metadata
+        assert content_hash(pair[0]) == content_hash(pair[1])
+        metadata = read_spec(pair[0]).description.metadata
         assert (metadata.author, metadata.versionString, dict(metadata.userDefined)) == ("", "", {})
 
 
@@ -63,7 +64,7 @@ def test_halves_of_a_package_without_output_shapes_are_bare(whole: Path, tmp_pat
     assert made.psnr is not None
     assert made.psnr > chunk.BOUND
     for half in (made.first, made.second):
-        description = lower.read_spec(half).description
+        description = read_spec(half).description
         assert not description.metadata.ListFields()
         assert not any(feature.type.multiArrayType.shape for feature in description.output)
     assert {c.windows[-1] for c in inspect(tmp_path / "halves").components} == {"C6"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import check, compress, lower, plan
+from parity.convert import check, compress, plan
+from parity.convert.spec import content_hash, read_spec
 from parity.errors import UsageError
 from tests.convert.test_conversion import operations
 
@@ -39,7 +40,7 @@ def test_compressed_text_encoder(
     assert operations(made["text_encoder"])[operator] > 0
     (entry,) = json.loads((tmp_path / "conversion.json").read_text()).values()
     assert entry["agreement"]["psnr"] > least
-    metadata = lower.read_spec(made["text_encoder"]).description.metadata
+    metadata = read_spec(made["text_encoder"]).description.metadata
     assert metadata.license.startswith("OpenRAIL (")
 
 
@@ -49,7 +50,7 @@ def test_table_sizes(plain: Path, tmp_path: Path, bits: int) -> None:
     compress.compress(plain, target, f"palette{bits}")
     weights = [(p / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size for p in (plain, target)]
     assert weights[1] < weights[0]
-    main = lower.read_spec(target).mlProgram.functions["main"]
+    main = read_spec(target).mlProgram.functions["main"]
     block = main.block_specializations[main.opset]
     found = [op for op in block.operations if op.type == "constexpr_lut_to_dense"]
     assert found
@@ -64,7 +65,7 @@ def test_table_sizes(plain: Path, tmp_path: Path, bits: int) -> None:
 def test_equal_input_gives_equal_bytes(plain: Path, tmp_path: Path, compression: str) -> None:
     for name in ("a", "b"):
         compress.compress(plain, tmp_path / f"{name}.mlpackage", compression)
-    assert lower.content_hash(tmp_path / "a.mlpackage") == lower.content_hash(tmp_path / "b.mlpackage")
+    assert content_hash(tmp_path / "a.mlpackage") == content_hash(tmp_path / "b.mlpackage")
 
 
 def test_unknown_compression(plain: Path, tmp_path: Path) -> None:

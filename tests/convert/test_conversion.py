@@ -12,20 +12,22 @@ import pytest
 import torch
 
 from parity import convert
-from parity.convert import attention, build, check, lower, plan
+from parity.convert import attention, build, lower, plan, samples
 from parity.convert.networks import Network
+from parity.convert.spec import read_spec
+from parity.metrics import measure
 
 Model = Callable[[str], Path]
 FLOAT16, FLOAT32 = 65552, 65568
 
 
 def operations(package: Path) -> Counter[str]:
-    program = lower.read_spec(package).mlProgram.functions["main"]
+    program = read_spec(package).mlProgram.functions["main"]
     return Counter(op.type for op in program.block_specializations[program.opset].operations if op.type != "const")
 
 
 def features(package: Path) -> dict[str, list[tuple[str, int]]]:
-    description = lower.read_spec(package).description
+    description = read_spec(package).description
     return {
         "inputs": [(f.name, f.type.multiArrayType.dataType) for f in description.input],
         "outputs": [(f.name, f.type.multiArrayType.dataType) for f in description.output],
@@ -77,7 +79,7 @@ def test_todays_contract(main_folder: Path) -> None:
 def test_todays_metadata(main_folder: Path) -> None:
     key = "com.github.apple.ml-stable-diffusion.version"
     for path in main_folder.glob("*.mlpackage"):
-        spec = lower.read_spec(path)
+        spec = read_spec(path)
         metadata = spec.description.metadata
         assert spec.specificationVersion == 7
         assert "o/sd1" in metadata.author or "tiny-controlnet" in metadata.author
@@ -165,8 +167,8 @@ def test_custom_vae_takes_the_place_of_the_models_own(model: Model, tmp_path: Pa
     own = build.load(plan.plan(model("sdxl"), components=["vae_decoder"])[0])
     with torch.no_grad():
         right, wrong = (net.decode(torch.from_numpy(z)).sample.numpy() for net in (vae, own))
-    assert check.psnr(actual, right) > 50
-    assert check.psnr(actual, wrong) < 30
+    assert measure("tensor_psnr", right, actual) > 50
+    assert measure("tensor_psnr", wrong, actual) < 30
 
 
 @pytest.mark.slow
@@ -210,7 +212,7 @@ def test_fingerprint_of_each_attention(kind: str, queries: int, expected: dict[s
     )
     found = operations(tmp_path / "a.mlpackage")
     assert {name: found[name] for name in expected} == expected
-    main = lower.read_spec(tmp_path / "a.mlpackage").mlProgram.functions["main"]
+    main = read_spec(tmp_path / "a.mlpackage").mlProgram.functions["main"]
     block = main.block_specializations[main.opset]
     constants = {op.outputs[0].name: op for op in block.operations if op.type == "const"}
     for op in block.operations:
@@ -277,7 +279,7 @@ def test_traced_networks_equal_their_originals(model: Model, family: str) -> Non
     }.get(family, ["text_encoder", "unet"])
     for job in plan.plan(model(family), components=components, controlnets=[model("controlnet")]):
         network = build.network(job, build.load(job))
-        tensors = [torch.from_numpy(array) for array in build.examples(job, seed=2)]
+        tensors = [torch.from_numpy(array) for array in samples.examples(job, seed=2)]
         with torch.no_grad():
             actual, expected = network.module(*tensors), network.reference(*tensors)
         for feature, a, b in zip(job.outputs, actual, expected, strict=True):

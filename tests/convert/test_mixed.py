@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from parity import convert, coreml, recipes
-from parity.convert import build, check, curve, lower, mixed, plan
+from parity.convert import build, check, curve, mixed, plan, samples
 from parity.convert.probe import Probe
+from parity.convert.spec import read_spec
 from parity.errors import FormatError, UsageError
+from parity.metrics import measure
 
 Model = Callable[[str], Path]
 OPTIONS = {"bits": (2, 8), "count": 3, "large": 12_000, "prompts": 1}
@@ -44,7 +46,7 @@ def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
     name = list(result["recipes"])[-1]
     chosen = {layer: (2 if i % 2 else 8) for i, layer in enumerate(mixed.read_recipe(file, name))}
     made = convert.convert(model("sd1"), tmp_path / "out", components=["unet"], recipe=chosen, check=False)
-    main = lower.read_spec(made["unet"]).mlProgram.functions["main"]
+    main = read_spec(made["unet"]).mlProgram.functions["main"]
     block = main.block_specializations[main.opset]
     tables = [
         op.attributes["lut"].type.tensorType.dimensions[0].constant.size
@@ -85,11 +87,11 @@ def test_a_mixed_package_computes_what_the_analysis_measured(model: Model, tmp_p
             mixed._set(
                 dict(unet.named_modules())[name], mixed.palettized(mixed._array(dict(unet.named_modules())[name]), bits)
             )
-    arrays = build.examples(job, seed=5)
+    arrays = samples.examples(job, seed=5)
     expected = build.network(job, unet).reference(*(torch.from_numpy(array) for array in arrays))[0].numpy()
     features = {f.name: array for f, array in zip(job.inputs, arrays, strict=True)}
     actual = coreml.load(made["unet"]).predict(features)["noise_pred"]
-    assert check.psnr(actual, expected) > 50  # measured as without compression
+    assert measure("tensor_psnr", expected, actual) > 50  # measured as without compression
 
 
 def test_bounds_of_recipes(model: Model) -> None:

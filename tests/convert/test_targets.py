@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import lower
+from parity.convert.spec import read_spec
 from parity.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def test_newer_targets(
 ) -> None:
     packages = convert.convert(model("sd1"), tmp_path, components=("unet", "text_encoder"), target=target)
     for name, package in packages.items():
-        written = lower.read_spec(package)
+        written = read_spec(package)
         assert written.specificationVersion == specification, name
         assert written.mlProgram.functions["main"].opset == opset, name
     record = json.loads((tmp_path / "conversion.json").read_text())

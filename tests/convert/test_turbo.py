@@ -10,8 +10,9 @@ import pytest
 from parity import convert, recipes, streams
 from parity.backends.coreml import CoreMLBackend
 from parity.backends.pytorch import TorchBackend
-from parity.convert import check, lower
+from parity.convert.spec import read_spec
 from parity.errors import UsageError
+from parity.metrics import measure
 from parity.models.model import Model
 from parity.pipelines import diffusers as tasks
 from parity.pipelines.request import Request
@@ -27,7 +28,7 @@ def test_one_step_without_guidance(tmp_path: Path) -> None:
 
     model = Model("tiny-sd-turbo")
     packages = convert.convert(recipes.build("tiny-sd-turbo"), tmp_path, components=COMPONENTS, batch=1)
-    unet = lower.read_spec(packages["unet"]).description
+    unet = read_spec(packages["unet"]).description
     assert [list(f.type.multiArrayType.shape) for f in unet.input] == [[1, 4, 16, 16], [1], [1, 32, 1, 77]]
 
     request = Request("txt2img", "a photo of a red circle", scheduler="euler", steps=1, guidance_scale=0.0)
@@ -43,7 +44,7 @@ def test_one_step_without_guidance(tmp_path: Path) -> None:
     ).images
     np.testing.assert_array_equal(pictures["torch"][0], np.asarray(theirs))
     candidate, reference = (pictures[name].astype(np.float64) for name in ("coreml", "torch"))
-    assert check.psnr(candidate, reference) > 40
+    assert measure("tensor_psnr", reference, candidate) > 40
     assert np.ptp(reference) > 50, "a picture, not one colour"
 
 

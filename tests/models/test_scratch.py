@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from parity import convert
-from parity.convert import build, lower, plan
+from parity.convert import build, plan
+from parity.convert.spec import content_hash
 from parity.errors import FormatError
 from parity.models import source, weights
 from parity.models.scratch import Scratch
@@ -35,7 +36,7 @@ def test_packages_are_identical(
         nets = [model("controlnet")] if component == "controlnet" else []
         options = {"components": [component], "controlnets": nets, "check": component == "unet"}
         packages = convert.convert(model(family), tmp_path / str(large), **options)  # type: ignore[arg-type]
-        hashes.append([lower.content_hash(path) for path in packages.values()])
+        hashes.append([content_hash(path) for path in packages.values()])
     assert hashes[0] == hashes[1]
     (scratch,) = made
     assert scratch.used > 0.6 * scratch.capacity or component == "vae_decoder", "float32 and float16 lie in the file"

@@ -9,7 +9,6 @@ are looked up. The consumers themselves are not run.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Sequence
@@ -182,12 +181,8 @@ class Player:
 
 @lru_cache(maxsize=256)
 def _program(path: Path) -> str:
-    """Digest of what a package computes: program, features and weights, without texts."""
-    model = mil.load(path)
-    total = hashlib.sha256(model.specification.mlProgram.SerializeToString(deterministic=True))
-    for name in model.weights.names():
-        total.update(model.weights.path(name).read_bytes())
-    return total.hexdigest()
+    """Digest of what a package computes: program and weights, without texts."""
+    return mil.load(path).program_digest()
 
 
 def _failed(failure: str, detail: str, pairing: Pairing, expected: Cell) -> Check:

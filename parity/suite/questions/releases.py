@@ -8,7 +8,6 @@ safety checker, both with drawn weights. SDXL and its refiner are shipped recipe
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from parity import cache, quiet, recipes
 from parity.contracts import converter
-from parity.files import replacing
+from parity.files import link_or_copy, replacing
 from parity.models import checkpoint
 from parity.recipes import portable
 from parity.recipes.weights import Rule, draw
@@ -192,12 +191,5 @@ def _fill(module: Any, part: str, *, seed: int, rules: tuple[Rule, ...]) -> None
 def assemble(models: Mapping[str, Path], folder: Path) -> Path:
     """Copy packages into one folder, as a download would lie there; files are linked where possible."""
     for path in models.values():
-        shutil.copytree(path, folder / path.name, copy_function=_link)
+        shutil.copytree(path, folder / path.name, copy_function=link_or_copy)
     return folder
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
