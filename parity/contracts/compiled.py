@@ -18,7 +18,7 @@ from typing import Any
 from parity import mil
 from parity.contracts.causal import judge_mask
 from parity.contracts.fingerprint import from_text
-from parity.contracts.inspection import Component, Feature, Fingerprint
+from parity.contracts.inspection import Component, DeclaredFeature, Fingerprint
 from parity.errors import FormatError, ParityError
 from parity.files import refuse_pointer
 from parity.mil import dtypes
@@ -86,7 +86,7 @@ def read(folder: Path, component: Component, *, records: bool) -> tuple[Componen
     return component, problem, tuple(contradictions)
 
 
-def tokens_of(inputs: tuple[Feature, ...]) -> int:
+def tokens_of(inputs: tuple[DeclaredFeature, ...]) -> int:
     """Token count of a text encoder, recognised by its only input; 0 for other models."""
     if len(inputs) == 1 and inputs[0].name == "input_ids" and len(inputs[0].shape) == 2:
         return inputs[0].shape[1] or 0
@@ -112,7 +112,7 @@ def _last_weights(text: str) -> dict[str, tuple[int, int]]:
     return last
 
 
-def _types(text: str, features: tuple[Feature, ...]) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+def _types(text: str, features: tuple[DeclaredFeature, ...]) -> dict[str, tuple[str, tuple[int | None, ...]]]:
     """Dtype and shape of features in the program's text: function inputs, and results by their names."""
     names = "|".join(sorted(re.escape(feature.name) for feature in features))
     if not names:
@@ -127,8 +127,8 @@ def _types(text: str, features: tuple[Feature, ...]) -> dict[str, tuple[str, tup
 
 
 def _completed(
-    feature: Feature, types: Mapping[str, tuple[str, tuple[int | None, ...]]], contradictions: list[str]
-) -> Feature:
+    feature: DeclaredFeature, types: Mapping[str, tuple[str, tuple[int | None, ...]]], contradictions: list[str]
+) -> DeclaredFeature:
     """Complete a described array by the program's type; what the program says otherwise counts, and is named."""
     if feature.name not in types or feature.dtype not in DTYPES.values():
         return feature
@@ -149,7 +149,7 @@ def _completed(
 
 
 def _size(shape: tuple[int | None, ...]) -> str:
-    return Feature("", "", shape).size
+    return DeclaredFeature("", "", shape).size
 
 
 def _mask(text: str, tokens: int, weights: mil.Weights, print_: Fingerprint) -> Fingerprint:
@@ -194,13 +194,13 @@ def _schema(path: Path, component: Component) -> tuple[Component, dict[str, int]
         raise FormatError(f"{path}: not the metadata of a compiled model: {error!r}") from None
 
 
-def _feature(item: Any) -> Feature:
+def _feature(item: Any) -> DeclaredFeature:
     if str(item.get("type", "")) == "Image":
         shape: tuple[int, ...] = (int(item.get("height") or 0), int(item.get("width") or 0))
     else:
         shape = tuple(int(size) for size in re.findall(r"\d+", str(item.get("shape", ""))))
     dtype = str(item.get("dataType", ""))
-    return Feature(
+    return DeclaredFeature(
         str(item["name"]),
         _COMPILED_DTYPES.get(dtype, dtype or str(item.get("type", "")).lower()),
         shape,

@@ -15,7 +15,7 @@ from parity.contracts import compiled, lowering, names
 from parity.contracts.converters import Converters
 from parity.contracts.fingerprint import fingerprint
 from parity.contracts.identify import identify
-from parity.contracts.inspection import Component, Feature, Finding
+from parity.contracts.inspection import Component, DeclaredFeature, Finding
 from parity.errors import FormatError, ParityError
 from parity.files import pointer
 
@@ -146,9 +146,9 @@ def _shapeless(model: mil.Model) -> tuple[str, ...]:
     )
 
 
-def _feature(feature: mil.Feature) -> Feature:
+def _feature(feature: mil.Feature) -> DeclaredFeature:
     dtype = compiled.DTYPES.get(feature.dtype, feature.dtype) if feature.kind == "array" else feature.kind
-    return Feature(feature.name, dtype, _shape(feature), feature.description, flexible=feature.flexible)
+    return DeclaredFeature(feature.name, dtype, _shape(feature), feature.description, flexible=feature.flexible)
 
 
 def _shape(feature: mil.Feature) -> tuple[int | None, ...]:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from parity.contracts import facts
 from parity.contracts.converters import FAMILIES
 from parity.contracts.table import Table, read
 from parity.errors import UsageError
@@ -233,6 +234,9 @@ def _rule(entry: Table, table: Consumers) -> Rule:
     if verdict not in VERDICTS:
         raise entry.error("verdict", f"must be one of {', '.join(VERDICTS)}, not '{verdict}'")
     when = entry.table("when")
+    for fact in when.values:
+        if problem := facts.problem(fact, when.texts(fact)):
+            raise when.error(fact, problem)
     return Rule(
         id=entry.text("id"),
         tasks=frozenset(tasks),

@@ -231,6 +231,21 @@ class Converters:
                 if contract.component == component:
                     yield window, contract
 
+    def components(self) -> tuple[str, ...]:
+        """Return the components that any window writes."""
+        return tuple(dict.fromkeys(contract.component for window in self.windows for contract in window.components))
+
+    def sizes(self) -> tuple[str, ...]:
+        """Return the names of the sizes that any contract reads off a model, and ``residuals``, their number."""
+        shapes = {
+            rule.shape_formula.text: rule.shape_formula
+            for window in self.windows
+            for contract in window.components
+            for rule in (*contract.inputs, *contract.outputs)
+        }
+        names = dict.fromkeys(name for shape in shapes.values() for name in shape.names)
+        return (*(name for name in names if not name.endswith("_i")), "residuals")
+
 
 _Made = dict[tuple[str, str, tuple[str, ...]], tuple[FeatureRule, ...]]
 

@@ -1,8 +1,9 @@
 """Do the components of a folder fit together, and which facts do the capability rules need?
 
 :func:`check` compares sizes, widths, batches, chunk pairs, residuals, attention kinds and windows of the components in
-one folder and returns findings and the *facts*: short texts by name, which the rules of ``tables/consumers.toml`` ask
-for. A fact about a component that is not there is ``absent``, or ``assumed`` when a single model was inspected.
+one folder and returns findings and the *facts*: short texts by name (:mod:`parity.contracts.facts`), which the rules of
+``tables/consumers.toml`` ask for. A fact about a component that is not there is ``absent``, or ``assumed`` when a
+single model was inspected.
 """
 
 from __future__ import annotations
@@ -13,23 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parity.contracts.facts import Facts
 from parity.contracts.inspection import Component, Finding
+from parity.contracts.names import COMPONENTS, DENOISERS
 
-_PARTS = (
-    "text_encoder",
-    "text_encoder_2",
-    "unet",
-    "control-unet",
-    "refiner",
-    "controlnet",
-    "vae_encoder",
-    "vae_decoder",
-    "safety_checker",
-    "mmdit",
-    "text_encoder_t5",
-    "multilingual_projection",
-)
-_CHUNKED = ("unet", "control-unet", "refiner")
 _V_MODELS = re.compile(r"stable-diffusion-2(-1)?$|(^|[^a-z])v[-_]?pred", re.I)  # the 768-pixel ones; what says so
 # Checkpoints that are known to predict noise: those ending in -base, turbo models, and Stable Diffusion 1 itself
 _EPSILON_MODELS = re.compile(r"-base(-[\d.]+)?$|turbo|stable-diffusion-(v-?)?1-[1-5]$|stable-diffusion-xl-", re.I)
@@ -42,7 +30,7 @@ class Checked:
 
     family: str
     prediction: str = "unread"
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -76,7 +64,7 @@ def check(
     facts["layout"] = "packages" if forms == {"mlpackage"} else "compiled" if forms == {"mlmodelc"} else "mixed"
     facts["specification"] = str(max((c.specification for c in found), default=0))
     absent = "assumed" if single else "absent"
-    for part in _PARTS:
+    for part in COMPONENTS:
         facts[part] = _state(part, found, "unread" if part in unread else absent, checked, where)
     _denoiser(checked, found, where, absent)
     _vae(checked, found, where, absent)
@@ -143,7 +131,7 @@ def _stated(checked: Checked, scheduler: Path | None, where: str) -> str:
 
 
 def _state(part: str, found: list[Component], absent: str, checked: Checked, where: str) -> str:
-    if part in _CHUNKED:
+    if part in DENOISERS:
         whole = [c for c in found if c.kind == part and not c.chunk]
         halves = {c.chunk for c in found if c.kind == part and c.chunk}
         _duplicates(part, whole, checked, where)
@@ -222,6 +210,7 @@ def _denoiser(checked: Checked, found: list[Component], where: str, absent: str)
                 text = f"the chunks do not fit: {second.path} takes {feature}, {have}"
                 checked.findings.append(Finding("error", where, text))
     refiner = _of(found, "refiner") or _of(found, "refiner", chunk=1)
+    facts["refiner_size"] = absent
     if unet and refiner:
         text, second_text = "UNet and refiner do not fit", _of(found, "text_encoder_2")
         pairs = [(unet, "h", refiner, "h"), (unet, "w", refiner, "w"), (refiner, "D", second_text, "E2")]

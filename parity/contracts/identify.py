@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from packaging.specifiers import SpecifierSet
 
 from parity.contracts.converters import ComponentContract, Converters, ConverterWindow, FeatureRule
-from parity.contracts.inspection import Component, Evidence, Feature
+from parity.contracts.inspection import Component, DeclaredFeature, Evidence
+from parity.contracts.names import DENOISERS
 
 _LEGACY_INPUTS = {"sample", "diagonal_noise", "noise", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"}
 _CHUNK_ORIGINALS = {"sample", "timestep", "encoder_hidden_states", "time_ids", "text_embeds"}
@@ -147,7 +148,9 @@ def _matches(
     return found
 
 
-def _fit(rules: tuple[FeatureRule, ...], features: tuple[Feature, ...], sizes: dict[str, int]) -> dict[str, int] | None:
+def _fit(
+    rules: tuple[FeatureRule, ...], features: tuple[DeclaredFeature, ...], sizes: dict[str, int]
+) -> dict[str, int] | None:
     by_name = {feature.name: feature for feature in features}
     for rule in rules:
         if rule.repeated:
@@ -207,7 +210,7 @@ def _narrow(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[
     described = bool(component.author or component.license or component.version)
     key = component.metadata.get("com.github.apple.ml-stable-diffusion.version", "")
     quantized_activations = component.fingerprint.operators.get("quantize", 0) > 0 and component.specification >= 8
-    if kind in ("unet", "control-unet", "refiner") and described:
+    if kind in DENOISERS and described:
         if key:
             narrowing.keep(
                 f"the converter's version key is {key}",
@@ -279,7 +282,7 @@ def _chunk(component: Component) -> int | None:
 
 def _chunk_identity(component: Component, chunk: int, tables: Converters) -> Identity:
     names = {feature.name for feature in component.inputs}
-    kind = component.named if component.named in ("unet", "refiner", "control-unet") else ""
+    kind = component.named if component.named in DENOISERS else ""
     if not kind:
         kind = "control-unet" if any(name.startswith("additional_residual_") for name in names) else "unet"
     sizes: dict[str, int] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Feature:
+class DeclaredFeature:
     """An input or output as declared.
 
     Attributes
@@ -36,7 +36,7 @@ class Feature:
         """The shape for readers, ``?`` where a size is open."""
         return f"({', '.join('?' if size is None else str(size) for size in self.shape)})"
 
-    def agrees(self, other: Feature) -> bool:
+    def agrees(self, other: DeclaredFeature) -> bool:
         """Tell whether two shapes can be the same; open sizes agree with any."""
         return len(self.shape) == len(other.shape) and all(
             None in pair or pair[0] == pair[1] for pair in zip(self.shape, other.shape, strict=True)
@@ -214,8 +214,8 @@ class Component:
     chunk: int = 0
     family: str = ""
     contract: str = ""
-    inputs: tuple[Feature, ...] = ()
-    outputs: tuple[Feature, ...] = ()
+    inputs: tuple[DeclaredFeature, ...] = ()
+    outputs: tuple[DeclaredFeature, ...] = ()
     shapeless: tuple[str, ...] = ()
     specification: int = 0
     author: str = ""
@@ -230,11 +230,11 @@ class Component:
     evidence: tuple[Evidence, ...] = ()
     hints: tuple[str, ...] = ()
 
-    def input(self, name: str) -> Feature | None:
+    def input(self, name: str) -> DeclaredFeature | None:
         """Return the input of that name, or None."""
         return next((feature for feature in self.inputs if feature.name == name), None)
 
-    def output(self, name: str) -> Feature | None:
+    def output(self, name: str) -> DeclaredFeature | None:
         """Return the output of that name, or None."""
         return next((feature for feature in self.outputs if feature.name == name), None)
 

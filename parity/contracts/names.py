@@ -10,6 +10,25 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+COMPONENTS = (
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_t5",
+    "multilingual_projection",
+    "vae_encoder",
+    "unet",
+    "refiner",
+    "mmdit",
+    "control-unet",
+    "controlnet",
+    "vae_decoder",
+    "safety_checker",
+)
+"""Every component that a released converter or app knows, in the order in which a picture needs them."""
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+DENOISERS = ("unet", "refiner", "control-unet")
+"""The UNets, each of which may lie in two halves."""
+
 _RESOURCES = {
     "TextEncoder": "text_encoder",
     "TextEncoder2": "text_encoder_2",
@@ -23,17 +42,8 @@ _RESOURCES = {
     "TextEncoderT5": "text_encoder_t5",
     "MultilingualTextEncoderProjection": "multilingual_projection",
 }
-_PACKAGES = (  # longer endings first: text_encoder_2 ends neither in text_encoder nor the other way round
-    "text_encoder_2",
-    "text_encoder",
-    "control-unet",
-    "unet",
-    "refiner",
-    "vae_decoder",
-    "vae_encoder",
-    "safety_checker",
-    "mmdit",
-)
+_RESOURCES_ALONE = {"text_encoder_t5", "multilingual_projection", "controlnet"}  # a ControlNet's package begins with it
+_PACKAGES = tuple(name for name in COMPONENTS if name not in _RESOURCES_ALONE)
 _CHUNK_RESOURCE = re.compile(r"(.*?)Chunk([12])")
 _CHUNK_PACKAGE = re.compile(r"(.*?)_chunk([12])")
 

@@ -15,8 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from parity.contracts.consumers import VERDICTS
+from parity.contracts.converters import converters
+from parity.contracts.names import COMPONENTS
 from parity.contracts.table import Table, read
 from parity.errors import UsageError
+from parity.tables import nearest
 
 UNITS = ("CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL")
 SYSTEMS = {"macos": "macOS", "ios": "iOS"}
@@ -32,6 +35,8 @@ STRUCTURES: Mapping[str, tuple[str, ...]] = {
     "scaled-palette": ("count",),
 }  # fmt: skip
 """What a pattern can ask for, by kind of structure."""
+COMPONENT_FACTS = ("kind", "family", "attention", "compression", "specification", "coremltools")
+"""What a rule's ``when`` can ask of a component, beside the sizes of the converters' table."""
 _BUILT_IN = Path(__file__).parent / "tables" / "platforms.toml"
 _SELECTION = re.compile(r"\s*([A-Za-z]+)\s*((?:(?:>=|<=|==|<|>)\s*[\d.]+\s*,?\s*)*)((?:[A-Z_]+[\s,]*)*)")
 _BOUND = re.compile(r"(>=|<=|==|<|>)\s*([\d.]+)")
@@ -125,14 +130,29 @@ def platforms(extra: tuple[Path, ...] = ()) -> Platforms:
         for table in tables
         for entry in table.items("specification")
     }
+    contracts = converters(extra)
+    components = (*COMPONENTS, *contracts.components())
+    facts = (*COMPONENT_FACTS, *contracts.sizes())
     rules: dict[str, Rule] = {}
     for table in tables:
         for entry in table.items("platform_rule"):
+            _check_names(entry, components, facts)
             rule = _rule(entry)
             if rule.id in rules:
                 raise entry.error("id", f"'{rule.id}' is taken; give the rule an id of its own")
             rules[rule.id] = rule
     return Platforms(tuple(rules.values()), oldest)
+
+
+def _check_names(entry: Table, components: tuple[str, ...], facts: tuple[str, ...]) -> None:
+    """Refuse components and facts that no model has; a rule that names them would never hold."""
+    for name in entry.texts("components"):
+        if name not in components:
+            raise entry.error("components", f"has '{name}', which no converter writes{nearest(name, components)}")
+    when = entry.table("when")
+    for fact in when.values:
+        if fact not in facts:
+            raise when.error(fact, f"is no fact of a component{nearest(fact, facts)}; there are {', '.join(facts)}")
 
 
 def _rule(entry: Table) -> Rule:

@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from parity import cache
 from parity.contracts import converter
+from parity.contracts.names import DENOISERS
 from parity.convert import disk, scheduler
 from parity.convert import record as records
 from parity.convert.job import Job, Settings
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from parity.convert.check import Agreement
 
 Progress = Callable[[str, str, int, int], None]
-
-CHUNKABLE: Final = frozenset({"unet", "refiner", "control-unet"})
 
 
 def convert(
@@ -122,7 +121,7 @@ def convert(
             agreement = _convert(job, target, progress, verify=check)
             record[job.file_name] = records.entry(keys[job.key], target, agreement)
             records.write(folder, record)
-        if chunk and job.component in CHUNKABLE:
+        if chunk and job.component in DENOISERS:
             packages |= _chunks(job, target, record, progress, verify=check, force=force)
             records.write(folder, record)
     with disk.writing(folder / scheduler.FILE):

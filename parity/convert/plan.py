@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
+from parity.contracts.names import DENOISERS, TEXT_ENCODERS
 from parity.convert import base, compress, ranks
 from parity.convert.job import ATTENTION, TARGETS, Job, Settings, TensorSpec
 from parity.convert.sizes import residuals, sizes
@@ -183,8 +184,8 @@ def _make(
     version: str,
 ) -> Job:
     latent = _latent(source, settings)
-    batch = settings.batch if contract.component in {"unet", "refiner", "control-unet", "controlnet"} else 2
-    if batch not in contract.batches and contract.component not in {"text_encoder", "text_encoder_2"}:
+    batch = settings.batch if contract.component in (*DENOISERS, "controlnet") else 2
+    if batch not in contract.batches and contract.component not in TEXT_ENCODERS:
         raise UsageError(
             f"batch {batch}: {contract.component} of family {contract.family} is written with batch "
             f"{', '.join(map(str, contract.batches))} by converter {window.name}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from parity import coreml, mil, quiet
-from parity.coreai.process import Feature, Process
+from parity.coreai.process import ArraySpec, Process
 from parity.errors import UsageError
 from parity.metrics import registry
 from parity.mil import values
@@ -120,7 +120,7 @@ def _text(name: str, dtype: str, shape: Sequence[int | None]) -> str:
 
 
 def _features(
-    program: mil.Model, inputs: Sequence[Feature], outputs: Sequence[Feature]
+    program: mil.Model, inputs: Sequence[ArraySpec], outputs: Sequence[ArraySpec]
 ) -> tuple[tuple[Match, ...], dict[str, str]]:
     matches, bound = [], {}
     for kind, olds, news in (("input", program.inputs, inputs), ("output", program.outputs, outputs)):
@@ -215,7 +215,7 @@ def _function(
     return found
 
 
-def _drawn(draw: np.random.Generator, feature: Feature, shape: tuple[int, ...]) -> np.ndarray:
+def _drawn(draw: np.random.Generator, feature: ArraySpec, shape: tuple[int, ...]) -> np.ndarray:
     if np.dtype(feature.dtype).kind in "iu":
         return draw.integers(0, 50, shape).astype(np.float32)
     if "timestep" in feature.name:
@@ -223,7 +223,7 @@ def _drawn(draw: np.random.Generator, feature: Feature, shape: tuple[int, ...]) 
     return draw.standard_normal(shape, dtype=np.float32).astype(np.float16).astype(np.float32)
 
 
-def arranged(value: np.ndarray, feature: Feature) -> np.ndarray:
+def arranged(value: np.ndarray, feature: ArraySpec) -> np.ndarray:
     """Bring a value of the old layout into the new one: axes of one removed, (batch, width, 1, tokens) turned.
 
     Raises

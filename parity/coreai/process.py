@@ -32,7 +32,7 @@ SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Feature:
+class ArraySpec:
     """An input or output of a function.
 
     Attributes
@@ -53,9 +53,9 @@ class Function:
     """A function of a file: its features in order."""
 
     name: str
-    inputs: tuple[Feature, ...]
-    outputs: tuple[Feature, ...]
-    states: tuple[Feature, ...] = ()
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+    states: tuple[ArraySpec, ...] = ()
 
 
 class Process:
@@ -254,8 +254,8 @@ def _search_path() -> str:
 
 
 def _described(entry: Mapping[str, Any]) -> Function:
-    def features(kind: str) -> tuple[Feature, ...]:
-        return tuple(Feature(name, _dtype(dtype), tuple(shape)) for name, dtype, shape in entry[kind])
+    def features(kind: str) -> tuple[ArraySpec, ...]:
+        return tuple(ArraySpec(name, _dtype(dtype), tuple(shape)) for name, dtype, shape in entry[kind])
 
     return Function(entry["name"], features("inputs"), features("outputs"), features("states"))
 
@@ -265,7 +265,7 @@ def _dtype(name: str) -> str:
     return name.lower().removeprefix("dtype.")
 
 
-def _fitted(path: Path, feature: Feature, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _fitted(path: Path, feature: ArraySpec, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     if feature.name not in inputs:
         raise UsageError(f"{path}: input {feature.name} is missing ({feature.dtype} {list(feature.shape)})")
     array = np.asarray(inputs[feature.name])

@@ -10,7 +10,7 @@ runs here is the code that talks to the framework on a Mac, with its argument ch
 process cannot hold two native modules; there ``runtime="reference"`` calls the class that the shim would install,
 without coremltools in between. Both give equal results (tested).
 
-The reference runtime has no units: whatever unit is asked for, :attr:`Model.numerics` and :func:`resolve` answer
+The reference runtime has no units: whatever unit is asked for, :attr:`LoadedModel.numerics` and :func:`resolve` answer
 *reference runtime*, never the name of hardware. The native path is *not verified on hardware*.
 
 Importing this module imports neither coremltools nor torch.
@@ -22,11 +22,14 @@ import sys
 from pathlib import Path
 
 from parity import mil, quiet
-from parity.coreml.model import Feature, Model, through_coremltools, through_reference
+from parity.coreml.model import LoadedModel, Port, through_coremltools, through_reference
 from parity.coreml.pipeline_runner import KINDS, other_kind
 from parity.errors import UnsupportedError, UsageError
 
-__all__ = ["COMPUTE_UNITS", "RUNTIMES", "Feature", "Model", "load", "resolve"]
+__all__ = ["COMPUTE_UNITS", "RUNTIMES", "Feature", "LoadedModel", "Model", "Port", "load", "resolve"]
+
+Feature = Port  # their earlier names
+Model = LoadedModel
 
 COMPUTE_UNITS = ("CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL")
 """Names of Core ML's compute units, as coremltools spells them."""
@@ -50,7 +53,7 @@ def resolve(runtime: str = "auto", compute_unit: str = "CPU_ONLY", *, profile: s
     Returns
     -------
     str
-        As :attr:`Model.numerics`: ask for several units and compute equal answers once.
+        As :attr:`LoadedModel.numerics`: ask for several units and compute equal answers once.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def load(
     runtime: str = "auto",
     profile: str = "declared",
     function: str | None = None,
-) -> Model:
+) -> LoadedModel:
     """Load a model for predictions.
 
     Parameters
@@ -110,7 +113,7 @@ def load(
 
     Returns
     -------
-    Model
+    LoadedModel
         Ready to predict.
 
     Raises
@@ -139,4 +142,4 @@ def load(
             quiet.coremltools()  # the shim would import it aloud
             shim.install()
         predictor = through_coremltools(path, compute_unit, function, profile)
-    return Model(path, described, predictor, compute_unit=compute_unit, runtime=chosen, numerics=numerics)
+    return LoadedModel(path, described, predictor, compute_unit=compute_unit, runtime=chosen, numerics=numerics)

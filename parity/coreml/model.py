@@ -1,6 +1,7 @@
 """What is a loaded Core ML model to the rest of the project: names, shapes, dtypes, and ``predict``.
 
-A :class:`Model` holds a *predictor*: an object with coremltools' own ``predict(data, state)`` and ``make_state()``.
+A :class:`LoadedModel` holds a *predictor*: an object with coremltools' own ``predict(data, state)`` and
+``make_state()``.
 :func:`through_coremltools` gives coremltools' model classes, on a Mac over the framework and elsewhere over the shim;
 :func:`through_reference` gives the same interface over the reference runtime without coremltools.
 """
@@ -21,13 +22,13 @@ from parity.errors import UnsupportedError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class Port:
     """One input, output or state of a model.
 
     Attributes
     ----------
     name : str
-        Key in the dictionaries of :meth:`Model.predict`.
+        Key in the dictionaries of :meth:`LoadedModel.predict`.
     shape : tuple of int
         Default shape; ``(height, width)`` of an image; ``()`` where the model declares none.
     dtype : numpy.dtype
@@ -48,7 +49,7 @@ class Feature:
     flexible: bool = False
 
 
-class Model:
+class LoadedModel:
     """A loaded model; :func:`load` makes one.
 
     Attributes
@@ -57,7 +58,7 @@ class Model:
         What was loaded.
     compute_unit, runtime : str
         What was asked for; `runtime` is ``native`` or ``reference``.
-    inputs, outputs, states : tuple of Feature
+    inputs, outputs, states : tuple of Port
         In the order of the file.
     numerics : str
         Equal for two loads exactly when their numerics are the same by construction:
@@ -125,11 +126,11 @@ class Model:
         return self._predictor.make_state()
 
     def __repr__(self) -> str:
-        return f"<Model {self.path.name}: {self.numerics}>"
+        return f"<LoadedModel {self.path.name}: {self.numerics}>"
 
 
-def _features(declared: tuple[mil.Feature, ...]) -> tuple[Feature, ...]:
-    return tuple(Feature(f.name, f.shape, values.numpy_dtype(f), f.kind, f.optional, f.flexible) for f in declared)
+def _features(declared: tuple[mil.Feature, ...]) -> tuple[Port, ...]:
+    return tuple(Port(f.name, f.shape, values.numpy_dtype(f), f.kind, f.optional, f.flexible) for f in declared)
 
 
 def through_coremltools(path: Path, compute_unit: str, function: str | None, profile: str) -> Any:

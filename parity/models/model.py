@@ -17,7 +17,7 @@ from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.models import checkpoint
 
 
-class Model:
+class Checkpoint:
     """A PyTorch original by path or id.
 
     Parameters
@@ -50,7 +50,7 @@ class Model:
             self.location = source
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r})"
+        return f"Checkpoint({self.name!r})"
 
     def config(self, part: str) -> dict[str, Any]:
         """Return the configuration of ``unet``, ``vae`` or ``scheduler``.
@@ -193,3 +193,6 @@ class Model:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+Model = Checkpoint  # its earlier name

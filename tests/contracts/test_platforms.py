@@ -360,6 +360,14 @@ def test_the_rule_of_the_documentation_is_one(tmp_path: Path) -> None:
         (('structure = "operator"', 'structure = "colour"'), "field 'structure' must be one of attention, operator"),
         (('"degraded"', '"yes"'), "field 'verdict' must be one of unknown, degraded, no"),
         (('"measured"', '"guessed"'), "field 'basis' must be one of"),
+        (
+            ('["text_encoder"]', '["text_encodr"]'),
+            "has 'text_encodr', which no converter writes; did you mean text_enc",
+        ),
+        (
+            ("pattern = {", 'when = { famly = "sd1" }\npattern = {'),
+            "'famly' is no fact of a component; did you mean family",
+        ),
         (('id = "mine"', 'id = "attention-rank3"'), "field 'id' 'attention-rank3' is taken"),
     ],
 )

@@ -149,6 +149,12 @@ basis = "read"
     assert "mine-2" in consumers((table,)).rules[-1].consumers
 
 
+ASKING = (
+    "[[rule]]\nid = 'a'\ntasks = ['img2img']\nconsumers = ['swift']\nverdict = 'no'\nfailure = 'f'\nbasis = 'read'\n"
+    "when = {{ {} }}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -157,6 +163,8 @@ basis = "read"
         ("[[consumer]]\nid = 'a'\napp = 'x'\nfamilies = ['sd1']\ntasks = ['fly']", "field 'tasks' must name some of"),
         ("[[rule]]\nid = 1", "field 'tasks' is missing; it must be a list of texts"),
         ("[[rule]]\nid = 'a'\ntasks = ['img2img']\nconsumers = ['swift']\nverdict = 'maybe'", "field 'verdict'"),
+        (ASKING.format("batchs = '1'"), r"rule\[0\]\.when: field 'batchs' is no fact .*; did you mean batch\?"),
+        (ASKING.format("chunks = '!differs'"), "field 'chunks' has '!differs', .*; did you mean differ\\?"),
         ("[[rule", "not a readable TOML file"),
     ],
 )

@@ -114,9 +114,9 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
 
     def count() -> int:
         calls = []
-        original = fingerprint._read_hash
+        original = fingerprint.sha256
         with monkeypatch.context() as patch:
-            patch.setattr(fingerprint, "_read_hash", lambda path: calls.append(path) or original(path))
+            patch.setattr(fingerprint, "sha256", lambda path: calls.append(path) or original(path))
             assert fingerprint.folder_hash(weights.parent) == fingerprint.folder_hash(weights.parent)
         return len(calls)
 

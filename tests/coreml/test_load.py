@@ -57,7 +57,7 @@ class TestLoad:
             "CPU_AND_NE",
             "reference",
         )
-        assert model.inputs == (coreml.Feature("x", (2, 3), np.dtype(np.float32)),)
+        assert model.inputs == (coreml.Port("x", (2, 3), np.dtype(np.float32)),)
         assert [(f.name, f.dtype) for f in model.outputs] == [("y", np.dtype(np.float32))]
         given = {"x": X.astype(np.float16)}
         np.testing.assert_array_equal(model.predict(given)["y"], Y)

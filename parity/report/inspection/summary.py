@@ -9,6 +9,7 @@ from parity.contracts.capability import Matrix, Reason, shown
 from parity.contracts.consumers import Consumer, Task
 from parity.contracts.converters import FAMILY_NAMES, Converters
 from parity.contracts.inspection import Bundle, Component
+from parity.contracts.names import COMPONENTS
 from parity.contracts.platforms import SYSTEMS
 from parity.contracts.survey import Hazard, Survey
 
@@ -16,20 +17,6 @@ MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
 LEGEND = "✓ works   ~ with a flaw or only on some systems   ✗ fails   ? cannot be told   · no such task in the release"
 SYSTEM_LEGEND = "✗ fails   ~ with a flaw   ? cannot be told   – nothing known, which is no promise"
 NOTHING_KNOWN = "on systems and compute units: nothing known against these models, which is no promise"
-_ORDER = (
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_t5",
-    "multilingual_projection",
-    "vae_encoder",
-    "unet",
-    "refiner",
-    "mmdit",
-    "control-unet",
-    "controlnet",
-    "vae_decoder",
-    "safety_checker",
-)
 APPS = {
     "swift": "Swift package",
     "python": "Python pipeline",
@@ -220,8 +207,8 @@ def sizes(component: Component) -> str:
 
 def ordered(components: tuple[Component, ...]) -> list[Component]:
     """Put components in the order in which a picture passes them, the rest behind."""
-    position = {kind: index for index, kind in enumerate(_ORDER)}
-    return sorted(components, key=lambda c: (position.get(c.kind, len(_ORDER)), c.chunk, c.path))
+    position = {kind: index for index, kind in enumerate(COMPONENTS)}
+    return sorted(components, key=lambda c: (position.get(c.kind, len(COMPONENTS)), c.chunk, c.path))
 
 
 def title(component: Component) -> str:

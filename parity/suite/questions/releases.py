@@ -16,8 +16,10 @@ from typing import Any
 
 from parity import cache, quiet, recipes
 from parity.contracts import converter
+from parity.contracts.names import COMPONENTS
 from parity.files import link_or_copy, replacing
 from parity.models import checkpoint
+from parity.models.source import PARTS
 from parity.recipes import portable
 from parity.recipes.weights import Rule, draw
 from parity.suite.questions.play import Original
@@ -69,8 +71,7 @@ class Release:
         """Return what the release writes for the family, without the mere downloads."""
         family = "sd1" if self.family == "sd" else "sdxl"
         known = {entry.component for entry in converter(self.contract).components if entry.family == family}
-        wanted = ("text_encoder", "text_encoder_2", "unet", "control-unet", "controlnet", "refiner")
-        return tuple(name for name in (*wanted, "vae_decoder", "vae_encoder", "safety_checker") if name in known)
+        return tuple(name for name in COMPONENTS if name in known and name in PARTS)
 
 
 def packages(release: Release, location: str | Path, components: tuple[str, ...] = ()) -> dict[str, Path]:
