@@ -92,7 +92,7 @@ class ComponentContract:
     batches : tuple of int
         Values of ``B`` that the window could write, the usual one first.
     license : str
-        Key of :attr:`ConverterWindow.licenses`, or ``none``.
+        Key of :attr:`Converters.licenses`, or ``none``.
     version_key : str
         Value of the converter's own metadata key, empty where it is not written.
     specification : tuple of int

@@ -50,7 +50,7 @@ class Port:
 
 
 class LoadedModel:
-    """A loaded model; :func:`load` makes one.
+    """A loaded model; :func:`parity.coreml.load` makes one.
 
     Attributes
     ----------
