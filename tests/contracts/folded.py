@@ -98,7 +98,7 @@ def odd_attention(path: Path) -> Path:
     mask = random.standard_normal((6, 5, 5)).astype(np.float32)
 
     @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3, 5, 4)), mb.TensorSpec(shape=(6, 5, 4))])
-    def program(x, y):  # type: ignore[no-untyped-def]
+    def program(x, y):
         q = mb.mul(x=mb.reshape(x=x, shape=(6, 5, 4)), y=np.float32(0.5))
         k = mb.transpose(x=y, perm=(0, 2, 1))
         scores = mb.add(x=mb.matmul(x=q, y=k), y=mask)
@@ -118,7 +118,7 @@ def fused_attention(path: Path, *, width: int, dtype: Any = np.float16) -> Path:
     shape = (1, 1, 6, width)
 
     @mb.program(input_specs=[mb.TensorSpec(shape=shape, dtype=kind)], opset_version=_opset())
-    def program(z):  # type: ignore[no-untyped-def]
+    def program(z):
         return mb.scaled_dot_product_attention(query=z, key=z, value=z)
 
     return built(path, program, target="iOS18")
@@ -137,7 +137,7 @@ def biased_attention(path: Path, batch: int) -> Path:
     bias = np.random.RandomState(1).standard_normal((1, 2, 7, 7)).astype(np.float32)
 
     @mb.program(input_specs=[mb.TensorSpec(shape=(batch, 2, 7, 4))])
-    def program(x):  # type: ignore[no-untyped-def]
+    def program(x):
         scores = mb.add(x=mb.matmul(x=x, y=x, transpose_y=True), y=bias)
         return mb.matmul(x=mb.softmax(x=scores, axis=-1), y=x)
 
@@ -153,7 +153,7 @@ def palettized(path: Path, *, scale: bool) -> Path:
     weight = np.random.RandomState(2).standard_normal((64, 64)).astype(np.float32)
 
     @mb.program(input_specs=[mb.TensorSpec(shape=(1, 64))], opset_version=_opset())
-    def program(x):  # type: ignore[no-untyped-def]
+    def program(x):
         return mb.linear(x=x, weight=weight)
 
     model = ct.convert(program, minimum_deployment_target=ct.target.iOS18, skip_model_load=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def package(folder: Path, stem: str, inputs: Mapping[str, tuple], outputs: Mappi
     return mil.save(model, None, folder / f"{stem}.mlpackage")
 
 
-def folder_of(path: Path, *names: str, tokenizer: bool = True, **options) -> Path:  # type: ignore[no-untyped-def]
+def folder_of(path: Path, *names: str, tokenizer: bool = True, **options) -> Path:
     """Write a folder with several components of one window and family."""
     path.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -88,9 +89,9 @@ def folder_of(path: Path, *names: str, tokenizer: bool = True, **options) -> Pat
 
 def _model(
     contract: ComponentContract, window: ConverterWindow, sizes: Mapping[str, int], *, chunk: int, outputs: str
-) -> object:
+) -> Any:
     model = proto.model.Model()
-    features = {"input": [], "output": []}
+    features: dict[str, list[Any]] = {"input": [], "output": []}
     for side, rules in (("input", contract.inputs), ("output", contract.outputs)):
         for rule in rules:
             if not rule.repeated:
@@ -116,13 +117,13 @@ def _model(
     return model
 
 
-def _feature(message, dtype: str, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+def _feature(message, dtype: str, shape: tuple[int, ...]) -> None:
     array = message.type.multiArrayType
     array.dataType = _FEATURES[dtype]
     array.shape.extend(shape)
 
 
-def _program(model) -> None:  # type: ignore[no-untyped-def]
+def _program(model) -> None:
     function = model.mlProgram.functions["main"]
     model.mlProgram.version = 1
     function.opset = "CoreML6"
@@ -137,12 +138,12 @@ def _program(model) -> None:  # type: ignore[no-untyped-def]
         block.outputs.append(feature.name)
 
 
-def _typed(message, feature) -> None:  # type: ignore[no-untyped-def]
+def _typed(message, feature) -> None:
     code = next(name for name, value in _FEATURES.items() if value == feature.type.multiArrayType.dataType)
     declare(message, _MIL_TYPES[code], tuple(feature.type.multiArrayType.shape))
 
 
-def declare(message, dtype: str, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+def declare(message, dtype: str, shape: tuple[int, ...]) -> None:
     """Fill a ``ValueType`` message."""
     tensor = message.tensorType
     tensor.dataType, tensor.rank = dtypes.BY_NAME[dtype].code, len(shape)
@@ -150,7 +151,7 @@ def declare(message, dtype: str, shape: tuple[int, ...]) -> None:  # type: ignor
         tensor.dimensions.add().constant.size = size
 
 
-def _attention(model, name: str, kind: str, sizes: Mapping[str, int]) -> None:  # type: ignore[no-untyped-def]
+def _attention(model, name: str, kind: str, sizes: Mapping[str, int]) -> None:
     if name not in ("unet", "control-unet", "controlnet", "refiner"):
         return
     block = model.mlProgram.functions["main"].block_specializations["CoreML6"]
@@ -164,7 +165,7 @@ def _attention(model, name: str, kind: str, sizes: Mapping[str, int]) -> None:  
     declare(block.operations.add(type="softmax").outputs.add(name="probabilities").type, "fp16", (1, 1, 1, 1))
 
 
-def _mask(model, smallest: float, tokens: int, folder: Path) -> dict[str, Path]:  # type: ignore[no-untyped-def]
+def _mask(model, smallest: float, tokens: int, folder: Path) -> dict[str, Path]:
     block = model.mlProgram.functions["main"].block_specializations["CoreML6"]
     operation = block.operations.add(type="const")
     shape = (1, 1, tokens, tokens)
@@ -194,9 +195,7 @@ def blob_file(*arrays: np.ndarray) -> bytes:
     return bytes(data)
 
 
-def _metadata(  # type: ignore[no-untyped-def]
-    model, contract: ComponentContract, window: ConverterWindow, model_id: str, *, chunk: int
-) -> None:
+def _metadata(model, contract: ComponentContract, window: ConverterWindow, model_id: str, *, chunk: int) -> None:
     tables = converters()
     metadata = model.description.metadata
     keys = metadata.userDefined

@@ -29,7 +29,7 @@ def compiled(source: Path, target: Path, *, metadata: bool = True) -> Path:
         counts = inspect(source).components[0].fingerprint.operators
         texts = model.metadata
 
-        def schema(features) -> list[dict]:  # type: ignore[no-untyped-def]
+        def schema(features) -> list[dict]:
             return [
                 {"name": f.name, "dataType": _DTYPES[f.dtype], "shape": str(list(f.shape)), "type": "MultiArray"}
                 for f in features

@@ -36,7 +36,7 @@ def compiled(folder: Path, name: str, source: Path) -> Path:
     target.mkdir(parents=True)
     kinds = {"FLOAT16": "Float16", "FLOAT32": "Float32"}
 
-    def schema(features) -> list[dict]:  # type: ignore[no-untyped-def]
+    def schema(features) -> list[dict]:
         return [{"name": f.name, "dataType": kinds[f.dtype], "shape": str(list(f.shape))} for f in features]
 
     document = {

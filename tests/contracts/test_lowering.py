@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity import mil
+from parity import mil, quiet
 from parity.contracts import component, lowering
 from parity.contracts.converters import converters
 from parity.convert import workarounds
@@ -23,7 +23,7 @@ def _package(path, function, *, compute="FLOAT32", mended=False):
     ct = workarounds.coremltools()
     with workarounds.tracing():
         traced = torch.jit.trace(Module().eval(), torch.ones(1, 4, 3, 3))
-    with workarounds.converting() if mended else workarounds.quiet.without("coremltools", ()):
+    with workarounds.converting() if mended else quiet.without("coremltools", ()):
         made = ct.convert(
             traced,
             inputs=[ct.TensorType(name="x", shape=(1, 4, 3, 3))],

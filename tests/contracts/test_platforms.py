@@ -14,7 +14,7 @@ from parity import cli, mil
 from parity.contracts import pattern, structure, survey
 from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
-from parity.contracts.inspection import Component
+from parity.contracts.inspection import Component, Structure
 from parity.contracts.platforms import UNITS, Platforms, platforms, select
 from parity.coreml.mil_text import write_program
 from parity.errors import FormatError, UsageError
@@ -39,6 +39,11 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(path: Path) -> survey.Survey:
     return survey.survey(inspect(path).bundles[0])
+
+
+def structure_of(component: Component) -> Structure:
+    assert component.fingerprint.structure is not None
+    return component.fingerprint.structure
 
 
 def rules_for(component: Component, kind: str, **changes: object) -> set[str]:
@@ -71,7 +76,7 @@ def test_a_compiled_encoder_is_judged_like_its_package(old: Path, tmp_path: Path
 
 
 def test_todays_attention_raises_no_alarm(new: Path) -> None:
-    (attention,) = inspect(new).components[0].fingerprint.structure.attention
+    (attention,) = structure_of(inspect(new).components[0]).attention
     assert (attention.rank, attention.batch, attention.heads, attention.count) == (4, 1, 4, 2)
     assert found(new).hazards == ()
     assert found(new).rows == ()
@@ -126,7 +131,7 @@ def test_fused_attention_of_wide_heads_and_of_small_size(tmp_path: Path) -> None
     narrow = inspect(folded.fused_attention(tmp_path / "n.mlpackage", width=64)).components[0]
     assert rules_for(wide, "vae_decoder") == {"attention-fused-wide", "attention-fused-small"}
     assert rules_for(narrow, "vae_decoder") == {"attention-fused-small"}
-    assert narrow.fingerprint.structure.attention[0].form == "fused"
+    assert structure_of(narrow).attention[0].form == "fused"
 
 
 def test_tables_with_a_scale_for_each_channel(tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_tables_with_a_scale_for_each_channel(tmp_path: Path) -> None:
 def test_flexible_inputs(tmp_path: Path) -> None:
     source = folded.flexible(tmp_path / "m.mlpackage")
     component = inspect(source).components[0]
-    assert component.fingerprint.structure.flexible == ("z",)
+    assert structure_of(component).flexible == ("z",)
     assert rules_for(component, "vae_decoder") == {"flexible-shapes"}
     assert structure.of_text(write_program(mil.load(source).program)).flexible == ("z",)
 

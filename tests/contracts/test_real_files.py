@@ -29,13 +29,13 @@ def edited(path: Path, change: Callable[..., object]) -> Path:
     return mil.save(specification, {name: model.weights.path(name) for name in model.weights.names()}, path)
 
 
-def without_shapes(specification) -> None:  # type: ignore[no-untyped-def]
+def without_shapes(specification) -> None:
     """Describe outputs as coremltools 6.1 to 7.0b1 do."""
     for item in specification.description.output:
         item.type.multiArrayType.ClearField("shape")
 
 
-def without_metadata(specification) -> None:  # type: ignore[no-untyped-def]
+def without_metadata(specification) -> None:
     specification.description.metadata.Clear()
 
 
@@ -90,7 +90,7 @@ def test_a_compiled_model_without_output_shapes(converted: Callable[..., Path], 
 def test_the_program_counts_where_the_description_says_otherwise(tmp_path: Path) -> None:
     path = packages.component(tmp_path, "vae_decoder", window="1.1.0")
 
-    def garble(specification) -> None:  # type: ignore[no-untyped-def]
+    def garble(specification) -> None:
         array = specification.description.input[0].type.multiArrayType
         array.shape[2:] = [32, 32]
 
@@ -130,7 +130,7 @@ def test_flexible_shapes_are_judged_at_their_default(tmp_path: Path) -> None:
     folder = packages.folder_of(tmp_path / "m", "text_encoder", "unet", window="1.1.0")
     path = packages.component(folder, "vae_decoder", window="1.1.0")
 
-    def open_(specification) -> None:  # type: ignore[no-untyped-def]
+    def open_(specification) -> None:
         array = specification.description.input[0].type.multiArrayType
         for size, upper in zip(array.shape, (1, 4, 128, 128), strict=True):
             array.shapeRange.sizeRanges.add(lowerBound=size if upper < 128 else 8, upperBound=upper)

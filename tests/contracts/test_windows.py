@@ -189,7 +189,7 @@ def quantized_unet(path: Path) -> Path:
             self.first, self.last = torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 3, padding=1)
             self.text, self.act = torch.nn.Conv2d(32, 8, 1), torch.nn.ReLU()
 
-        def forward(self, sample, timestep, encoder_hidden_states):  # type: ignore[no-untyped-def]
+        def forward(self, sample, timestep, encoder_hidden_states):
             context = self.text(encoder_hidden_states).mean(dim=(2, 3), keepdim=True)
             return self.last(self.act(self.first(sample) + context + timestep[:, None, None, None] * 0.001))
 

@@ -18,9 +18,11 @@ import pytest
 
 from parity import convert, coreml
 from parity.cli import main
-from parity.convert import api, build, check, chunk, job, plan
+from parity.convert import build, check, chunk, plan, record
+from parity.convert.job import Job, Settings, TensorSpec
 from parity.convert.spec import content_hash
 from parity.errors import UnsupportedError, UsageError
+from parity.files import sha256
 from parity.models import content as fingerprint
 
 Model = Callable[[str], Path]
@@ -114,7 +116,7 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
 
     def count() -> int:
         calls = []
-        original = fingerprint.sha256
+        original = sha256
         with monkeypatch.context() as patch:
             patch.setattr(fingerprint, "sha256", lambda path: calls.append(path) or original(path))
             assert fingerprint.folder_hash(weights.parent) == fingerprint.folder_hash(weights.parent)
@@ -128,8 +130,8 @@ def test_hashes_of_large_files_are_remembered_until_they_change(
 
 def test_every_setting_and_library_is_part_of_the_key(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def key(**settings: object) -> str:
-        (job,) = plan.plan(model("sd1"), components=["unet"], settings=plan.Settings(**settings))  # type: ignore[arg-type]
-        return api.request_key(job)
+        (job,) = plan.plan(model("sd1"), components=["unet"], settings=Settings(**settings))  # type: ignore[arg-type]
+        return record.request_key(job)
 
     keys = {key(), key(attention="ORIGINAL"), key(contract="0.4.0"), key(height=128), key(batch=1), key(tokens=154)}
     keys |= {key(target="macOS15"), key(compression="palette4")}
@@ -181,7 +183,7 @@ def test_drift_removes_the_package(model: Model, tmp_path: Path, monkeypatch: py
     """The planted defect: one weight of the last norm is changed after the reference was made."""
     write = build.write
 
-    def tamper(job: plan.Job, net: object, path: Path, **keywords: object) -> None:
+    def tamper(job: Job, net: object, path: Path, **keywords: object) -> None:
         write(job, net, path, **keywords)  # type: ignore[arg-type]
         blob = path / "Data/com.apple.CoreML/weights/weight.bin"
         data = np.fromfile(blob, np.uint8)
@@ -244,7 +246,7 @@ def test_the_peak_is_that_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(coreml, "load", lambda package, *, runtime: TwiceAsLarge())
     monkeypatch.setattr(check, "bound", lambda job: 0.1)
     ones = np.ones(4, np.float32)
-    feature, reference = job.TensorSpec("y", (4,), "FLOAT32"), check.Reference(0, {"x": ones}, {"y": ones})
+    feature, reference = TensorSpec("y", (4,), "FLOAT32"), check.Reference(0, {"x": ones}, {"y": ones})
     asked: Any = SimpleNamespace(outputs=(feature,), key="unet")
     with pytest.raises(check.DriftError, match=r"output y .* only 0\.0 dB"):
         check.check(asked, Path("unet.mlpackage"), [reference])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parity import convert
-from parity.convert import chunk, resources
+from parity.convert import chunk
 from parity.convert.check import DriftError
 from parity.convert.spec import content_hash, read_spec
 from parity.errors import MissingError, UsageError
@@ -115,7 +115,7 @@ def _with_tokenizer(folder: Path, target: Path) -> Path:
 
 
 def test_resources_away_from_macos(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.platform, "system", lambda: "Linux")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
     folder = _with_tokenizer(model("sd1"), tmp_path / "model")
     packages = {key: tmp_path for key in ("text_encoder", "unet_chunk1", "controlnet:owner/my-net", "vae_encoder")}
     made = convert.bundle(folder, packages, tmp_path / "Resources")

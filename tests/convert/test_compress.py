@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from parity import convert
+from parity.contracts import converter
 from parity.convert import check, compress, plan
+from parity.convert.job import Settings
 from parity.convert.spec import content_hash, read_spec
 from parity.errors import UsageError
 from tests.convert.test_conversion import operations
@@ -77,8 +79,8 @@ RELEASES = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "1.0.0", "C6", "1.1.0", "main")
 CELLS = [
     (contract, attention, compression)
     for contract in RELEASES
-    for attention in plan.converter(contract).attention
-    for compression in plan.converter(contract).compression
+    for attention in converter(contract).attention
+    for compression in converter(contract).compression
     if compression in compress.NAMES
 ]
 
@@ -92,7 +94,7 @@ def test_cells_cover_every_compression_and_attention() -> None:
 def _convert_and_check(model: Model, folder: Path, component: str, **options: str) -> None:
     made = convert.convert(model("sd1"), folder, components=[component], **options)  # type: ignore[arg-type]
     (entry,) = json.loads((folder / "conversion.json").read_text()).values()
-    settings = plan.Settings(**options)  # type: ignore[arg-type]
+    settings = Settings(**options)  # type: ignore[arg-type]
     (job,) = plan.plan(model("sd1"), components=[component], settings=settings)
     assert entry["agreement"]["bound"] == check.bound(job)
     assert entry["agreement"]["psnr"] >= entry["agreement"]["bound"]

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from parity import convert
+from parity.contracts import converter
 from parity.convert import attention, build, lower, plan, samples
+from parity.convert.job import Settings, TensorSpec
 from parity.convert.networks import Network
 from parity.convert.spec import read_spec
 from parity.metrics import measure
@@ -153,10 +155,12 @@ def test_sdxl_decoder_is_single_precision(model: Model, tmp_path: Path) -> None:
 
 def test_custom_vae_takes_the_place_of_the_models_own(model: Model, tmp_path: Path) -> None:
     """Another VAE of other weights: the package agrees with it, not with the model's own."""
+    import diffusers
+
     from parity import coreml
     from tests.convert import models
 
-    vae = models._seeded(models.diffusers.AutoencoderKL(**models.VAE), 8)
+    vae = models._seeded(diffusers.AutoencoderKL(**models.VAE), 8)
     vae.save_pretrained(tmp_path / "vae")
     made = convert.convert(model("sdxl"), tmp_path / "out", components=["vae_decoder"], vae=tmp_path / "vae")
     assert made["vae_decoder"].name == "Stable_Diffusion_version_tiny-sdxl_vae_decoder.mlpackage"
@@ -201,12 +205,12 @@ def test_fingerprint_of_each_attention(kind: str, queries: int, expected: dict[s
     """contracts.md section 11, for three heads."""
     net = Network(_Attention(kind, 3).eval(), lambda *_: ())
     shapes = {"q": (1, 12, 1, queries), "k": (1, 12, 1, 77), "v": (1, 12, 1, 77)}
-    inputs = [plan.Feature(name, shape, "FLOAT16") for name, shape in shapes.items()]
+    inputs = [TensorSpec(name, shape, "FLOAT16") for name, shape in shapes.items()]
     lower.lower(
         net,
         tmp_path / "a.mlpackage",
         inputs=inputs,
-        outputs=[plan.Feature("y", (1, 12, 1, queries), "FLOAT32")],
+        outputs=[TensorSpec("y", (1, 12, 1, queries), "FLOAT32")],
         examples=[np.zeros(shape, np.float32) for shape in shapes.values()],
         labels=lower.Labels("", "", "", ""),
     )
@@ -254,9 +258,9 @@ EVERY = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "contract", "component"), EVERY)
 def test_every_contract(model: Model, tmp_path: Path, family: str, contract: str, component: str) -> None:
-    kinds = plan.converter(contract).attention if "unet" in component or component == "controlnet" else ["ORIGINAL"]
+    kinds = converter(contract).attention if "unet" in component or component == "controlnet" else ["ORIGINAL"]
     for kind in kinds:
-        settings = plan.Settings(contract=contract, attention=kind)
+        settings = Settings(contract=contract, attention=kind)
         nets = [model("controlnet")] if component == "controlnet" else []
         (job,) = plan.plan(model(family), components=[component], settings=settings, controlnets=nets)
         convert.convert(

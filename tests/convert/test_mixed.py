@@ -11,6 +11,7 @@ import pytest
 
 from parity import convert, coreml, recipes
 from parity.convert import build, check, curve, mixed, plan, samples
+from parity.convert.job import Settings
 from parity.convert.probe import Probe
 from parity.convert.spec import read_spec
 from parity.errors import FormatError, UsageError
@@ -80,7 +81,7 @@ def test_a_mixed_package_computes_what_the_analysis_measured(model: Model, tmp_p
     (entry,) = json.loads((tmp_path / "conversion.json").read_text()).values()
     assert entry["agreement"]["bound"] > 10
     assert entry["agreement"]["psnr"] >= entry["agreement"]["bound"] + 5  # measured 21 dB, bound 12
-    (job,) = plan.plan(model("sd1"), components=["unet"], settings=plan.Settings(recipe=tuple(recipe.items())))
+    (job,) = plan.plan(model("sd1"), components=["unet"], settings=Settings(recipe=tuple(recipe.items())))
     unet = build.load(job)
     for name, bits in recipe.items():
         if bits < 16:
@@ -99,7 +100,7 @@ def test_bounds_of_recipes(model: Model) -> None:
 
     def bound(bits: int) -> float:
         layers = mixed.candidates(build.load(plan.plan(model("sd1"), components=["unet"])[0]), large=500)
-        settings = plan.Settings(recipe=tuple(dict.fromkeys(layers, bits).items()))
+        settings = Settings(recipe=tuple(dict.fromkeys(layers, bits).items()))
         (job,) = plan.plan(model("sd1"), components=["unet"], settings=settings)
         return check.bound(job)
 

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from parity.convert import plan
+from parity.convert.job import Job, Settings
 from parity.convert.sizes import residuals
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
 
 Model = Callable[[str], Path]
 
 
-def job(folder: Path, component: str, **settings: object) -> plan.Job:
-    chosen = plan.Settings(**settings)  # type: ignore[arg-type]
+def job(folder: Path, component: str, **settings: object) -> Job:
+    chosen = Settings(**settings)  # type: ignore[arg-type]
     return plan.plan(folder, components=[component], settings=chosen)[0]
 
 
-def shapes(job: plan.Job) -> dict[str, tuple[int, ...]]:
+def shapes(job: Job) -> dict[str, tuple[int, ...]]:
     return {feature.name: feature.shape for feature in job.inputs}
 
 
@@ -105,7 +106,7 @@ def test_feature_lists_equal_the_facts(
     outputs: list[str],
 ) -> None:
     for contract in contracts:
-        settings = plan.Settings(contract=contract)
+        settings = Settings(contract=contract)
         nets = [model("controlnet")] if component == "controlnet" else []
         (made,) = plan.plan(model(family), components=[component], settings=settings, controlnets=nets)
         assert [(f.name, f.dtype) for f in made.inputs] == inputs, contract
@@ -121,7 +122,7 @@ def test_half_precision_outputs_where_a_release_left_them_to_coremltools(model: 
     ):
         assert job(model("sd1"), component, contract=contract, outputs=HALF).outputs[0].dtype == expected
     names = ["unet", "text_encoder_2", "vae_encoder", "vae_decoder"]
-    settings = plan.Settings(contract="C6", outputs=HALF)
+    settings = Settings(contract="C6", outputs=HALF)
     jobs = plan.plan(model("sdxl"), components=names, settings=settings)
     assert [made.outputs[0].dtype for made in jobs] == [HALF, HALF, HALF, SINGLE]
     for contract in ("1.1.0", "main"):
@@ -164,7 +165,7 @@ def test_safety_checkers_image_size_has_the_windows_history(
 
 
 def test_token_length_changes_the_denoiser_only(model: Model) -> None:
-    jobs = plan.plan(model("sd1"), components=["unet", "text_encoder"], settings=plan.Settings(tokens=154))
+    jobs = plan.plan(model("sd1"), components=["unet", "text_encoder"], settings=Settings(tokens=154))
     assert [j.inputs[-1].shape[-1] for j in jobs] == [154, 77]
 
 
@@ -183,7 +184,7 @@ def test_compression_reaches_the_components_that_each_release_compressed(model: 
         ("0.4.0", "affine8", ["affine8"] * 3),
         ("1.0.0", "palette6", ["palette6", "palette6", None]),
     ):
-        settings = plan.Settings(contract=contract, compression=compression)
+        settings = Settings(contract=contract, compression=compression)
         assert [j.compression for j in plan.plan(model("sd1"), components=names, settings=settings)] == expected
 
 
@@ -272,7 +273,7 @@ def test_controlnet_without_a_residuals_output(model: Model, tmp_path: Path) -> 
             model("sd1"),
             components=["controlnet"],
             controlnets=[model("controlnet")],
-            settings=plan.Settings(batch=1),
+            settings=Settings(batch=1),
         )
 
 
@@ -298,7 +299,7 @@ def test_custom_vae(model: Model, family: str, component: str, dtype: str, compu
 def test_custom_vaes_that_cannot_be(model: Model, tmp_path: Path) -> None:
     vae, other = model("sd2") / "vae", tmp_path / "deep"
     with pytest.raises(UsageError, match=r"C6 has no such option; 1\.1\.0 and later have"):
-        plan.plan(model("sdxl"), components=["vae_decoder"], vae=vae, settings=plan.Settings(contract="C6"))
+        plan.plan(model("sdxl"), components=["vae_decoder"], vae=vae, settings=Settings(contract="C6"))
     with pytest.raises(UsageError, match="neither vae_decoder nor vae_encoder is among the components"):
         plan.plan(model("sd1"), components=["unet"], vae=vae)
     shutil.copytree(vae, other)

@@ -200,9 +200,8 @@ def test_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_casts_in_memory(tmp_path: Path) -> None:
     """The weights of the program that coremltools made: in memory without, in the file with."""
-    from tests.convert.test_scratch import lies_in
-
     from parity.models.scratch import Scratch
+    from tests.models.test_scratch import lies_in
 
     ct = workarounds.coremltools()
     with workarounds.tracing():

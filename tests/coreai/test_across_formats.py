@@ -88,12 +88,12 @@ def test_inspect_and_show(files, capsys):
 
 def test_a_layout_that_does_not_correspond():
     from parity.coreai.comparison import arranged
-    from parity.coreai.process import Feature
+    from parity.coreai.process import ArraySpec
     from parity.errors import UsageError
 
     value = np.arange(2 * 5 * 7, dtype=np.float32).reshape(2, 5, 1, 7)
-    turned = arranged(value, Feature("hidden", "float32", (2, 7, 5)))
+    turned = arranged(value, ArraySpec("hidden", "float32", (2, 7, 5)))
     np.testing.assert_array_equal(turned[1, 3], value[1, :, 0, 3])
-    assert arranged(value[:1], Feature("hidden", "float32", (4, 7, 5))).shape == (4, 7, 5)
+    assert arranged(value[:1], ArraySpec("hidden", "float32", (4, 7, 5))).shape == (4, 7, 5)
     with pytest.raises(UsageError, match="the functions were not compared"):
-        arranged(value, Feature("hidden", "float32", (2, 7, 6)))
+        arranged(value, ArraySpec("hidden", "float32", (2, 7, 6)))

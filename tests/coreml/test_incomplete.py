@@ -38,11 +38,11 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.fixture(scope="module")
-def weighted(ct, mb, tmp_path_factory):  # type: ignore[no-untyped-def]
+def weighted(ct, mb, tmp_path_factory):
     """Return a package with a weight file: y = x + w of 256 elements."""
 
     @mb.program(input_specs=[mb.TensorSpec((256,))], opset_version=ct.target.iOS16)
-    def program(x):  # type: ignore[no-untyped-def]
+    def program(x):
         return mb.add(x=x, y=mb.const(val=np.arange(256, dtype=np.float32), name="w"), name="y")
 
     path = tmp_path_factory.mktemp("weighted") / "weighted.mlpackage"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ class TestRefusals:
 def test_the_native_path_asks_coremltools_for_the_unit(ct, package, monkeypatch):
     """On a Mac: MLModel(path, compute_units=…, function_name=None). Here over the stand-in's class."""
     asked = []
-    original = ct.models.model._MLModelProxy
+    original: Any = ct.models.model._MLModelProxy
 
     class Spy(original):
         def __init__(self, path, unit, *rest):

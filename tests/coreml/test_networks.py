@@ -6,11 +6,11 @@ differs in its last bits between builds of torch, a wrong operator costs far mor
 
 from __future__ import annotations
 
-import networks
 import numpy as np
 import pytest
 
 from parity import coreml
+from tests.coreml import networks
 
 SEED = 20240501
 # network -> (float16 program under "declared", float32 program under "declared"), dB

@@ -6,15 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import networks
 import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio
-from test_networks import convert
 
 from fixtures.shapes.__main__ import load_unconditional
 from parity import coreml
 from parity.recipes import trained
+from tests.coreml import networks
+from tests.coreml.test_networks import convert
 
 PICTURES, STEPS = 4, 10
 

@@ -15,7 +15,7 @@ from tests.eras.conftest import STEM, Unpacked
 LEGACY = ("C2", "C3")
 SINGLE = ("C4a", "C4b", "C4c")  # encoders with one input `z`, before the version key
 KEYED = ("C5", "C6")
-WINDOWS = {
+WINDOWS: dict[str, dict[str, tuple[str, ...]]] = {
     "6.1/0.2.0": {"text_encoder": SHAPELESS, "unet": BEFORE_KEY, "vae_decoder": SHAPELESS, "vae_encoder": LEGACY},
     "6.3/0.4.0": {
         "text_encoder": SHAPELESS,

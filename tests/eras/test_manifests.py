@@ -12,7 +12,7 @@ from tests.eras.cases import ERAS, FOLDERS, OLD
 from tests.eras.conftest import Unpacked
 
 
-def manifest(era: str) -> dict:  # type: ignore[type-arg]
+def manifest(era: str) -> dict:
     return json.loads((make.HERE / era / make.MANIFEST).read_text())
 
 

@@ -190,7 +190,7 @@ def test_bad_arguments_are_refused_in_both_orders(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_noncontiguous_arrays(dtype: type) -> None:
-    a = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    a: np.ndarray = np.arange(24, dtype=dtype).reshape(2, 3, 4)
     b = a + dtype(1)
     for name in ("max_ulp", "ulp_p99", "tensor_psnr", "snr"):
         assert measure(name, a.T, b.T) == pytest.approx(measure(name, a, b), rel=1e-12)

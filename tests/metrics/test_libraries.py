@@ -107,7 +107,7 @@ def test_coremltools_psnr_is_that_of_coremltools() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_ulps_are_steps_of_nextafter(dtype: type) -> None:
-    start = RNG.normal(size=50).astype(dtype)
+    start: np.ndarray = RNG.normal(size=50).astype(dtype)
     moved = start
     for steps in range(1, 4):
         moved = np.nextafter(moved, dtype(np.inf))

@@ -24,7 +24,9 @@ def storage() -> Any:
     if name in sys.modules:
         return sys.modules[name]
     loader = importlib.machinery.ExtensionFileLoader(name, str(path))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    described = importlib.util.spec_from_loader(name, loader)
+    assert described is not None
+    module = importlib.util.module_from_spec(described)
     loader.exec_module(module)
     return module
 

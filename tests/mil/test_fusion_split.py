@@ -52,7 +52,8 @@ def heads(request: pytest.FixtureRequest, ct: Any, convert: Any) -> tuple[Path, 
 def test_converted_heads_are_found_and_right(heads: tuple[Path, str]) -> None:
     path, _ = heads
     x = _inputs(1, **_SHAPES)
-    expected = KINDS["ORIGINAL"](*(torch.from_numpy(value) for value in x.values()), 2).numpy()
+    q, k, v = (torch.from_numpy(value) for value in x.values())
+    expected = KINDS["ORIGINAL"](q, k, v, 2).numpy()
     fused, kinds = _run(path, x)
     assert kinds.count("fused_attention") == 2  # one a head; V2's blocks of queries are joined
     assert kinds.count("concat") == 1

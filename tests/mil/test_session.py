@@ -96,12 +96,13 @@ def test_any_value_by_name_and_from_any_value(model: mil.Model, x: np.ndarray) -
     for name in names:
         np.testing.assert_array_equal(again[name].astype(np.float32), everything[name])
     last = session.graph.outputs[0]
+    ran: list[str] = []
     for name in names[:-1]:  # every cut gives the same result, and runs less
-        ran: list[str] = []
+        ran.clear()
         cut = session.values(
             [last],
             {name: again[name]} | ({"x0": x} if name == names[0] else {}),
-            callback=lambda event, ran=ran: ran.append(event.name),
+            callback=lambda event: ran.append(event.name),
         )
         np.testing.assert_array_equal(cut[last], output)
         assert len(ran) < len(names) or name == names[0]

@@ -15,10 +15,10 @@ from tests.samples import sample
 
 
 @pytest.fixture
-def edit(small: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+def edit(small: Path, tmp_path: Path):
     """Return a function that writes the small model with a changed description and loads it."""
 
-    def change(function) -> mil.Model:  # type: ignore[no-untyped-def]
+    def change(function) -> mil.Model:
         model = mil.load(small)
         specification = proto.model.Model()
         specification.CopyFrom(model.specification)
@@ -28,7 +28,7 @@ def edit(small: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     return change
 
 
-def test_outputs_without_a_shape_take_the_programs(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
+def test_outputs_without_a_shape_take_the_programs(small: Path, edit) -> None:
     whole = mil.load(small)
     changed = edit(lambda description: [item.type.multiArrayType.ClearField("shape") for item in description.output])
     assert not changed.specification.description.output[0].type.multiArrayType.shape
@@ -36,13 +36,13 @@ def test_outputs_without_a_shape_take_the_programs(small: Path, edit) -> None:  
     assert changed.contradictions == ()
 
 
-def test_inputs_without_a_shape_take_the_programs(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
+def test_inputs_without_a_shape_take_the_programs(small: Path, edit) -> None:
     changed = edit(lambda description: [item.type.multiArrayType.ClearField("shape") for item in description.input])
     assert changed.inputs == mil.load(small).inputs
 
 
-def test_the_program_counts_where_shapes_contradict(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
-    def garble(description) -> None:  # type: ignore[no-untyped-def]
+def test_the_program_counts_where_shapes_contradict(small: Path, edit) -> None:
+    def garble(description) -> None:
         description.output[0].type.multiArrayType.shape[0] += 1
 
     changed = edit(garble)
@@ -53,8 +53,8 @@ def test_the_program_counts_where_shapes_contradict(small: Path, edit) -> None: 
     assert text.endswith(f"{'×'.join(map(str, shape))} in the program")
 
 
-def test_the_program_counts_where_dtypes_contradict(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
-    def garble(description) -> None:  # type: ignore[no-untyped-def]
+def test_the_program_counts_where_dtypes_contradict(small: Path, edit) -> None:
+    def garble(description) -> None:
         array = description.input[0].type.multiArrayType
         array.dataType = array.FLOAT16
 
@@ -65,8 +65,8 @@ def test_the_program_counts_where_dtypes_contradict(small: Path, edit) -> None: 
     )
 
 
-def test_names_that_only_one_side_has_are_told(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
-    def rename(description) -> None:  # type: ignore[no-untyped-def]
+def test_names_that_only_one_side_has_are_told(small: Path, edit) -> None:
+    def rename(description) -> None:
         description.output[0].name = "elsewhere"
 
     changed = edit(rename)
@@ -77,10 +77,10 @@ def test_names_that_only_one_side_has_are_told(small: Path, edit) -> None:  # ty
     )
 
 
-def test_described_ranges_stay(small: Path, edit) -> None:  # type: ignore[no-untyped-def]
+def test_described_ranges_stay(small: Path, edit) -> None:
     """A description that allows more than its default shape is not one that contradicts an open program."""
 
-    def widen(description) -> None:  # type: ignore[no-untyped-def]
+    def widen(description) -> None:
         array = description.input[0].type.multiArrayType
         for size in array.shape:
             array.shapeRange.sizeRanges.add(lowerBound=size, upperBound=size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_packages_are_identical(
 
 
 def lies_in(scratch: Scratch, array: np.ndarray) -> bool:
-    base = array
+    base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap) and base.obj is scratch._map

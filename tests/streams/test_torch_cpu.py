@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn_by_torch import DTYPES, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity import streams
 from parity.streams.detect import TorchOnThisMachine, torch_cpu
+from tests.streams.drawn_by_torch import DTYPES, cases
 
 BOUNDS = ((0, 10), (-5, 2**27), (0, 2**28 - 1), (0, 2**28), (0, 2**33 + 1), (-(2**63), 2**63 - 1))
 SIZES = [0, 1, 3, 7, 15, 16, 17, 31, 32, 100, 1000, 8192, 8193, (3, 5), (1, 4, 8, 8), (2, 0, 3)]

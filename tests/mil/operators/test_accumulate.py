@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from calling import call, context, halves, rng
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.mil import operators
 from parity.mil.operators import accumulate
+from tests.mil.operators.calling import call, context, halves, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 

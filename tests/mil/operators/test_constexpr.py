@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from calling import call, rng
 from coremltools.converters.mil.mil.ops.defs.iOS16.constexpr_ops import constexpr_lut_to_dense as lut_ios16
 from coremltools.converters.mil.mil.ops.defs.iOS16.constexpr_ops import constexpr_sparse_to_dense as sparse_ios16
 from coremltools.converters.mil.mil.ops.defs.iOS18.compression import (
@@ -17,6 +18,8 @@ from coremltools.converters.mil.mil.ops.defs.iOS18.compression import (
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from tests.mil.operators.calling import call, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 _SHAPES = hnp.array_shapes(max_dims=4, max_side=4)
@@ -136,7 +139,8 @@ def test_grouped_and_vector_look_up_tables(bits, seed, shape, width, data):
             target = list(place)
             if width > 1:
                 target[axis] = place[axis] * width + part
-            loops[tuple(target)] = table[(*group, indices[place], part)]
+            entry = (*group, indices[place], part)
+            loops[tuple(target)] = table[entry]
     np.testing.assert_array_equal(result, loops)
     assert result.shape == expected.shape
     if width == 1 or axis % len(shape) == len(shape) - 1:
@@ -169,7 +173,7 @@ def test_constexpr_cast():
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @given(seed=_SEEDS, shape=_SHAPES, zero=st.booleans(), vector=st.booleans(), data=st.data())
 def test_quantize(dtype, seed, shape, zero, vector, data):
-    axis = data.draw(st.integers(-len(shape), len(shape) - 1)) if vector else None
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1)) if vector else 0
     generator, limits = rng(seed), np.iinfo(dtype)
     x = (generator.standard_normal(shape) * 20).astype(np.float32)
     size = shape[axis] if vector else ()
@@ -179,7 +183,7 @@ def test_quantize(dtype, seed, shape, zero, vector, data):
         [shape[place] if vector and place == axis % len(shape) else 1 for place in range(len(shape))] if vector else ()
     )
     steps = np.round(x / scale.reshape(spread)) + (offset.astype(np.float32).reshape(spread) if zero else 0)
-    options = {"zero_point": offset} if zero else {}
+    options: dict[str, Any] = {"zero_point": offset} if zero else {}
     options |= {"axis": axis} if vector else {}
     result = call("quantize", input=x, scale=scale, output_dtype=dtype, **options)
     np.testing.assert_array_equal(result, np.clip(steps, limits.min, limits.max))

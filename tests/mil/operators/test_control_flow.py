@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from calling import call, context, rng
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.errors import UnsupportedError, UsageError
 from parity.mil import operators
+from tests.mil.operators.calling import call, context, rng
 
 
 def test_cond_runs_one_block():
@@ -98,7 +100,7 @@ def test_random_operators_have_their_distribution_and_repeat(kind):
 
 
 def test_a_stream_goes_on_within_a_run():
-    shared = {}
+    shared: dict[str, Any] = {}
     first = call("random_normal", context=context("a", generators=shared), shape=(3,))
     second = call("random_normal", context=context("a", generators=shared), shape=(3,))
     both = call("random_normal", context=context("a"), shape=(3,))
@@ -121,7 +123,7 @@ def test_random_categorical(mode):
 def _survivors(boxes, scores, iou, threshold, limit, by_class):
     """Greedy suppression, box by box."""
     best, classes = scores.max(1), scores.argmax(1)
-    kept = []
+    kept: list[int] = []
     for box in sorted(range(len(boxes)), key=lambda i: -best[i]):
         if best[box] <= threshold or len(kept) == limit:
             continue

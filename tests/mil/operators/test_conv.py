@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from calling import call, rng
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parity.errors import UnsupportedError
+from tests.mil.operators.calling import call, rng
 
 
 def same_pads(sizes, kernel, strides, dilations, *, lower=False):
@@ -34,7 +34,8 @@ def windows(x, kernel, strides, dilations, pads, fill):
             slice(p * s, p * s + (k - 1) * d + 1, d)
             for p, s, k, d in zip(place, strides, kernel, dilations, strict=True)
         )
-        yield place, x[(slice(None), slice(None), *index)]
+        part = (slice(None), slice(None), *index)
+        yield place, x[part]
 
 
 def convolved(x, weight, bias, strides, dilations, pads, groups):
@@ -47,7 +48,8 @@ def convolved(x, weight, bias, strides, dilations, pads, groups):
     shape = [max(place[axis] for place, _ in parts) + 1 for axis in range(len(kernel))]
     result = np.zeros((len(x), weight.shape[0], *shape))
     for place, values in parts:
-        result[(slice(None), slice(None), *place)] = values
+        everywhere = (slice(None), slice(None), *place)
+        result[everywhere] = values
     return result if bias is None else result + bias.reshape(1, -1, *((1,) * len(kernel)))
 
 
@@ -63,7 +65,8 @@ def scattered(x, weight, strides, dilations, groups):
             for p, s, k, d in zip(place, strides, kernel, dilations, strict=True)
         )
         for group in range(groups):
-            values = x[(slice(None), slice(group * into, (group + 1) * into), *place)].astype(np.float64)
+            taken = (slice(None), slice(group * into, (group + 1) * into), *place)
+            values = x[taken].astype(np.float64)
             taps = weight[group * into : (group + 1) * into].astype(np.float64)
             target = (slice(None), slice(group * out, (group + 1) * out), *window)
             result[target] += np.einsum("ni,io...->no...", values, taps)
@@ -168,8 +171,8 @@ def test_conv_transpose(p, lengthen):
         rests = [max(0, have - want) for have, want in zip(sizes, wanted, strict=True)]
         before = [math.ceil(rest / 2) if p["pad_type"] == "same_lower" else rest // 2 for rest in rests]
     longer = np.pad(full, [(0, 0), (0, 0), *((0, want) for want in wanted)])
-    index = tuple(slice(a, a + want) for a, want in zip(before, wanted, strict=True))
-    expected = longer[(slice(None), slice(None), *index)]
+    cut = (slice(None), slice(None), *(slice(a, a + want) for a, want in zip(before, wanted, strict=True)))
+    expected = longer[cut]
     if p["bias"]:
         options["bias"] = bias
         expected = expected + bias.reshape(1, -1, *((1,) * spatial))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from calling import call, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional
 
 from parity.errors import UnsupportedError
+from tests.mil.operators.calling import call, rng
 
 _erf = np.vectorize(math.erf)
 
@@ -23,7 +24,7 @@ def _sigmoid(x):
 
 
 # operator: (reference in float64, lower bound, upper bound of the inputs)
-UNARY = {
+UNARY: dict[str, tuple[Any, float, float]] = {
     "abs": (np.abs, -9, 9),
     "acos": (np.arccos, -1, 1),
     "asin": (np.arcsin, -1, 1),
@@ -55,7 +56,7 @@ UNARY = {
     "softsign": (lambda x: x / (1 + np.abs(x)), -9, 9),
     "gelu": (lambda x: 0.5 * x * (1 + _erf(x / np.sqrt(2))), -3, 9),
 }
-PARAMETRIC = {
+PARAMETRIC: dict[str, tuple[Any, dict[str, float]]] = {
     "clip": (lambda x, a, b: np.clip(x, a, b), {"alpha": -0.5, "beta": 1.25}),
     "threshold": (lambda x, a: np.maximum(x, a), {"alpha": 0.25}),
     "elu": (lambda x, a: np.where(x > 0, x, a * (np.exp(x) - 1)), {"alpha": 0.75}),

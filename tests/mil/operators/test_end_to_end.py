@@ -16,11 +16,11 @@ import coremltools.optimize.coreml as cto
 import numpy as np
 import pytest
 import torch
-from calling import rng
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  (the name that its users know)
 from coremltools.converters.mil.mil import types
 
 from parity.mil import Session, load
+from tests.mil.operators.calling import rng
 
 warnings.filterwarnings("ignore", module="coremltools")
 

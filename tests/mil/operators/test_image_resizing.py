@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from calling import call, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional
 
 from parity.errors import UnsupportedError
+from tests.mil.operators.calling import call, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 _SIDE = st.integers(1, 7)
@@ -208,9 +208,10 @@ def test_affine_is_pytorchs(matrices):
     np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5)
 
 
-def _cropped(image, box, height, width, mode, value):
+def _cropped(image, box, wanted, mode, value):
     """Loop over output pixels; boxes as top, left, bottom, right in pixels."""
     channels, rows, columns = image.shape
+    height, width = wanted
     result = np.zeros((channels, height, width))
     grids = []
     for start, end, count in ((box[0], box[2], height), (box[1], box[3], width)):
@@ -257,8 +258,8 @@ def test_crop_resize(mode, seed, wanted, normalized, layout, width_first):
         "box_coordinate_mode": f"{layout}_{'WIDTH' if width_first else 'HEIGHT'}_FIRST",
         "sampling_mode": mode,
     }
-    expected = [_cropped(x[i], box, *wanted, mode, 7.0) for i, box in zip(images, pixels, strict=True)]
-    near = [_cropped(x[i], box + 1e-4, *wanted, mode, 7.0) for i, box in zip(images, pixels, strict=True)]
+    expected = [_cropped(x[i], box, wanted, mode, 7.0) for i, box in zip(images, pixels, strict=True)]
+    near = [_cropped(x[i], box + 1e-4, wanted, mode, 7.0) for i, box in zip(images, pixels, strict=True)]
     stable = np.isclose(expected, near, atol=1e-2)  # elsewhere a position lies on the image's border
     result = call("crop_resize", x=x, boxes=given_boxes, box_indices=images, pad_value=7.0, **options)
     assert np.isclose(result, expected, rtol=1e-3, atol=1e-3)[stable].all()
@@ -271,7 +272,7 @@ def test_crop_resize(mode, seed, wanted, normalized, layout, width_first):
     inside = ((low < limits[:2]) & (high > 0)).all(1)
     whole = np.array([0, 0, 4, 5])
     shown = [box if within else whole for box, within in zip(pixels, inside, strict=True)]
-    bordered = [[_cropped(image, box, *wanted, mode, None) for image in x] for box in shown]
+    bordered = [[_cropped(image, box, wanted, mode, None) for image in x] for box in shown]
     np.testing.assert_allclose(every, bordered, rtol=1e-3, atol=1e-3)
 
 

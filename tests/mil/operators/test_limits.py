@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calling import call
 
 from parity.errors import UsageError
+from tests.mil.operators.calling import call
 
 ONE = np.ones((1, 1, 1, 1), np.float32)
 HUGE = 1 << 20

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from calling import call, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from tests.mil.operators.calling import call, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from calling import call, rng
 
 from parity.errors import UnsupportedError
+from tests.mil.operators.calling import call, rng
 
 STEPS, BATCH, WIDTH, H = 5, 2, 3, 4
 
 
 def _problem(seed, gates, *, bidirectional=False):
     generator = rng(seed)
-    normal = lambda *shape: generator.standard_normal(shape).astype(np.float32)  # noqa: E731
+
+    def normal(*shape):
+        return np.asarray(generator.standard_normal(shape), np.float32)
+
     factor = 2 if bidirectional else 1
     return {
         "x": normal(STEPS, BATCH, WIDTH),
@@ -52,7 +57,7 @@ def test_rnn(direction, whole):
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "linear", "hard_sigmoid", "scaled_tanh"])
 def test_rnn_activations(activation):
-    functions = {
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "relu": lambda z: np.maximum(z, 0),
         "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
         "linear": lambda z: z,

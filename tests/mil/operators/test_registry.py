@@ -57,7 +57,7 @@ def test_operators_begin_with_the_opset_in_which_coremltools_has_them():
 
 def test_defaults_are_those_of_coremltools():
     """Where coremltools states a default for a static input as a plain value, ours is the same."""
-    plain = {
+    plain: dict[str, dict[str, object]] = {
         "softmax": {"axis": -1},
         "layer_norm": {"epsilon": 1e-5},
         "l2_norm": {"epsilon": 1e-6},

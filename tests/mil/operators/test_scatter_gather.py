@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
-from calling import call, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parity.errors import UnsupportedError, UsageError
+from tests.mil.operators.calling import call, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 _INDEX_DTYPES = st.sampled_from([np.int32, np.int16, np.uint16, np.int8, np.uint8])
-MODES = {
+MODES: dict[str, Any] = {
     "update": lambda old, new: new,
     "add": lambda old, new: old + new,
     "sub": lambda old, new: old - new,
@@ -103,7 +104,8 @@ def test_gather_nd(seed, batch, depth, tail, wanted):
     indices = generator.integers(0, 3, (*batch, *wanted, depth)).astype(np.int32)
     expected = np.zeros((*batch, *wanted, *tail), np.float32)
     for place in np.ndindex(*batch, *wanted):
-        expected[place] = x[(*place[: len(batch)], *indices[place])]
+        source = (*place[: len(batch)], *indices[place])
+        expected[place] = x[source]
     result = call("gather_nd", x=x, indices=indices, batch_dims=len(batch))
     np.testing.assert_array_equal(result, expected)
 
@@ -171,7 +173,7 @@ def test_scatter_nd(mode, seed, shape, depth, wanted):
     indices = np.stack([generator.integers(0, size, wanted) for size in shape[:depth]], -1).astype(np.int32)
     updates = generator.uniform(0.5, 2, (*wanted, *shape[depth:])).astype(np.float32)
     writes = [
-        ((*indices[place], *rest), updates[(*place, *rest)])
+        ((*indices[place], *rest), updates[place][rest])
         for place, rest in itertools.product(np.ndindex(*wanted), np.ndindex(*shape[depth:]))
     ]
     _check(call("scatter_nd", data=array, indices=indices, updates=updates, mode=mode), array, writes, mode)

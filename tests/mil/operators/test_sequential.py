@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calling import call, context, halves, rng
 
 from parity.mil import operators
+from tests.mil.operators.calling import call, context, halves, rng
 
 
 def sequential(kind, **inputs):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from calling import call, rng
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parity.errors import FormatError, UnsupportedError
+from tests.mil.operators.calling import call, rng
 
 _SEEDS = st.integers(0, 2**32 - 1)
 _KINDS = [np.float32, np.int32, np.bool_, np.int8]
@@ -297,6 +298,7 @@ def test_select_broadcasts():
 def test_views_are_declared():
     """Operators that say their results share nothing do so also for strided inputs."""
     x = torch.arange(24.0).reshape(2, 3, 4).transpose(0, 2).numpy()
-    for kind, options in [("reverse", {}), ("tile", {"reps": (1, 1, 1)}), ("concat", {"axis": 0}), ("relu", {})]:
+    kinds: dict[str, dict[str, Any]] = {"reverse": {}, "tile": {"reps": (1, 1, 1)}, "concat": {"axis": 0}, "relu": {}}
+    for kind, options in kinds.items():
         inputs = {"values": (x,)} if kind == "concat" else {"x": np.abs(x)}
         np.testing.assert_array_equal(np.sort(call(kind, **inputs, **options).ravel()), np.arange(24))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import coremltools as ct
 import numpy as np
 import pytest
-from calling import call, rng
 from coremltools.converters.mil.mil import Builder, Function, types
+
+from tests.mil.operators.calling import call, rng
 
 
 def f(seed, *shape, low=-3.0, high=3.0):
