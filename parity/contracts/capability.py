@@ -135,6 +135,9 @@ def require(
     text : str
         ``TASK on CONSUMERS``; for the consumers see :meth:`parity.contracts.consumers.Consumers.select`.
     inspection : Inspection
+        Each of its folders must meet the demand.
+    tables : Consumers, optional
+        The built-in tables by default.
     degraded : bool
         Whether *degraded* counts as met.
 

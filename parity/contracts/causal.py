@@ -51,6 +51,7 @@ def judge(masks: Sequence[Any], weights: Any, *, lost: bool) -> tuple[float | No
     masks : sequence of Value messages
         From :func:`mask_values` of all operations.
     weights : parity.mil.Weights
+        Where the values are read.
     lost : bool
         Whether :func:`is_lost` of any operation.
 

@@ -30,6 +30,7 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
     root : pathlib.Path
         Inspected folder, for relative paths.
     tables : Converters
+        The releases whose contracts are tried.
     records : bool
         Whether the weight file holds its records; otherwise only its size is compared with what the program needs.
 

@@ -42,6 +42,7 @@ def check(
     Parameters
     ----------
     components : iterable of Component
+        All models of the folder, also those that are no component.
     tokenizer : bool
         Whether ``vocab.json`` and ``merges.txt`` are there.
     scheduler : path, optional

@@ -146,6 +146,7 @@ def unpacked(archive: Path, *, whole: bool = False) -> Iterator[tuple[Path, list
     Parameters
     ----------
     archive : pathlib.Path
+        The zip file.
     whole : bool
         Unpack all weights, too: the models are going to run.
 

@@ -50,6 +50,7 @@ def identify(component: Component, tables: Converters) -> Identity:
     component : Component
         With features, metadata and fingerprint; kind, family and windows are not read.
     tables : Converters
+        The releases whose contracts are tried.
 
     Returns
     -------

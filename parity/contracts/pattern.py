@@ -25,7 +25,9 @@ def repairs_for(component: Component, tables: Platforms, selection: Selection | 
     Parameters
     ----------
     component : Component
+        With its fingerprint.
     tables : Platforms
+        The rules.
     selection : Selection, optional
         For these systems and units, whatever the verdict. Otherwise those against known failures, on any system.
     """

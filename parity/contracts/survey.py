@@ -132,6 +132,9 @@ def require(
     text : str
         ``TASK on SYSTEM [UNITS]``, see :func:`select`.
     inspection : Inspection
+        Each of its folders must meet the demand.
+    tables, apps : Platforms, Consumers, optional
+        The built-in tables by default; of the apps' tables the tasks are used.
     degraded : bool
         Whether *degraded* counts as met.
 

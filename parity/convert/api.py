@@ -57,6 +57,7 @@ def convert(
     Parameters
     ----------
     model : path, hub id or DiffusionPipeline
+        What is converted: a diffusers folder, a hub id, or a pipeline in memory.
     output : path
         Folder; created if need be. The checkpoint's ``scheduler_config.json`` is written there, too.
     contract : str
@@ -195,8 +196,11 @@ def analyse_bits(model: Any, file: str | Path, *, progress: Progress | None = No
     Parameters
     ----------
     model : path or hub id
+        The PyTorch original.
     file : path
         Continued when it exists and is of the same model.
+    progress : callable, optional
+        Called with (component, stage, done, total).
     **options
         ``probe``, ``prompts`` and ``steps`` of :func:`parity.convert.probe.chosen`, and ``bits``, ``count``, ``large``
         of :func:`parity.convert.mixed.analyse`.

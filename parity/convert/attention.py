@@ -40,7 +40,9 @@ def split_einsum(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tenso
     Parameters
     ----------
     query : Tensor, (B, C, 1, Q)
+        What asks, channels first.
     key, value : Tensor, (B, C, 1, K)
+        What is asked, and what is answered.
     heads : int
         Divides C.
 

@@ -76,6 +76,8 @@ def chunk(
         See :func:`parity.coreml.load`.
     force : bool
         Replace existing halves.
+    report : callable, optional
+        Called with (stage, done, total).
 
     Raises
     ------

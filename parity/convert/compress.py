@@ -47,6 +47,8 @@ def compress(source: Path, target: Path, compression: str, *, report: Report | N
         Does not exist yet.
     compression : str
         One of :data:`NAMES`.
+    report : callable, optional
+        Called with (stage, done, total).
 
     Raises
     ------

@@ -60,6 +60,7 @@ def lower(
     Parameters
     ----------
     network : Network
+        What is traced.
     path : pathlib.Path
         Does not exist yet; ends in ``.mlpackage``.
     inputs, outputs : sequence of TensorSpec
@@ -71,6 +72,7 @@ def lower(
     target : str
         A key of :data:`parity.convert.job.TARGETS`.
     labels : Labels
+        Texts of the description.
     scratch : Scratch, optional
         Takes large arrays, see :mod:`parity.models.scratch`.
     report : callable, optional

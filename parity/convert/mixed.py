@@ -82,6 +82,8 @@ def analyse(
         Which question ``answers`` asks; goes into the file, one with another question is refused.
     bits, count, large
         Numbers of bits, number of recipes, least size of a layer.
+    report : callable, optional
+        Called with (stage, done, total).
 
     Returns
     -------

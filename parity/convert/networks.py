@@ -79,6 +79,7 @@ def denoiser(unet: Any, *, names: Sequence[str], attention: str) -> Network:
     Parameters
     ----------
     unet : UNet2DConditionModel
+        Of diffusers.
     names : sequence of str
         The contract's input features in order, with every residual named.
     attention : str

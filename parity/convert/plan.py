@@ -38,9 +38,11 @@ def plan(
     Parameters
     ----------
     model : path, hub id or DiffusionPipeline
+        What is converted: a diffusers folder, a hub id, or a pipeline in memory.
     components : sequence of str
         Any of :data:`parity.models.source.PARTS`.
     settings : Settings
+        How; the defaults of :class:`parity.convert.job.Settings` otherwise.
     identifier : str, optional
         Model id for file names and metadata.
     controlnets : sequence of path or hub id

@@ -95,6 +95,7 @@ def answer(probe: Probe, job: Job, unet: Any, inputs: Sequence[Mapping[str, Any]
     Parameters
     ----------
     probe : Probe
+        Which question is asked.
     job : Job
         Of the UNet.
     unet : UNet2DConditionModel

@@ -24,9 +24,11 @@ def sample(
     name : str
         Feature name of the contract; it decides the range.
     shape : tuple of int
+        Shape of the feature.
     dtype : str
         ``FLOAT16`` or ``FLOAT32``: the values are exact in it.
     seed : int
+        Equal seeds and names give equal values.
     vocabulary : mapping, optional
         ``size`` and ``end`` of the tokenizer, for token ids.
 

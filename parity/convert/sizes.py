@@ -28,7 +28,9 @@ def sizes(
     Parameters
     ----------
     source : Source
+        The model, for its configurations.
     window : ConverterWindow
+        The release, for what it can write.
     batch : int
         ``B`` of the denoiser.
     latent : (int, int), optional

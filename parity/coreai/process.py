@@ -106,6 +106,8 @@ class Process:
         ----------
         inputs : mapping of str to ndarray
             Arrays of the declared shapes; integers of 64 bits are narrowed, float dtypes are converted.
+        function : str, optional
+            Name of the function.
 
         Returns
         -------

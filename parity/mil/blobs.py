@@ -208,6 +208,7 @@ def weight_problem(last: Mapping[str, tuple[int, int]], weights: Weights, *, rec
     last : mapping of str to (int, int)
         Name of a file to the offset of its last record and the bytes of the weight behind it.
     weights : Weights
+        The model's weight files.
     records : bool
         False where only the file's beginning and size are real: then the last weight must fit in.
 

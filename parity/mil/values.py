@@ -98,6 +98,8 @@ def type_of(message: Any, where: str, *, depth: int = 0) -> Type:
         The type.
     where : str
         What has this type, for messages.
+    depth : int
+        How many types this one lies in.
 
     Raises
     ------
@@ -195,6 +197,8 @@ def decode(message: Any, where: str, weights: WeightReader | None = None, *, dep
         What it is the value of, for messages.
     weights : WeightReader, optional
         Where weights are read; without it a constant in a weight file is an error.
+    depth : int
+        How many values this one lies in.
 
     Returns
     -------

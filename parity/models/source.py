@@ -212,6 +212,7 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
     Parameters
     ----------
     folder : pathlib.Path
+        Where the part lies.
     class_name : str
         One that a contract knows.
     scratch : Scratch, optional
@@ -265,6 +266,7 @@ def open_network(model: str | Path, class_name: str) -> tuple[str, Path, Mapping
     Parameters
     ----------
     model : path or hub id
+        Folder or hub id of the network.
     class_name : str
         ``ControlNetModel`` or ``AutoencoderKL``: what it must be.
 

@@ -46,6 +46,7 @@ def apply(
     Parameters
     ----------
     plan : Plan
+        What to do, see :func:`parity.repair.plan.plan`.
     output : path
         Folder for the results; for a plan of one model also a path ending in ``.mlpackage``.
     force : bool

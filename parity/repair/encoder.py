@@ -61,6 +61,7 @@ def cut(editor: Editor, *, name: str = "z") -> str:
     Parameters
     ----------
     editor : Editor
+        The encoder; it is changed.
     name : str
         Input's name: ``z`` is accepted by every Swift release from 0.4.0 on.
 

@@ -87,6 +87,7 @@ def fill_metadata(editor: Editor, sibling: Mapping[str, str], texts: Mapping[str
     Parameters
     ----------
     editor : Editor
+        The model; it is changed.
     sibling : mapping
         ``author``, ``license``, ``version`` and ``description`` of a whole component.
     texts : mapping of str to str

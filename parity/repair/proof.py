@@ -62,7 +62,9 @@ def proofs_of(
     Parameters
     ----------
     job : Job
+        What was done.
     original, repaired : Model
+        The model before and after.
     reference : path, optional
         Folder of the diffusers checkpoint, for encoders.
 

@@ -42,12 +42,15 @@ def render(
     Parameters
     ----------
     inspection : Inspection
+        What was found.
     matrices : list of Matrix
         One for each bundle, in order.
     surveys : list of Survey
         Likewise.
     requirements : list of Requirement
+        Demands, met and unmet.
     tables : Converters
+        For the names of releases.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -50,12 +50,15 @@ def show(
     Parameters
     ----------
     inspection : Inspection
+        What was found.
     matrices : list of Matrix
         One for each bundle, in order.
     surveys : list of Survey
         Likewise.
     tables : Converters
+        For the names of releases.
     console : rich.console.Console
+        Where it is printed.
     evidence : bool
         Whether to print why each component is ascribed to its converter windows, and remarks on single requests.
     """
