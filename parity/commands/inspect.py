@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from parity.errors import FormatError, UsageError
 from parity.files import replacing
 
 if TYPE_CHECKING:
+    from parity.contracts.consumers import Consumers
     from parity.contracts.inspection import Inspection
 
 
@@ -60,16 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     extra = tuple(Path(name) for name in arguments.tables)
     apps = consumers(extra)
-    for demand in arguments.require:  # a slip in the demand should not cost an inspection
-        task, _, rest = demand.partition(" on ")
-        if not rest:
-            raise UsageError(
-                f"requirement '{demand}' must read 'TASK on CONSUMER' or 'TASK on SYSTEM', e.g. 'img2img on swift>=1.1'"
-            )
-        if platforms.names_system(rest):
-            survey.check(demand, apps)
-        else:
-            apps.task(task.strip()), apps.select(rest)
+    _check_demands(arguments.require, apps)
     inspection = inspect(arguments.path, extra=extra)
     matrices = [capability.capabilities(bundle, tables=apps) for bundle in inspection.bundles]
     systems = platforms.platforms(extra)
@@ -89,12 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
             "platforms": [survey.plain(found) for found in surveys],
             "requirements": [_plain(requirement) for requirement in requirements],
         }
-        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        if arguments.json == "-":
-            sys.stdout.write(text)
-        else:
-            with replacing(arguments.json) as path:
-                path.write_text(text, encoding="utf-8")
+        _write_json(arguments.json, document)
     if arguments.html:
         from parity.report.inspection.page import render
 
@@ -113,6 +101,22 @@ def main(arguments: argparse.Namespace) -> int:
     if problem := problems(inspection):
         raise FormatError(problem)
     return 0 if all(requirement.met for requirement in requirements) else 1
+
+
+def _check_demands(demands: Sequence[str], apps: Consumers) -> None:
+    """Refuse a slip in a demand before it costs an inspection."""
+    from parity.contracts import platforms, survey
+
+    for demand in demands:
+        task, _, rest = demand.partition(" on ")
+        if not rest:
+            raise UsageError(
+                f"requirement '{demand}' must read 'TASK on CONSUMER' or 'TASK on SYSTEM', e.g. 'img2img on swift>=1.1'"
+            )
+        if platforms.names_system(rest):
+            survey.check(demand, apps)
+        else:
+            apps.task(task.strip()), apps.select(rest)
 
 
 def problems(inspection: Inspection) -> str:
@@ -139,13 +143,18 @@ def _core_ai(arguments: argparse.Namespace) -> int:
     if arguments.json is None:
         print("\n".join(asset.lines(described)))
         return 0
-    text = json.dumps(_plain(described), indent=1, ensure_ascii=False, default=str) + "\n"
-    if arguments.json == "-":
-        sys.stdout.write(text)
-    else:
-        with replacing(arguments.json) as path:
-            path.write_text(text, encoding="utf-8")
+    _write_json(arguments.json, _plain(described))
     return 0
+
+
+def _write_json(target: str, document: Any) -> None:
+    """Write to a file, or to standard output for ``-``."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    with replacing(target) as path:
+        path.write_text(text, encoding="utf-8")
 
 
 def _plain(record: Any) -> Any:

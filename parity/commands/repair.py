@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from parity.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from parity.contracts.consumers import Consumer
-    from parity.contracts.inspection import Bundle
+    from parity.contracts.inspection import Bundle, Inspection
+    from parity.contracts.platforms import Selection
+    from parity.repair import Plan, Repaired
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,40 +49,20 @@ def main(arguments: argparse.Namespace) -> int:
     """
     from parity import repair
     from parity.commands.inspect import problems
-    from parity.contracts import platforms
-    from parity.contracts.consumers import consumers
     from parity.contracts.inspect import inspect
 
     if bool(arguments.output) == arguments.in_place and not arguments.dry_run:
         raise UsageError("say where to: either -o OUT or --in-place")
     extra = tuple(Path(name) for name in arguments.tables)
-    system = None
-    chosen: tuple[Consumer | None, ...] = (None,)
-    if arguments.consumer and platforms.names_system(arguments.consumer):
-        system = platforms.select(arguments.consumer)
-    elif arguments.consumer:
-        chosen = consumers(extra).select(arguments.consumer)
-    if len(chosen) > 1:
-        names = ", ".join(consumer.id for consumer in chosen if consumer)
-        raise UsageError(f"--for {arguments.consumer} names {len(chosen)} consumers ({names}); choose one")
+    system, consumer = _aim(arguments.consumer, extra)
     only = ("package",) if arguments.packages else tuple(arguments.only)
     inspection = inspect(arguments.path, extra=extra)
     problem = problems(inspection)
-    if problem and not any(c.kind not in ("broken", "foreign") for c in inspection.components):
-        for finding in (*inspection.findings, *(f for bundle in inspection.bundles for f in bundle.findings)):
-            print(f"{finding.where}: {finding.text}")
+    if problem and all(component.kind in ("broken", "foreign") for component in inspection.components):
+        _print_findings(inspection)
         raise FormatError(problem)
-    plan = repair.plan(inspection, only=only, consumer=chosen[0], system=system, tables=extra)
-    for job in plan.jobs:
-        print(f"{job.component.path}  ({job.component.kind})")
-        for name in job.repairs:
-            print(f"  {name}: {repair.REPAIRS[name]}")
-        if job.name != job.component.path:
-            print(f"  written as {job.name}")
-    for path, reason in plan.refused:
-        print(f"{path}: cannot be repaired: {reason}")
-    if not plan.jobs:
-        print("nothing to repair")
+    plan = repair.plan(inspection, only=only, consumer=consumer, system=system, tables=extra)
+    _print_plan(plan)
     if arguments.dry_run:
         return _finish(problem)
     output = _output(arguments, inspection.single)
@@ -90,13 +73,53 @@ def main(arguments: argparse.Namespace) -> int:
         prove=not arguments.no_proof,
         reference=Path(arguments.reference) if arguments.reference else None,
     )
+    _print_results(results)
+    if arguments.complete and not arguments.in_place and not inspection.single:
+        _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
+    return _finish(problem)
+
+
+def _aim(text: str | None, tables: tuple[Path, ...]) -> tuple[Selection | None, Consumer | None]:
+    """Return the system or the consumer that ``--for`` names; neither without it."""
+    from parity.contracts import platforms
+    from parity.contracts.consumers import consumers
+
+    if not text:
+        return None, None
+    if platforms.names_system(text):
+        return platforms.select(text), None
+    chosen = consumers(tables).select(text)
+    if len(chosen) > 1:
+        names = ", ".join(consumer.id for consumer in chosen)
+        raise UsageError(f"--for {text} names {len(chosen)} consumers ({names}); choose one")
+    return None, chosen[0]
+
+
+def _print_findings(inspection: Inspection) -> None:
+    for finding in (*inspection.findings, *(f for bundle in inspection.bundles for f in bundle.findings)):
+        print(f"{finding.where}: {finding.text}")
+
+
+def _print_plan(plan: Plan) -> None:
+    from parity.repair import REPAIRS
+
+    for job in plan.jobs:
+        print(f"{job.component.path}  ({job.component.kind})")
+        for name in job.repairs:
+            print(f"  {name}: {REPAIRS[name]}")
+        if job.name != job.component.path:
+            print(f"  written as {job.name}")
+    for path, reason in plan.refused:
+        print(f"{path}: cannot be repaired: {reason}")
+    if not plan.jobs:
+        print("nothing to repair")
+
+
+def _print_results(results: Sequence[Repaired]) -> None:
     for result in results:
         print(f"wrote {result.target}")
         for text in (*result.changes, *map(str, result.proofs)):
             print(f"  {text}")
-    if arguments.complete and not arguments.in_place and not inspection.single:
-        _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
-    return _finish(problem)
 
 
 def _finish(problem: str) -> int:

@@ -7,6 +7,7 @@ becomes a finding, never an exception: a folder with one broken model is still i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -48,14 +49,12 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
     def broken(text: str) -> tuple[Component, tuple[Finding, ...]]:
         return component, (Finding("error", str(where), text),)
 
-    for file in _files(path):
-        if text := pointer(file):
-            return broken(f"{file}: {text}")
+    pointers = (f"{file}: {text}" for file in _files(path) if (text := pointer(file)))
+    if text := next(pointers, ""):
+        return broken(text)
+    parse = _compiled if component.form == "mlmodelc" else _package
     try:
-        if component.form == "mlmodelc":
-            component, problem, contradictions = _compiled(path, component, records=records)
-        else:
-            component, problem, contradictions = _package(path, component, records=records)
+        component, problem, contradictions = parse(path, component, records=records)
     except ParityError as error:
         return broken(str(error))
     except (OSError, ValueError, RecursionError) as error:
@@ -69,16 +68,22 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
         findings += [Finding("note", str(where), text) for text in lowering.faults(mil.load(path))]
     if problem:
         component = replace(component, kind="broken")
-    elif component.kind == "foreign":
-        findings.append(Finding("note", str(where), _foreign(component)))
+    else:
+        findings += _doubts(component, named, chunk)
+    return component, tuple(findings)
+
+
+def _doubts(component: Component, named: str, chunk: int) -> Iterator[Finding]:
+    """Say what is odd about an identified model: nobody's, named like another component, of no release."""
+    if component.kind == "foreign":
+        yield Finding("note", component.path, _foreign(component))
     elif named and (named, chunk) != (component.kind, component.chunk):
         was = f"{component.kind}{f' chunk {component.chunk}' if component.chunk else ''}"
-        findings.append(Finding("warning", str(where), f"named like {named} but its features are those of {was}"))
+        yield Finding("warning", component.path, f"named like {named} but its features are those of {was}")
     elif not component.windows:
         last = component.evidence[-1].text if component.evidence else ""
         text = f"no converter release wrote this combination (last observation: {last}); edited or another tool"
-        findings.append(Finding("note", str(where), text))
-    return component, tuple(findings)
+        yield Finding("note", component.path, text)
 
 
 def _files(path: Path) -> list[Path]:

@@ -99,22 +99,26 @@ def _walk(folder: Path, root: Path, groups: dict[Path, Group], findings: list[Fi
             findings.append(Finding("warning", where, "an unfinished download"))
         elif suffix in _MODELS and (entry.is_dir() or suffix == ".mlmodel"):
             group.models.append(path)
-        elif entry.name in TOKENIZER and entry.is_file():
-            group.tokenizer.append(entry.name)
-            if text := pointer(path):
-                group.tokenizer.remove(entry.name)
-                findings.append(Finding("error", where, text))
-        elif entry.name == "scheduler_config.json" and entry.is_file():
-            group.scheduler = path
-        elif suffix == ".zip" and entry.is_file():
-            findings.append(
-                Finding("note", where, f"an archive inside the folder; inspect it by itself: parity inspect {where}")
-            )
-        elif entry.is_dir():
-            if depth >= _DEPTH:
-                findings.append(Finding("note", where, f"deeper than {_DEPTH} folders: not searched"))
-            elif not entry.is_symlink():  # a link inside the folder leads to what is found anyway
-                _walk(path, root, groups, findings, depth + 1)
+        elif entry.is_file():
+            findings += _sort_in(path, where, group)
+        elif entry.is_dir() and depth >= _DEPTH:
+            findings.append(Finding("note", where, f"deeper than {_DEPTH} folders: not searched"))
+        elif entry.is_dir() and not entry.is_symlink():  # a link inside the folder leads to what is found anyway
+            _walk(path, root, groups, findings, depth + 1)
+
+
+def _sort_in(file: Path, where: str, group: Group) -> Iterator[Finding]:
+    """Note a file that lies beside models: a part of the tokenizer, a scheduler's configuration, an archive."""
+    if file.name in TOKENIZER:
+        if text := pointer(file):
+            yield Finding("error", where, text)
+        else:
+            group.tokenizer.append(file.name)
+    elif file.name == "scheduler_config.json":
+        group.scheduler = file
+    elif file.suffix.lower() == ".zip":
+        text = f"an archive inside the folder; inspect it by itself: parity inspect {where}"
+        yield Finding("note", where, text)
 
 
 def _adopt_controlnets(groups: dict[Path, Group]) -> None:

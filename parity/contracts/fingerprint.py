@@ -49,7 +49,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
     Parameters
     ----------
     program : parity.mil.proto.mil.Program
-        The whole program; its function ``main`` is read.
+        The whole program.
     weights : parity.mil.Weights
         Where the mask's value is read, and the file that is checked for being complete.
     tokens : int

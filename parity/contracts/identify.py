@@ -208,22 +208,42 @@ def _is_xl(component: Component) -> bool:
 
 
 def _narrow(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[str, int], family: str) -> None:
+    _narrow_by_key(narrowing, component, kind)
+    _narrow_by_program(narrowing, component, kind, sizes)
+    if kind == "vae_encoder" and sizes.get("h") != sizes.get("w") and form(component) == "legacy":
+        narrowing.keep("five inputs and not square", lambda window: window.id != "C2")
+    if family == "sdxl" and kind == "unet" and component.license:
+        plus = component.license.startswith("OpenRAIL++-M")
+        narrowing.keep(
+            "the licence text " + ("is" if plus else "is not") + " the one of SDXL",
+            lambda window: window.component(kind, family=family).license == ("openrail++" if plus else "openrail"),
+        )
+
+
+def _quantizes_activations(component: Component) -> bool:
+    return component.fingerprint.operators.get("quantize", 0) > 0 and component.specification >= 8
+
+
+def _narrow_by_key(narrowing: _Narrowing, component: Component, kind: str) -> None:
     described = bool(component.author or component.license or component.version)
     key = component.metadata.get("com.github.apple.ml-stable-diffusion.version", "")
-    quantized_activations = component.fingerprint.operators.get("quantize", 0) > 0 and component.specification >= 8
     if kind in DENOISERS and described:
         if key:
             narrowing.keep(
                 f"the converter's version key is {key}",
                 lambda window: window.version_key == key or (key == "1.0.0" and window.id == "C7"),
             )
-        elif not quantized_activations:
+        elif not _quantizes_activations(component):
             narrowing.keep("the converter's version key is absent", lambda window: not window.version_key)
     if "faciliate" in " ".join(feature.description for feature in component.outputs):
         narrowing.keep(
             "the output's description has a spelling slip that was corrected on 2022-12-14",
             lambda window: window.id == "C1",
         )
+
+
+def _narrow_by_program(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[str, int]) -> None:
+    quantized_activations = _quantizes_activations(component)
     if quantized_activations:
         narrowing.keep("activations are quantized", lambda window: "w8a8" in window.compression)
     elif component.specification and kind != "multilingual_projection":
@@ -242,14 +262,6 @@ def _narrow(narrowing: _Narrowing, component: Component, kind: str, sizes: dict[
         narrowing.keep("attention SPLIT_EINSUM_V2", lambda window: "SPLIT_EINSUM_V2" in window.attention)
     if kind == "text_encoder" and component.fingerprint.mask == "unpatched":
         narrowing.keep("the causal mask is not patched", lambda window: window.causal_mask != "patched")
-    if kind == "vae_encoder" and sizes.get("h") != sizes.get("w") and form(component) == "legacy":
-        narrowing.keep("five inputs and not square", lambda window: window.id != "C2")
-    if family == "sdxl" and kind == "unet" and component.license:
-        plus = component.license.startswith("OpenRAIL++-M")
-        narrowing.keep(
-            "the licence text " + ("is" if plus else "is not") + " the one of SDXL",
-            lambda window: window.component(kind, family=family).license == ("openrail++" if plus else "openrail"),
-        )
 
 
 def _hints(component: Component) -> tuple[str, ...]:

@@ -258,15 +258,8 @@ def select(text: str) -> Selection:
     for operator, number in _BOUND.findall(match[2]):
         if not re.fullmatch(r"\d+(\.\d+)*", number):
             raise UsageError(f"'{text}': '{number}' is not a version such as 27.2")
-        version = numbers(number)
-        if operator in (">=", "=="):
-            low = max(low, version)
-        if operator == ">":
-            low = max(low, _after(version))
-        if operator in ("<=", "=="):
-            high = min(high, _after(version))
-        if operator == "<":
-            high = min(high, version)
+        first, end = _stretch_of(operator, numbers(number))
+        low, high = max(low, first), min(high, end)
     if low >= high:
         raise UsageError(f"'{text}' leaves no version")
     units = tuple(re.findall(r"[A-Z_]+", match[3]))
@@ -274,6 +267,18 @@ def select(text: str) -> Selection:
         if unit not in UNITS:
             raise UsageError(f"'{text}': '{unit}' is no compute unit; there are {', '.join(UNITS)}")
     return Selection(Stretch(match[1].lower(), low, high), units or UNITS)
+
+
+def _stretch_of(operator: str, version: Version) -> tuple[Version, Version]:
+    """Return the first version that a bound allows, and the first after those that it allows."""
+    low, high = WHOLE
+    if operator in (">=", "=="):
+        low = version
+    if operator == ">":
+        low = _after(version)
+    if operator in ("<=", "=="):
+        high = _after(version)
+    return low, version if operator == "<" else high
 
 
 def numbers(text: str) -> Version:

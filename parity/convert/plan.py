@@ -88,12 +88,7 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
             f"attention {settings.attention}: converter {window.name} has {', '.join(window.attention)}; "
             "1.0.0 and later have all three"
         )
-    if settings.target not in TARGETS:
-        raise UsageError(f"unknown deployment target {settings.target!r}; there are {', '.join(TARGETS)}")
-    if TARGETS[settings.target] not in window.specifications:
-        raise UsageError(
-            f"deployment target {settings.target}: converter {window.name} writes macOS13 only; main has all"
-        )
+    _check_target(settings, window)
     if settings.attention_rank not in (None, *ranks.RANKS):
         raise UsageError(f"attention rank {settings.attention_rank!r}: 3 or 4")
     if not settings.output_shapes and (settings.outputs == "FLOAT16" or window.order >= converter("C6b").order):
@@ -102,19 +97,33 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
         )
     if settings.outputs not in (None, "FLOAT16", "FLOAT32"):
         raise UsageError(f"outputs {settings.outputs!r}: FLOAT16 or FLOAT32")
-    if settings.compression is not None and settings.compression not in compress.NAMES:
-        raise UsageError(f"unknown compression {settings.compression!r}; there are {', '.join(compress.NAMES)}")
-    if settings.compression is not None and settings.compression not in window.compression:
-        own = ", ".join(name for name in window.compression if name in compress.NAMES)
-        raise UsageError(f"compression {settings.compression}: converter {window.name} has {own}")
+    _check_compression(settings, window)
+    for name, size in (("height", settings.height), ("width", settings.width)):
+        if size is not None and (size <= 0 or size % 8):
+            raise UsageError(f"{name} {size}: the image size must be a positive multiple of 8 (the VAE's factor)")
+
+
+def _check_target(settings: Settings, window: ConverterWindow) -> None:
+    if settings.target not in TARGETS:
+        raise UsageError(f"unknown deployment target {settings.target!r}; there are {', '.join(TARGETS)}")
+    if TARGETS[settings.target] not in window.specifications:
+        raise UsageError(
+            f"deployment target {settings.target}: converter {window.name} writes macOS13 only; main has all"
+        )
+
+
+def _check_compression(settings: Settings, window: ConverterWindow) -> None:
+    if settings.compression is not None:
+        if settings.compression not in compress.NAMES:
+            raise UsageError(f"unknown compression {settings.compression!r}; there are {', '.join(compress.NAMES)}")
+        if settings.compression not in window.compression:
+            own = ", ".join(name for name in window.compression if name in compress.NAMES)
+            raise UsageError(f"compression {settings.compression}: converter {window.name} has {own}")
     if settings.recipe is not None:
         if settings.compression is not None:
             raise UsageError("a recipe and a compression exclude each other; give one")
         if window.order < converter("C6").order:
             raise UsageError(f"mixed bits: converter {window.name} has none; C6 and later have")
-    for name, size in (("height", settings.height), ("width", settings.width)):
-        if size is not None and (size <= 0 or size % 8):
-            raise UsageError(f"{name} {size}: the image size must be a positive multiple of 8 (the VAE's factor)")
 
 
 def _latent(source: Source, settings: Settings) -> tuple[int, int] | None:

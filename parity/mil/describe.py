@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.errors import ParityError, UsageError
@@ -147,24 +147,34 @@ def operation(model: Model, wanted: str, function: str | None = None) -> Iterato
             if _is_constant(op):
                 yield f"  value   {_constant(op.attributes['val'], wanted)}"
                 yield from _statistics(model, op.attributes["val"], wanted)
-            for key, value in _attributes(op):
-                yield f"  in      {key} {_constant(value, key)}"
-            for key in sorted(op.inputs):
-                for binding in op.inputs[key].arguments:
-                    constant = constants.get(binding.name)
-                    if binding.WhichOneof("binding") == "value":
-                        constant = binding.value
-                    shown = _constant(constant, key) if constant is not None else ""
-                    yield f"  in      {key} = {binding.name} {shown}".rstrip()
-            for output in op.outputs:
-                yield f"  out     {output.name}: {values.type_of(output.type, output.name)}"
-                for reader, _ in _walk(block):
-                    if any(b.name == output.name for a in reader.inputs.values() for b in a.arguments):
-                        yield f"  used by {reader.type} {_name(reader)!r}"
-                if output.name in block.outputs:
-                    yield "  is an output of the function"
+            yield from _read(op, constants)
+            yield from _given(op, block)
     if not found:
         raise UsageError(f"{model.path}: no operation or value {wanted!r}; 'parity mil show' lists them")
+
+
+def _read(op: Any, constants: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an operation takes: its attributes, and its inputs with the values of those that are constants."""
+    for key, value in _attributes(op):
+        yield f"  in      {key} {_constant(value, key)}"
+    for key in sorted(op.inputs):
+        for binding in op.inputs[key].arguments:
+            constant = constants.get(binding.name)
+            if binding.WhichOneof("binding") == "value":
+                constant = binding.value
+            shown = _constant(constant, key) if constant is not None else ""
+            yield f"  in      {key} = {binding.name} {shown}".rstrip()
+
+
+def _given(op: Any, block: Any) -> Iterator[str]:
+    """Yield what an operation gives, and who reads it."""
+    for output in op.outputs:
+        yield f"  out     {output.name}: {values.type_of(output.type, output.name)}"
+        for reader, _ in _walk(block):
+            if any(b.name == output.name for a in reader.inputs.values() for b in a.arguments):
+                yield f"  used by {reader.type} {_name(reader)!r}"
+        if output.name in block.outputs:
+            yield "  is an output of the function"
 
 
 def _statistics(model: Model, message: Any, where: str) -> Iterator[str]:
@@ -177,28 +187,14 @@ def _statistics(model: Model, message: Any, where: str) -> Iterator[str]:
 def statistics(model: Model, function: str | None = None) -> Iterator[str]:
     """Yield counts: operations by type, results by dtype, weights by dtype with their size."""
     for name, block in _blocks(model, function).items():
-        kinds: Counter[str] = Counter()
-        results: Counter[str] = Counter()
-        weights: Counter[str] = Counter()
-        sizes: Counter[str] = Counter()
-        for op, _ in _walk(block):
-            if op.type != "const":
-                kinds[op.type] += 1
-                for output in op.outputs:
-                    declared = values.type_of(output.type, output.name)
-                    results[declared.dtype.name if isinstance(declared, values.TensorType) else str(declared)] += 1
-            for value in stored_values(op):
-                declared = values.type_of(value.type, _name(op))
-                if isinstance(declared, values.TensorType):
-                    weights[declared.dtype.name] += 1
-                    sizes[declared.dtype.name] += math.prod(s or 0 for s in declared.shape) * declared.dtype.bits // 8
+        operations = [op for op, _ in _walk(block)]
+        kinds = Counter(op.type for op in operations if op.type != "const")
         yield f"function {name} ({model.program.functions[name].opset}): {sum(kinds.values())} operations"
-        for kind, count in kinds.most_common():
-            yield f"  {count:>6}  {kind}"
+        yield from _counted(kinds)
         yield "results"
-        for kind, count in results.most_common():
-            yield f"  {count:>6}  {kind}"
+        yield from _counted(_result_types(operations))
         yield "weights in files"
+        weights, sizes = _weight_types(operations)
         for kind, count in weights.most_common():
             yield f"  {count:>6}  {kind:<10}{sizes[kind] / 1e6:>12,.3f} MB"
     for file in model.weights.names():
@@ -206,3 +202,26 @@ def statistics(model: Model, function: str | None = None) -> Iterator[str]:
             yield f"{file}: {model.weights.file(file).size / 1e6:,.3f} MB, {model.weights.file(file).count} records"
         except ParityError as error:
             yield f"{file}: {error}"
+
+
+def _counted(counts: Counter[str]) -> Iterator[str]:
+    for kind, count in counts.most_common():
+        yield f"  {count:>6}  {kind}"
+
+
+def _result_types(operations: Sequence[Any]) -> Counter[str]:
+    declared = (values.type_of(o.type, o.name) for op in operations if op.type != "const" for o in op.outputs)
+    return Counter(it.dtype.name if isinstance(it, values.TensorType) else str(it) for it in declared)
+
+
+def _weight_types(operations: Sequence[Any]) -> tuple[Counter[str], Counter[str]]:
+    """Return the number of stored weights and their bytes, by dtype."""
+    weights: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for op in operations:
+        for value in stored_values(op):
+            declared = values.type_of(value.type, _name(op))
+            if isinstance(declared, values.TensorType):
+                weights[declared.dtype.name] += 1
+                sizes[declared.dtype.name] += math.prod(s or 0 for s in declared.shape) * declared.dtype.bits // 8
+    return weights, sizes

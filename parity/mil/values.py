@@ -145,26 +145,36 @@ def _tensor(message: Any, declared: TensorType, where: str) -> Any:
         raise FormatError(f"{where}: the constant has no value")
     content = getattr(message, field).values
     if field == "bytes":
-        if dtype.name in ("bool", "string"):
-            raise FormatError(f"{where}: raw bytes cannot hold {dtype}")
-        expected = -(-count * dtype.bits // 8)
-        if len(content) != expected:
-            raise FormatError(f"{where}: {len(content)} bytes for {declared}, which needs {expected}")
-        array = dtypes.unpack(np.frombuffer(content, np.uint8), dtype, count)
-        return array.reshape(declared.shape)
+        return _unpacked(content, declared, count, where)
     if len(content) != count:
         raise FormatError(f"{where}: {len(content)} values for {declared}, which needs {count}")
     if field == "strings":
         if dtype.name != "string":
             raise FormatError(f"{where}: strings for the type {declared}")
         return content[0] if declared.shape == () else np.array(list(content), object).reshape(declared.shape)
+    _check_field(field, declared, where)
+    wide = np.array(content, np.int64 if dtype.is_int else dtype.numpy)
+    return wide.astype(dtype.numpy).reshape(declared.shape)
+
+
+def _unpacked(content: bytes, declared: TensorType, count: int, where: str) -> np.ndarray:
+    dtype = declared.dtype
+    if dtype.name in ("bool", "string"):
+        raise FormatError(f"{where}: raw bytes cannot hold {dtype}")
+    expected = -(-count * dtype.bits // 8)
+    if len(content) != expected:
+        raise FormatError(f"{where}: {len(content)} bytes for {declared}, which needs {expected}")
+    return dtypes.unpack(np.frombuffer(content, np.uint8), dtype, count).reshape(declared.shape)
+
+
+def _check_field(field: str, declared: TensorType, where: str) -> None:
+    """Refuse numbers that lie in a field of another kind than their declared type."""
+    dtype = declared.dtype
     if field == "ints":
         if not (dtype.is_int or dtype.name == "bool"):
             raise FormatError(f"{where}: integers for the type {declared}")
     elif _FIELDS[field] != dtype.name and not (field == "longInts" and dtype.is_int):
         raise FormatError(f"{where}: field {field} for the type {declared}")
-    wide = np.array(content, np.int64 if dtype.is_int else dtype.numpy)
-    return wide.astype(dtype.numpy).reshape(declared.shape)
 
 
 def _immediate(message: Any, declared: Type, where: str, weights: WeightReader | None, depth: int) -> Any:

@@ -67,18 +67,23 @@ def reshape_time_ids(editor: Editor, *, flat: bool) -> tuple[int, ...]:
     reshape, _ = editor.producer(inner)
     if readers:
         editor.redirect("time_ids", inner, but=reshape)
+    _declare_input(editor, "time_ids", new)
+    return new
+
+
+def _declare_input(editor: Editor, name: str, shape: tuple[int, ...]) -> None:
+    """Give an input another shape, in the program and in the description."""
     for item in editor.function.inputs:
-        if item.name == "time_ids":
+        if item.name == name:
             tensor = item.type.tensorType
-            tensor.rank = len(new)
+            tensor.rank = len(shape)
             del tensor.dimensions[:]
-            for size in new:
+            for size in shape:
                 tensor.dimensions.add().constant.size = size
     for feature in editor.description.input:
-        if feature.name == "time_ids":
+        if feature.name == name:
             del feature.type.multiArrayType.shape[:]
-            feature.type.multiArrayType.shape.extend(new)
-    return new
+            feature.type.multiArrayType.shape.extend(shape)
 
 
 def fill_metadata(editor: Editor, sibling: Mapping[str, str], texts: Mapping[str, str]) -> tuple[str, ...]:

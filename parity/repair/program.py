@@ -97,19 +97,13 @@ class Editor:
             return
         if self._known(new):
             self.rename(new, self.fresh(f"{new}_before"))
-        for operation in self.block.operations:
-            for binding in bindings(operation):
-                if binding.name == old:
-                    binding.name = new
-            for output in operation.outputs:
-                if output.name == old:
-                    output.name = new
+        named = [item for operation in self.block.operations for item in (*bindings(operation), *operation.outputs)]
+        for item in (*named, *self.function.inputs, *self.description.input, *self.description.output):
+            if item.name == old:
+                item.name = new
         for index, output in enumerate(self.block.outputs):
             if output == old:
                 self.block.outputs[index] = new
-        for item in (*self.function.inputs, *self.description.input, *self.description.output):
-            if item.name == old:
-                item.name = new
 
     def redirect(self, old: str, new: str, *, but: Any) -> None:
         """Let all readers of a value read another one instead, one operation left out."""

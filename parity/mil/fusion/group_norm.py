@@ -78,13 +78,9 @@ def _try(view: View, division: Node, *, rounded: bool) -> None:
         return
     if shape is None or len(shape) < 3 or not shape[1]:
         return
-    rank, groups = len(shape), shape[1]
-    for reduction in (mean, variance):
-        axes = view.vector(reduction, "axes", ())
-        if not view.constant(reduction, "keep_dims"):
-            return
-        if sorted(axis % rank for axis in axes) != list(range(2, rank)):
-            return
+    groups = shape[1]
+    if not (_over_group(view, mean, len(shape)) and _over_group(view, variance, len(shape))):
+        return
     back = view.reader(division.outputs[0], "reshape")
     x = spread.inputs["x"][0]
     if back is None or view.shape(x) != view.shape(back.outputs[0]):
@@ -93,7 +89,22 @@ def _try(view: View, division: Node, *, rounded: bool) -> None:
     if channels is None or len(channels) < 2 or channels[:1] != shape[:1] or (channels[1] or 0) % groups:
         return
     covered = [spread, mean, centred, square, variance, shifted, root, division, back]
-    inputs = {"x": x}
+    inputs = {"x": x, **_affine(view, covered, channels)}
+    function = partial(
+        group_norm, groups=groups, epsilon=epsilon, guarded=rounded and view.dtype(square.outputs[0]) == "fp16"
+    )
+    view.replace(covered, [fused("fused_group_norm", function, inputs, covered=covered)])
+
+
+def _over_group(view: View, reduction: Node, rank: int) -> bool:
+    """Tell whether a mean runs over all axes but batch and group, and keeps them."""
+    axes = view.vector(reduction, "axes", ())
+    return bool(view.constant(reduction, "keep_dims")) and sorted(a % rank for a in axes) == list(range(2, rank))
+
+
+def _affine(view: View, covered: list[Node], channels: tuple[int | None, ...]) -> dict[str, str]:
+    """Return scale and shift of each channel that follow, and add their operations to those that are covered."""
+    inputs: dict[str, str] = {}
     for kind, parameter in (("mul", "gamma"), ("add", "beta")):
         reader = view.reader(covered[-1].outputs[0], kind)
         if reader is None:
@@ -104,10 +115,7 @@ def _try(view: View, division: Node, *, rounded: bool) -> None:
             break
         inputs[parameter] = other
         covered.append(reader)
-    function = partial(
-        group_norm, groups=groups, epsilon=epsilon, guarded=rounded and view.dtype(square.outputs[0]) == "fp16"
-    )
-    view.replace(covered, [fused("fused_group_norm", function, inputs, covered=covered)])
+    return inputs
 
 
 def _per_channel(shape: tuple[int | None, ...] | None, whole: tuple[int | None, ...]) -> bool:
