@@ -81,9 +81,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
             label, size = _stored(value)
             if size:  # most constants are small and lie in the program
                 storage[label] += size
-                blob = value.blobFileValue
-                if (blob.offset, size) > blobs.get(blob.fileName, (-1, 0)):
-                    blobs[blob.fileName] = (blob.offset, size)
+                _note_blob(value, blobs)
             continue
         counts[kind] += 1
         outputs = operation.outputs
@@ -93,10 +91,8 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
             storage.update(_compressed(operation))
             for value in _constants(operation):
                 _note_blob(value, blobs)
-        elif kind == "einsum":  # scores (batch, keys, head, queries), or their product with the values: few "keys"
-            axes = operation.outputs[0].type.tensorType.dimensions
-            if len(axes) == 4:
-                scores.append((axes[1].constant.size, axes[3].constant.size))
+        elif kind == "einsum":
+            scores += _scores(operation)
         elif kind == "softmax":
             last_axis = True
     storage = _without_inputs_of_compressed(storage)
@@ -168,6 +164,12 @@ def _constants(operation: Any) -> Iterator[Any]:
         for binding in argument.arguments:
             if binding.WhichOneof("binding") == "value":
                 yield binding.value
+
+
+def _scores(einsum: Any) -> list[tuple[int, int]]:
+    """Keys and queries of scores (batch, keys, head, queries); their product with the values has few "keys"."""
+    axes = einsum.outputs[0].type.tensorType.dimensions
+    return [(axes[1].constant.size, axes[3].constant.size)] if len(axes) == 4 else []
 
 
 def _note_blob(value: Any, blobs: dict[str, tuple[int, int]]) -> None:

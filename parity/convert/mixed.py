@@ -22,6 +22,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -96,53 +97,76 @@ def analyse(
     result = _read(file, model_version)
     if result.setdefault("probe", probe.describe()) != probe.describe():
         raise UsageError(f"{file} was made with the probe {result['probe']}, not {probe.describe()}; name another file")
-    expected = answers()
-    total, done = 2 * len(bits) * len(layers), 0
-
-    def measured() -> list[float]:
-        values = (measure("tensor_psnr", e, a) for a, e in zip(answers(), expected, strict=True))
-        return [round(v, 1) if math.isfinite(v) else 999.0 for v in values]
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        _write(file, result)
-        if report is not None:
-            report("mixed bits", done, total)
-
+    analysis = _Analysis(layers, answers, answers(), file, result, 2 * len(bits) * len(layers), report)
     for n in bits:
-        alone = result["single_layer"].setdefault(str(n), {})
-        for name, layer in layers.items():
-            if name not in alone:
-                with _changed({name: layer}, partial(palettized, bits=n)):
-                    alone[name] = measured()
-            advance()
+        analysis.alone(n)
     for n in bits:
-        order = sorted(layers, key=lambda name: -sum(result["single_layer"][str(n)][name]))
-        cumulative = result["cumulative"].setdefault(str(n), {})
-        with _restored(layers):
-            for name in order:
-                _set(layers[name], palettized(_array(layers[name]), n))
-                if name not in cumulative:
-                    cumulative[name] = measured()
-                advance()
-    with _changed(layers, lambda w: w.astype(np.float16)):
-        result["baselines"]["original"] = measured()
-    with _changed(layers, linear8):
-        result["baselines"]["linear_8bit"] = measured()
-    result["recipes"] = {}
-    for recipe in _recipes(result, layers, bits, count):
-        with _restored(layers):
-            for name, n in recipe.items():
-                weight = _array(layers[name])
-                _set(layers[name], palettized(weight, n) if n < 16 else weight.astype(np.float16))
-            key = f"recipe_{average_bits(recipe, layers):.2f}_bit_mixedpalette"
-            result["recipes"][key] = {"layers": recipe, "psnr": measured()}
+        analysis.cumulative(n)
+    analysis.baselines()
+    analysis.recipes(bits, count)
     _write(file, result)
     with replacing(file.with_suffix(".svg")) as path:
         weights = sum(layer.weight.numel() for layer in layers.values())
         path.write_text(draw(result, weights=weights), encoding="utf-8")
     return result
+
+
+@dataclass
+class _Analysis:
+    """The three steps; each fills its part of the result, and what is there already is not measured again."""
+
+    layers: Mapping[str, Any]
+    answers: Answer
+    expected: Sequence[np.ndarray]
+    file: Path
+    result: dict[str, Any]
+    total: int
+    report: Report | None
+    done: int = 0
+
+    def alone(self, bits: int) -> None:
+        found = self.result["single_layer"].setdefault(str(bits), {})
+        for name, layer in self.layers.items():
+            if name not in found:
+                with _changed({name: layer}, partial(palettized, bits=bits)):
+                    found[name] = self._measured()
+            self._advance()
+
+    def cumulative(self, bits: int) -> None:
+        order = sorted(self.layers, key=lambda name: -sum(self.result["single_layer"][str(bits)][name]))
+        found = self.result["cumulative"].setdefault(str(bits), {})
+        with _restored(self.layers):
+            for name in order:
+                _set(self.layers[name], palettized(_array(self.layers[name]), bits))
+                if name not in found:
+                    found[name] = self._measured()
+                self._advance()
+
+    def baselines(self) -> None:
+        with _changed(self.layers, lambda w: w.astype(np.float16)):
+            self.result["baselines"]["original"] = self._measured()
+        with _changed(self.layers, linear8):
+            self.result["baselines"]["linear_8bit"] = self._measured()
+
+    def recipes(self, bits: Sequence[int], count: int) -> None:
+        self.result["recipes"] = {}
+        for recipe in _recipes(self.result, self.layers, bits, count):
+            with _restored(self.layers):
+                for name, n in recipe.items():
+                    weight = _array(self.layers[name])
+                    _set(self.layers[name], palettized(weight, n) if n < 16 else weight.astype(np.float16))
+                key = f"recipe_{average_bits(recipe, self.layers):.2f}_bit_mixedpalette"
+                self.result["recipes"][key] = {"layers": recipe, "psnr": self._measured()}
+
+    def _measured(self) -> list[float]:
+        values = (measure("tensor_psnr", e, a) for a, e in zip(self.answers(), self.expected, strict=True))
+        return [round(v, 1) if math.isfinite(v) else 999.0 for v in values]
+
+    def _advance(self) -> None:
+        self.done += 1
+        _write(self.file, self.result)
+        if self.report is not None:
+            self.report("mixed bits", self.done, self.total)
 
 
 def _recipes(

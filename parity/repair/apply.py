@@ -108,21 +108,12 @@ def _run(job: Job, target: Path, *, prove: bool, reference: Path | None) -> Repa
 
 def _edit(name: str, job: Job, editor: Editor, model: mil.Model, folder: Path) -> tuple[str, Mapping[str, Path] | None]:
     """Do one repair; return what changed, and replaced weight files if any."""
+    if name == "causal-mask":
+        return _edit_mask(job, editor, model, folder)
     if name == "package":
         return "rebuilt as a package from the compiled program and its weights", None
-    if name == "encoder-z" and job.component.contract == "legacy":
-        found = encoder.cut(editor)
-        return f"cut at the moments ('{found}'): input z, output latent", None
-    if name in ("encoder-z", "encoder-x"):
-        new = name.removeprefix("encoder-")
-        if job.component.contract == "legacy":
-            encoder.cut(editor, name=new)
-        else:
-            encoder.rename_input(editor, new)
-        return f"input renamed to {new}", None
-    if name == "encoder-legacy":
-        encoder.extend(editor)
-        return "sampling, scaling and noise appended: five inputs, output latent_dist", None
+    if name.startswith("encoder-"):
+        return _edit_encoder(name.removeprefix("encoder-"), job, editor), None
     if name == "float32-outputs":
         return f"outputs declared FLOAT32: {', '.join(features.float32_outputs(editor)) or 'none left'}", None
     if name in ("time-ids-flat", "time-ids-rows"):
@@ -131,9 +122,26 @@ def _edit(name: str, job: Job, editor: Editor, model: mil.Model, folder: Path) -
     if name == "metadata":
         filled = features.fill_metadata(editor, _sibling_texts(job), _texts(job))
         return f"filled in {', '.join(filled) or 'nothing'}", None
-    if name == "attention-rank4":
-        count = attention.four_axes(editor)
-        return f"{count} attention{'s' if count != 1 else ''} of three axes given a fourth", None
+    assert name == "attention-rank4", name
+    count = attention.four_axes(editor)
+    return f"{count} attention{'s' if count != 1 else ''} of three axes given a fourth", None
+
+
+def _edit_encoder(form: str, job: Job, editor: Editor) -> str:
+    """Give a VAE encoder another form: ``legacy`` or the name of its single input."""
+    if form == "legacy":
+        encoder.extend(editor)
+        return "sampling, scaling and noise appended: five inputs, output latent_dist"
+    if job.component.contract != "legacy":
+        encoder.rename_input(editor, form)
+    else:
+        found = encoder.cut(editor, name=form)
+        if form == "z":
+            return f"cut at the moments ('{found}'): input z, output latent"
+    return f"input renamed to {form}"
+
+
+def _edit_mask(job: Job, editor: Editor, model: mil.Model, folder: Path) -> tuple[str, Mapping[str, Path]]:
     tokens = job.component.inputs[0].shape[-1]
     assert tokens is not None  # a text encoder whose mask was read
     replacements = mask.find(editor, model, tokens)

@@ -124,6 +124,14 @@ def _messages(message: Any, found: list[Any], depth: int = 0) -> list[Any]:
     return found
 
 
+OTHERS: dict[type, st.SearchStrategy[Any]] = {
+    str: st.sampled_from(["", "x0", "conv", "../../etc/passwd", "y" * 999]),
+    bytes: st.binary(max_size=40),
+    int: st.sampled_from([0, 1, 2, 3, 7, 1 << 20, (1 << 31) - 1]),
+    float: st.sampled_from([0.0, -1.0, 1e30, float("nan")]),
+}
+
+
 def _change(message: Any, data: st.DataObject) -> None:
     fields = [field for field, _ in message.ListFields()]
     if not fields:
@@ -138,17 +146,8 @@ def _change(message: Any, data: st.DataObject) -> None:
             del value[data.draw(st.integers(0, len(value) - 1))]
         elif len(value):
             value.extend([value[data.draw(st.integers(0, len(value) - 1))]])
-    elif isinstance(value, str):
-        setattr(message, field.name, data.draw(st.sampled_from(["", "x0", "conv", "../../etc/passwd", "y" * 999])))
-    elif isinstance(value, bytes):
-        setattr(message, field.name, data.draw(st.binary(max_size=40)))
-    elif isinstance(value, bool):
-        setattr(message, field.name, not value)
-    elif isinstance(value, int):
-        number = data.draw(st.sampled_from([0, 1, 2, 3, 7, 1 << 20, (1 << 31) - 1]))
-        setattr(message, field.name, number)
-    elif isinstance(value, float):
-        setattr(message, field.name, data.draw(st.sampled_from([0.0, -1.0, 1e30, float("nan")])))
+    else:
+        setattr(message, field.name, not value if isinstance(value, bool) else data.draw(OTHERS[type(value)]))
 
 
 def _damage_fields(package: Path, data: st.DataObject, inputs: dict[str, np.ndarray]) -> None:
