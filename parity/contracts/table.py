@@ -44,10 +44,6 @@ class Table:
         """Return a whole number."""
         return self._get(key, int, "a whole number", default)
 
-    def real(self, key: str, *, default: float = _REQUIRED) -> float:
-        """Return a number."""
-        return float(self._get(key, (int, float), "a number", default))
-
     def flag(self, key: str, *, default: bool = _REQUIRED) -> bool:
         """Return true or false."""
         return self._get(key, bool, "true or false", default)

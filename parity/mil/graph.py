@@ -87,10 +87,6 @@ class Graph:
     types: dict[str, values.Type] = field(default_factory=dict)
     captured: tuple[str, ...] = ()
 
-    def producers(self) -> dict[str, Node]:
-        """Map each computed name to its operation."""
-        return {name: node for node in self.nodes for name in node.outputs}
-
     def consumers(self) -> dict[str, list[Node]]:
         """Map each name to the operations that read it, one entry for each reading."""
         found: dict[str, list[Node]] = {}

@@ -72,11 +72,6 @@ def reconcile(described: Reconciled, function: Any) -> Reconciled:
     )
 
 
-def of_program(function: Any) -> Reconciled:
-    """Return what a program's function takes and gives when nothing describes it."""
-    return replace(reconcile(Reconciled((), (), ()), function), contradictions=())
-
-
 def _types(named: Iterable[tuple[str, Any]]) -> dict[str, values.Type]:
     found = {}
     for name, message in named:
