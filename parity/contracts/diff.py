@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity import mil
+from parity.contracts.causal import named_constants
 from parity.contracts.fingerprint import operations
 from parity.contracts.names import claimed
 from parity.errors import UsageError
@@ -228,7 +229,7 @@ class _Weight:
 
 def _constants(model: mil.Model) -> Iterator[_Weight]:
     for operation in operations(model.program):
-        held = operation.attributes.items() if operation.type == "const" else _held(operation)
+        held = operation.attributes.items() if operation.type == "const" else named_constants(operation)
         for key, value in held:
             if value.WhichOneof("value") != "blobFileValue":
                 continue
@@ -237,14 +238,6 @@ def _constants(model: mil.Model) -> Iterator[_Weight]:
             digest = hashlib.sha256(array.tobytes()).digest()
             name = operation.outputs[0].name if operation.type == "const" else f"{operation.outputs[0].name}.{key}"
             yield _Weight(name, array.shape, str(array.dtype), digest, value)
-
-
-def _held(operation: Any) -> Iterator[tuple[str, Any]]:
-    yield from operation.attributes.items()
-    for key, argument in operation.inputs.items():
-        for binding in argument.arguments:
-            if binding.WhichOneof("binding") == "value":
-                yield key, binding.value
 
 
 def _weights(first: mil.Model, second: mil.Model) -> tuple[list[WeightChange], int, list[str], list[str]]:

@@ -89,7 +89,7 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
             collector.add(kind, outputs[0].type.SerializeToString(), operation)
         if kind.startswith("constexpr_"):
             storage.update(_compressed(operation))
-            for value in _constants(operation):
+            for _, value in named_constants(operation):
                 _note_blob(value, blobs)
         elif kind == "einsum":
             scores += _scores(operation)
@@ -156,14 +156,6 @@ def _stored(value: Any) -> tuple[str, int]:
     for dimension in tensor.dimensions:
         bits *= dimension.constant.size
     return label, bits // 8
-
-
-def _constants(operation: Any) -> Iterator[Any]:
-    yield from operation.attributes.values()
-    for argument in operation.inputs.values():
-        for binding in argument.arguments:
-            if binding.WhichOneof("binding") == "value":
-                yield binding.value
 
 
 def _scores(einsum: Any) -> list[tuple[int, int]]:
