@@ -80,6 +80,7 @@ def packages(release: Release, location: str | Path, components: tuple[str, ...]
     Parameters
     ----------
     release : Release
+        Whose packages.
     location : path
         The SD model's diffusers folder; for SDXL the shipped recipe is taken.
     components : tuple of str
