@@ -80,6 +80,17 @@ def test_digest_tells_weights_apart(small: Path, tmp_path: Path) -> None:
     content[-1] ^= 1
     weight.write_bytes(content)
     assert mil.load(copy).digest() != mil.load(small).digest()
+    assert mil.load(copy).program_digest() != mil.load(small).program_digest()
+
+
+def test_texts_do_not_count_for_what_is_computed(small: Path, tmp_path: Path) -> None:
+    model = mil.load(small)
+    specification = proto.model.Model()
+    specification.CopyFrom(model.specification)
+    specification.description.metadata.author = "somebody else"
+    other = mil.load(mil.save(specification, model.weights, tmp_path / "other.mlpackage"))
+    assert other.program_digest() == model.program_digest()
+    assert other.digest() != model.digest()
 
 
 def test_saving_replaces_and_refuses(small: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Copies that cost nothing where links can be made, and digests that read no file whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from parity import files
+
+
+def test_a_copy_is_a_link_where_the_file_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"weights")
+    files.link_or_copy(source, tmp_path / "linked")
+    assert (tmp_path / "linked").samefile(source)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.link_or_copy(source, tmp_path / "copied")
+    assert (tmp_path / "copied").read_bytes() == b"weights"
+    assert not (tmp_path / "copied").samefile(source)
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (1 << 22) + 1])
+def test_digests_are_those_of_hashlib(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    assert files.sha256(path).hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 26)  # 64 MiB
+    tracemalloc.start()
+    try:
+        files.sha256(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 24
