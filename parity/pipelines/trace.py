@@ -41,8 +41,22 @@ class Trace(Mapping[str, np.ndarray]):
         return len(self._points)
 
     def calls(self, component: str) -> dict[str, dict[str, np.ndarray]]:
-        """Return the recorded inputs of each call of a component: label (``step07``) to named tensors."""
-        return self._tensors(component, SIGNATURES[kind(component)].takes)
+        """Return the recorded inputs of each call of a component: label (``step07``) to named tensors.
+
+        Raises
+        ------
+        FormatError
+            A call lacks an input: the trace holds chosen points only, or is another version's.
+        """
+        signature = SIGNATURES[kind(component)]
+        found = self._tensors(component, signature.takes)
+        for label in {**found, **self._tensors(component, signature.gives)}:
+            for name in signature.inputs:
+                if name not in found.get(label, {}):
+                    raise FormatError(
+                        f"the trace has no {component}/{label}/{name}: without its inputs a network cannot be run again"
+                    )
+        return found
 
     def outputs(self, component: str) -> dict[str, dict[str, np.ndarray]]:
         """Return the recorded outputs of each call of a component: label to named tensors."""

@@ -21,6 +21,7 @@ from parity.errors import ParityError, UnsupportedError
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.pipelines.producer import DEFAULT, producer
+from parity.pipelines.release import Release
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
@@ -90,6 +91,10 @@ class Evaluator(Stage):
         except ConsumerFailureError as failure:  # whatever computes the networks
             return self._outcome(cell, (candidate.failed(failure, who, case),), {}, {})
         components = candidate.involved(case, reference)
+        refines = isinstance(who, Release) and who.conventions.refiner and not cell.backend
+        if refines and self.packages.part("refiner").paths:
+            text = f"{who.name} lets the refiner among these models take over, and its original is not given here"
+            return self._unknown(cell, f"{text}; take the refiner out of the folder, or play it by `execute`")
         situation = self._situation(cell, backend, components)
         seconds, pictures = {"reference": reference_seconds}, {"reference": reference["image"]}
         drawn: Trace | None = None

@@ -92,10 +92,12 @@ class Stage:
         if self.options.models is not None:
             return packages.find(self.options.models)
         from parity import convert
+        from parity.convert.plan import DEFAULT_COMPONENTS
 
         location = self.model.location
         self.progress("converting the model (kept for later runs)")
-        return packages.converted(convert.cached(location))
+        second = ("text_encoder_2",) if self.model.xl else ()
+        return packages.converted(convert.cached(location, components=(*DEFAULT_COMPONENTS, *second)))
 
     @cached_property
     def cases(self) -> list[Case]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parity import assets
-from parity.errors import UnsupportedError, UsageError
+from parity.errors import FormatError, UnsupportedError, UsageError
 from parity.models.model import Model
 from parity.pipelines.producer import producer
 from parity.pipelines.release import Release
@@ -139,3 +139,12 @@ def test_a_saved_trace_of_a_release_is_read_back(tmp_path: Path, backend) -> Non
     again = Trace.load(tmp_path / "trace.npz")
     assert list(again) == list(trace)
     assert again.components == trace.components
+
+
+def test_a_trace_that_lacks_a_networks_inputs_says_so(tmp_path: Path, backend) -> None:  # type: ignore[no-untyped-def]
+    _, trace = drawn("diffusers", Request("txt2img", PROMPT, steps=2), backend)
+    trace.save(tmp_path / "trace.npz", ["latents/initial", "unet/step00/noise_pred", "unet/step00/sample", "image"])
+    chosen = Trace.load(tmp_path / "trace.npz")
+    with pytest.raises(FormatError, match="no unet/step00/timestep: without its inputs"):
+        chosen.calls("unet")
+    assert chosen.calls("text_encoder") == {}

@@ -44,6 +44,17 @@ def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) 
     assert "computed once for CPU_AND_NE" in result.stdout.str()
 
 
+def test_another_producer_by_command_line_and_by_ini(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "-v", "--as", "python==1.1.0", "--as", "S2")
+    assert "1 pass, 0 fail, 1 unknown" in result.stdout.str()
+    assert "as python==1.1.0, on reference runtime" in result.stdout.str()
+    assert "S2 has no scheduler euler; it has pndm, dpm++" in result.stdout.str()
+    project.makeini("[pytest]\nparity_cases = cases.toml\nparity_model_version = tiny-sd\nparity_as =\n    swiift\n")
+    result = project.runpytest_subprocess("--pyargs", "parity.suite")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no producer named 'swiift'; did you mean swift?*"])
+
+
 def test_a_failure_is_explained_and_unknown_is_not_green(project: pytest.Pytester) -> None:
     project.makefile(".toml", t='[[tolerance]]\npoint = "image"\nmetric = "image_psnr"\nbound = 400\nmeasured = "x"\n')
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "--tolerances", "t.toml")

@@ -37,6 +37,7 @@ def test_a_framework_that_fails_while_predicting_names_the_network(
         "latents/initial": "unknown",
         "image": "unknown",
     }
-    assert "unet: reference runtime (declared) fails while it computes: RuntimeError: Error computing NN outputs." in (
-        record["explanation"]
+    assert (
+        "unet: reference runtime (declared) fails while it computes: RuntimeError: Error computing NN outputs."
+        in (record["explanation"])
     )
