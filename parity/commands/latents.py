@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--std", type=float, default=1.0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .npy, .npz or .safetensors file")
     programs = parser.add_argument_group("as a program asks the stream (docs/streams.md says what each does)")
-    programs.add_argument("--like", choices=PROGRAMS, metavar="NAME", help=", ".join(PROGRAMS))
+    programs.add_argument("--like", choices=tuple(PROGRAMS), metavar="NAME", help=", ".join(PROGRAMS))
     programs.add_argument("--images", type=_integer, default=1, metavar="N", help="images of a swift or mochi run")
     programs.add_argument("--draw", type=_integer, default=0, metavar="N", help="noise of step N: diffusers, a1111")
     programs.add_argument("--batch-index", type=_shape, metavar="I,J,…", help="items of a batch: comfyui")

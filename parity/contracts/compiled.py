@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parity import mil
+from parity.contracts import palettes
 from parity.contracts.causal import judge_mask
 from parity.contracts.fingerprint import from_text
 from parity.contracts.inspection import Component, DeclaredFeature, Fingerprint
@@ -74,7 +75,10 @@ def read(folder: Path, component: Component, *, records: bool) -> tuple[Componen
         component = replace(component, shapeless=tuple(completed))
     weights = mil.Weights(folder)
     problem = problem or weight_problem(_last_weights(text), weights, records=records)
-    component = replace(component, fingerprint=from_text(text, histogram))
+    print_ = from_text(text, histogram)
+    if records and not problem:
+        print_ = replace(print_, palettes=palettes.of_text(text, weights))
+    component = replace(component, fingerprint=print_)
     size = folder / "weights" / "weight.bin"
     if size.is_file():
         component = replace(component, weight_bytes=size.stat().st_size)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parity.contracts import palettes
 from parity.contracts.facts import Facts
 from parity.contracts.inspection import Component, Finding
 from parity.contracts.names import COMPONENTS, DENOISERS
@@ -74,6 +75,7 @@ def check(
     _control(checked, found, where, absent)
     _safety(checked, found, absent)
     _outputs(checked, found, absent)
+    _palettes(checked, found)
     _remarks(checked, found, where)
     return checked
 
@@ -347,6 +349,15 @@ def _outputs(checked: Checked, found: list[Component], absent: str) -> None:
     facts["outputs"] = _dtype(of("text_encoder", "text_encoder_2", "unet", "vae_decoder"), absent)
     facts["decoder_output"] = _dtype(of("vae_decoder"), absent)
     facts["encoder_output"] = _dtype(of("vae_encoder"), absent)
+
+
+def _palettes(checked: Checked, found: list[Component]) -> None:
+    wrong = [c for c in found if c.fingerprint.palettes]
+    of_pictures = [c for c in wrong if c.kind not in ("controlnet", "safety_checker")]
+    checked.facts["palettes"] = "wrong" if of_pictures else "right"
+    for component in wrong:
+        text = palettes.sentence(component.fingerprint.palettes)
+        checked.findings.append(Finding("warning", component.path, text))
 
 
 def _remarks(checked: Checked, found: list[Component], where: str) -> None:

@@ -54,6 +54,7 @@ FACTS: Final[Mapping[str, Fact]] = {
     "prediction": Fact("what the denoiser predicts", ("epsilon", "v", "other")),
     "prediction_source": Fact("who says so", ("scheduler", "id", "family", "contract")),
     "tokenizer": Fact("whether vocab.json and merges.txt are there", ("present",)),
+    "palettes": Fact("whether palettized weights unpack to their values", ("right", "wrong")),
     "layout": Fact("form of the models", ("packages", "compiled", "mixed")),
     "specification": Fact("highest specification version"),
     **{name: _part(name) for name in COMPONENTS},

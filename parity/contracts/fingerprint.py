@@ -2,8 +2,8 @@
 
 One pass over the operations of an ML Program (protobuf) gives operator counts, bytes of weights by form, the kind of
 attention, the causal mask and what :mod:`parity.contracts.structure` collects; :func:`from_text` reads off a compiled
-model's text what it gives without parsing it whole. Weights are not read, but for the mask (a few KiB) and the record
-of the last weight (is the file complete?).
+model's text what it gives without parsing it whole. Weights are not read, but for the mask (a few KiB), look-up tables
+and the record of the last weight (is the file complete?).
 
 Rules for attention, from toy conversions of each kind: ORIGINAL has batched ``matmul`` and a softmax and no ``einsum``;
 SPLIT_EINSUM has ``einsum`` with as many queries as the layer has tokens; SPLIT_EINSUM_V2 the same in
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from parity.contracts import causal, structure
+from parity.contracts import causal, palettes, structure
 from parity.contracts.causal import named_constants
 from parity.contracts.inspection import Fingerprint
 from parity.mil import dtypes
@@ -97,10 +97,12 @@ def fingerprint(program: Any, weights: Any, *, tokens: int = 0, records: bool = 
             last_axis = True
     storage = _without_inputs_of_compressed(storage)
     minimum, mask = causal.judge(masks, weights, lost=lost) if tokens else (None, "none")
+    palettized = records and counts["constexpr_lut_to_dense"]
     result = Fingerprint(
         operators=dict(sorted(counts.items())),
         storage=dict(sorted(storage.items())),
         attention=_attention(counts, scores, softmax=last_axis),
+        palettes=palettes.of_operations(operations(program), weights) if palettized else (),
         mask=mask,
         mask_minimum=minimum,
         structure=collector.structure(structure.of_type, structure.flexible_inputs(program)),

@@ -1,8 +1,8 @@
 """What is this folder of Core ML models, who made it, and what can be done with it?
 
 :func:`inspect` walks a folder (or takes one model, or a zip archive), reads every model's description, identifies it,
-compares the components with each other and returns plain records. It reads no weights but a causal mask, imports no
-torch, and reports damaged or hostile input as findings.
+compares the components with each other and returns plain records. It reads no weights but a causal mask and look-up
+tables, imports no torch, and reports damaged or hostile input as findings.
 """
 
 from __future__ import annotations

@@ -143,6 +143,29 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Palette:
+    """A palettized weight that unpacks to wrong values, see :mod:`parity.contracts.palettes`.
+
+    Attributes
+    ----------
+    tensor : str
+        Name of the unpacked weight.
+    shape : tuple of int
+        Its shape.
+    entries, used : int
+        Entries of its look-up table, and those that indices point at (the most of any block's table).
+    lost : tuple of float
+        Values that stand in the table and that no index points at.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    entries: int
+    used: int
+    lost: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a program's operations tell.
 
@@ -161,6 +184,8 @@ class Fingerprint:
         Smallest value of that constant.
     structure : Structure or None
         None when the program could not be read.
+    palettes : tuple of Palette
+        Palettized weights that unpack to wrong values.
     """
 
     operators: Mapping[str, int] = field(default_factory=dict)
@@ -169,6 +194,7 @@ class Fingerprint:
     mask: str = "unread"
     mask_minimum: float | None = None
     structure: Structure | None = None
+    palettes: tuple[Palette, ...] = ()
 
     @property
     def compression(self) -> tuple[str, ...]:

@@ -4,17 +4,23 @@
 * ``palette1`` … ``palette8``: k-means look-up tables of 2^n values for each tensor; from 1.0.0 on (1 bit from C6), for
   text encoders, denoisers and ControlNets. Embedding tables (read by ``gather``) keep their 16 bits.
 
-Both are coremltools' own; what is added is that the description survives and that equal input gives equal bytes.
+Both are coremltools' own; what is added is that the description survives, that equal input gives equal bytes, and that
+a tensor with no more different values than a table has entries gets these values as its table: k-means would let
+indices point at wrong entries (:mod:`parity.contracts.palettes`).
 Proved by tests: the operators that the facts of each window name, and the agreement with PyTorch within the bounds of
 ``tolerances.toml``. Mixed-bit recipes are in :mod:`parity.convert.mixed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from parity import mil
 from parity.convert import workarounds
 from parity.convert.spec import read_spec, write_spec
 from parity.convert.workarounds import Report
@@ -66,14 +72,16 @@ def compress(source: Path, target: Path, compression: str, *, report: Report | N
         config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode="linear", dtype="uint8"))
         write(source, target, cto.linear_quantize_weights, config, report=report)
     else:
-        write(source, target, cto.palettize_weights, palettes(PALETTES[compression]), report=report)
+        write(source, target, cto.palettize_weights, palettes(source, PALETTES[compression]), report=report)
 
 
-def palettes(bits: int, by_operation: Mapping[str, int] | None = None) -> Any:
-    """Return coremltools' configuration for k-means palettization.
+def palettes(source: Path, bits: int, by_operation: Mapping[str, int] | None = None) -> Any:
+    """Return coremltools' configuration for k-means palettization of a package.
 
     Parameters
     ----------
+    source : pathlib.Path
+        The package: its weights decide which tensors get a table of their very values.
     bits : int
         For every tensor above coremltools' size threshold; 16 leaves them as they are.
     by_operation : mapping of str to int, optional
@@ -89,11 +97,54 @@ def palettes(bits: int, by_operation: Mapping[str, int] | None = None) -> Any:
     def one(count: int, **options: int) -> Any:
         return None if count == 16 else cto.OpPalettizerConfig(mode="kmeans", nbits=count, **options)
 
-    return cto.OptimizationConfig(
-        global_config=one(bits),
-        op_type_configs={"gather": None},
-        op_name_configs={name: one(count, weight_threshold=0) for name, count in (by_operation or {}).items()},
-    )
+    named = {name: one(count, weight_threshold=0) for name, count in (by_operation or {}).items()}
+    whole = one(bits)
+    for name, weight in constants(source, gathered=False):
+        count = (by_operation or {}).get(name, bits)
+        large = name in named or (whole is not None and weight.size > whole.weight_threshold)
+        if count < 16 and large and weight.dtype.kind == "f" and few_values(weight, count):
+            exact = partial(table_of_values, bits=count)
+            named[name] = cto.OpPalettizerConfig(mode="custom", lut_function=exact, weight_threshold=0)
+    return cto.OptimizationConfig(global_config=whole, op_type_configs={"gather": None}, op_name_configs=named)
+
+
+def few_values(weight: np.ndarray, bits: int) -> bool:
+    """Tell whether a weight has no more different values than 2^bits."""
+    beginning = weight.reshape(-1)[:4096]  # enough to settle it for nearly all weights, however large
+    return len(np.unique(beginning)) <= 1 << bits and len(np.unique(weight)) <= 1 << bits
+
+
+def table_of_values(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different values of a weight, filled up with zeros to 2^bits, and each element's index among them.
+
+    >>> table_of_values(np.array([[0.5, -1.0], [0.5, 0.5]]), 2)
+    (array([-1. ,  0.5,  0. ,  0. ]), array([1, 0, 1, 1], dtype=uint8))
+    """
+    found, places = np.unique(weight, return_inverse=True)
+    table = np.zeros(1 << bits, weight.dtype)
+    table[: len(found)] = found
+    return table, places.reshape(-1).astype(np.uint8)
+
+
+def constants(package: Path, *, gathered: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+    """Iterate over the constants in a package's weight file, by the names that coremltools gives the operations.
+
+    Without ``gathered`` those are left out that a ``gather`` reads.
+    """
+    model = mil.load(package)
+    message = model.program.functions["main"]
+    listed = message.block_specializations[message.opset].operations
+    left_out = {
+        binding.name
+        for operation in listed
+        if operation.type == "gather" and not gathered
+        for binding in operation.inputs["x"].arguments
+    }
+    for operation in listed:
+        value = operation.attributes["val"] if operation.type == "const" else None
+        if value is None or value.WhichOneof("value") != "blobFileValue" or operation.outputs[0].name in left_out:
+            continue
+        yield operation.outputs[0].name, model.weights.read(value.blobFileValue.offset)
 
 
 def write(source: Path, target: Path, method: Any, config: Any, *, report: Report | None = None) -> None:

@@ -29,9 +29,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parity import mil
 from parity.convert import workarounds
-from parity.convert.compress import palettes, write
+from parity.convert.compress import constants, few_values, palettes, write
 from parity.convert.curve import draw
 from parity.convert.probe import Answer, Probe
 from parity.convert.workarounds import Report
@@ -189,6 +188,8 @@ def average_bits(recipe: Recipe, layers: Mapping[str, Any]) -> float:
 
 def palettized(weight: np.ndarray, bits: int) -> np.ndarray:
     """Return a tensor through a k-means table of 2^bits float16 values, by coremltools' own clustering."""
+    if few_values(weight.astype(np.float16), bits):
+        return weight.astype(np.float16)
     workarounds.coremltools()
     from coremltools.models.neural_network.quantization_utils import _get_kmeans_lookup_table_and_weight
 
@@ -241,7 +242,7 @@ def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Repo
     import coremltools.optimize.coreml as cto
 
     operations: dict[str, list[str]] = {}
-    for name, values in _constants(source):
+    for name, values in constants(source):
         if values.dtype == np.float16:
             operations.setdefault(_digest(values), []).append(name)
     modules = dict(unet.named_modules())
@@ -251,17 +252,7 @@ def apply(source: Path, target: Path, recipe: Recipe, unet: Any, *, report: Repo
         if not names:
             raise FormatError(f"{source.name} does not hold the weights of layer {layer}; was it made from this model?")
         by_operation |= dict.fromkeys(names, bits)
-    write(source, target, cto.palettize_weights, palettes(16, by_operation), report=report)
-
-
-def _constants(package: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Iterate over the constants in a package's weight file, by the names that coremltools gives the operations."""
-    model = mil.load(package)
-    message = model.program.functions["main"]
-    for operation in message.block_specializations[message.opset].operations:
-        value = operation.attributes["val"] if operation.type == "const" else None
-        if value is not None and value.WhichOneof("value") == "blobFileValue":
-            yield operation.outputs[0].name, model.weights.read(value.blobFileValue.offset)
+    write(source, target, cto.palettize_weights, palettes(source, 16, by_operation), report=report)
 
 
 def _digest(values: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from parity.contracts import palettes
 from parity.contracts.consumers import Consumer
 from parity.contracts.inspection import Bundle, Component, Inspection
 from parity.contracts.pattern import repairs_for
@@ -57,7 +58,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be written; ``kept`` are models that need nothing, ``refused`` those that cannot be helped, and why."""
+    """What will be written.
+
+    ``kept`` are models that need nothing. ``refused`` says what cannot be helped and why: models that cannot be read,
+    and wrong look-up tables, of models that may well be written for other reasons or kept.
+    """
 
     jobs: tuple[Job, ...]
     kept: tuple[str, ...]
@@ -109,6 +114,8 @@ def plan(
                 reason = next((f.text for f in bundle.findings if f.where == component.path), "cannot be read")
                 refused.append((component.path, reason))
                 continue
+            if component.fingerprint.palettes:
+                refused.append((component.path, palettes.sentence(component.fingerprint.palettes)))
             structural = _structural(component) if only else repairs_for(component, rules, system)
             repairs = tuple(
                 name

@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from parity import convert
-from parity.contracts import converter
+from parity import convert, mil
+from parity.contracts import converter, fingerprint
+from parity.contracts.inspect import inspect
 from parity.convert import check, compress, plan
 from parity.convert.job import Settings
 from parity.convert.spec import content_hash, read_spec
 from parity.errors import UsageError
+from parity.mil import values
 from tests.convert.test_conversion import operations
 
 Model = Callable[[str], Path]
@@ -68,6 +71,48 @@ def test_equal_input_gives_equal_bytes(plain: Path, tmp_path: Path, compression:
     for name in ("a", "b"):
         compress.compress(plain, tmp_path / f"{name}.mlpackage", compression)
     assert content_hash(tmp_path / "a.mlpackage") == content_hash(tmp_path / "b.mlpackage")
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_few_values_become_the_table_itself(tmp_path: Path) -> None:
+    """coremltools' k-means gives some of these weights wrong values; ours have a table of their very values."""
+    import coremltools as ct
+    import coremltools.optimize.coreml as cto
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+
+    shape = (8, 36, 3, 3)
+    rngs = [np.random.default_rng(seed) for seed in range(6)]
+    few = [(rng.integers(-7, 8, shape) / 32).astype(np.float16) for rng in rngs]
+    weights = [*few, rngs[0].normal(size=shape).astype(np.float16)]
+
+    @mb.program(
+        input_specs=[mb.TensorSpec((1, 36, 4, 4), ct.converters.mil.mil.types.fp16)], opset_version=ct.target.iOS16
+    )
+    def program(x):  # type: ignore[no-untyped-def]
+        results = [mb.conv(x=x, weight=weight, name=f"conv{i}") for i, weight in enumerate(weights)]
+        return mb.concat(values=results, axis=1, name="y")
+
+    plain, ours, theirs = (tmp_path / f"{name}.mlpackage" for name in ("plain", "ours", "theirs"))
+    ct.convert(program, minimum_deployment_target=ct.target.iOS16, compute_precision=ct.precision.FLOAT16).save(plain)
+    compress.compress(plain, ours, "palette8")
+    config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(mode="kmeans", nbits=8))
+    cto.palettize_weights(ct.models.MLModel(str(plain), skip_model_load=True), config).save(str(theirs))
+
+    def exact(package: Path) -> list[bool]:
+        model = mil.load(package)
+        unpacked = []
+        for operation in fingerprint.operations(model.program):
+            if operation.type == "constexpr_lut_to_dense":
+                table, places = (values.decode(operation.attributes[n], n, model.weights) for n in ("lut", "indices"))
+                assert len(table) == 256
+                unpacked.append(table[places].reshape(shape))
+        return [any(np.array_equal(weight, one) for one in unpacked) for weight in few]
+
+    named = {path: inspect(path).components[0].fingerprint.palettes for path in (ours, theirs)}
+    assert all(exact(ours))
+    assert named[ours] == ()
+    assert not all(exact(theirs)), "once k-means is right, the workaround can go"
+    assert len(named[theirs]) == exact(theirs).count(False)
 
 
 def test_unknown_compression(plain: Path, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ Original = Callable[[str], Any]
 # tables of 6 bits and more hold every value that a tensor has.
 BOUNDS = {"": 60.0, "affine8": 30.0, "palette4": 10.0, "palette6": 60.0, "palette8": 60.0}
 # What an era's library wrote wrongly, which the runtime has to reproduce. coremltools 6.1 gives a constant tensor the
-# scale 0, so an 8-bit text encoder has lost its causal mask. coremltools 8.3 left entries of a table unset where a
-# tensor has fewer different values than the table has places, and let indices point there (off by up to 8.4).
+# scale 0, so an 8-bit text encoder has lost its causal mask. The k-means that coremltools
+# 8.3 called lost values of two tables, as it does where a tensor has fewer different values than the table has entries
+# (off by up to 8.4).
 WRONG_AS_WRITTEN = {("6.1", "0.2.0-affine8", "text_encoder"), ("8.3", "batch-one-palette8", "unet")}
 
 

@@ -107,3 +107,50 @@ def test_a_lost_mask_is_known_in_compiled_text_too(package: Package, tmp_path: P
     kept = compiled(package("6.1/0.2.0/text_encoder"), tmp_path / "kept" / "TextEncoder.mlmodelc")
     assert inspect(lost).components[0].fingerprint.mask == "lost"
     assert inspect(kept).components[0].fingerprint.mask == "patched"
+
+
+def test_wrong_palettes_are_named_with_the_values_that_were_lost(package: Package, tmp_path: Path) -> None:
+    """The float weights of the same era are the witness: which tensors differ, and in which values."""
+    from parity.contracts import fingerprint
+    from parity.mil import values
+    from tests.contracts.test_compiled import compiled
+
+    wrong: dict[str, tuple[float, ...]] = {}
+    for component in ("text_encoder", "unet"):
+        plain, small = (
+            mil.load(package(f"8.3/{folder}/{component}")) for folder in ("batch-one", "batch-one-palette8")
+        )
+        weights = {
+            o.outputs[0].name: o.attributes["val"] for o in fingerprint.operations(plain.program) if o.type == "const"
+        }
+        for operation in fingerprint.operations(small.program):
+            if operation.type != "constexpr_lut_to_dense":
+                continue
+            name = operation.outputs[0].name
+            if (message := weights.get(name.removesuffix("_palettized"))) is None:
+                continue  # the causal mask: folded anew
+            table, places = (values.decode(operation.attributes[n], n, small.weights) for n in ("lut", "indices"))
+            weight = values.decode(message, name, plain.weights).reshape(-1)
+            if len(lost := np.unique(weight[np.abs(table[places].astype(float) - weight) > 1e-3])):
+                wrong[name] = tuple(map(float, lost))
+    assert wrong == {
+        "mid_block_resnets_0_conv2_weight_to_fp16_palettized": (-0.03125,),
+        "mid_block_resnets_1_conv2_weight_to_fp16_palettized": (0.125,),
+    }
+    source = package("8.3/batch-one-palette8/unet")
+    for path in (source, compiled(source, tmp_path / "Unet.mlmodelc")):
+        inspection = inspect(path)
+        found = inspection.components[0].fingerprint.palettes
+        assert {one.tensor: one.lost for one in found} == wrong
+        (text,) = (f.text for f in inspection.bundles[0].findings if "unpack" in f.text)
+        assert all(name in text for name in wrong)
+    (refused,) = repair.plan(inspect(source)).refused
+    assert refused[1] == text
+
+
+@pytest.mark.parametrize("name", ["7.0b1/1.0.0-palette4", "7.2/1.1.1-palette6", "8.3/batch-one-palette8"])
+def test_no_right_palette_is_suspected(name: str, package: Package) -> None:
+    for component in ("text_encoder", "unet"):
+        found = inspect(package(f"{name}/{component}")).components[0].fingerprint
+        assert any("palette" in form for form in found.storage)
+        assert bool(found.palettes) == (name.startswith("8.3") and component == "unet")
