@@ -7,7 +7,7 @@ becomes a finding, never an exception: a folder with one broken model is still i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -107,11 +107,12 @@ def _files(path: Path) -> list[Path]:
 def _package(path: Path, component: Component, *, records: bool) -> tuple[Component, str, tuple[str, ...]]:
     model = mil.load(path)
     metadata = model.metadata
-    inputs = tuple(_feature(feature) for feature in model.inputs)
+    stated = _stated(model)
+    inputs = tuple(_feature(feature, stated) for feature in model.inputs)
     component = replace(
         component,
         inputs=inputs,
-        outputs=tuple(_feature(feature) for feature in model.outputs),
+        outputs=tuple(_feature(feature, stated) for feature in model.outputs),
         shapeless=_shapeless(model),
         specification=int(model.specification.specificationVersion),
         author=metadata.author,
@@ -152,17 +153,32 @@ def _shapeless(model: mil.Model) -> tuple[str, ...]:
     )
 
 
-def _feature(feature: mil.Feature) -> DeclaredFeature:
+def _stated(model: mil.Model) -> dict[str, tuple[int, ...]]:
+    """Default shapes by name, as far as the description states them."""
+    description = model.specification.description
+    return {item.name: tuple(item.type.multiArrayType.shape) for item in (*description.input, *description.output)}
+
+
+def _feature(feature: mil.Feature, stated: Mapping[str, tuple[int, ...]]) -> DeclaredFeature:
     dtype = compiled.DTYPES.get(feature.dtype, feature.dtype) if feature.kind == "array" else feature.kind
-    return DeclaredFeature(feature.name, dtype, _shape(feature), feature.description, flexible=feature.flexible)
+    shape = _shape(feature, stated.get(feature.name, ()))
+    return DeclaredFeature(feature.name, dtype, shape, feature.description, flexible=feature.flexible)
 
 
-def _shape(feature: mil.Feature) -> tuple[int | None, ...]:
-    """Default shape; a size of an array that nothing but the program leaves open (from 1 on, without end) is None."""
+def _shape(feature: mil.Feature, stated: tuple[int, ...]) -> tuple[int | None, ...]:
+    """Return the default shape; None where an array's size is open and nothing states a default.
+
+    The program leaves sizes open without one. A description with the same range, 1 to infinity, says in its shape which
+    size is the default, and that may be 1: what coremltools 5.2 to 6.3 wrote for ``RangeDim()``.
+    """
     if not feature.ranges or feature.kind != "array":
         return feature.shape
-    sizes = zip(feature.shape, feature.ranges, strict=False)
-    return tuple(None if (size, one.lower, one.upper) == (1, 1, None) else size for size, one in sizes)
+    if len(stated) != len(feature.shape):
+        stated = (0,) * len(feature.shape)
+    sizes = zip(feature.shape, feature.ranges, stated, strict=False)
+    return tuple(
+        None if default != 1 and (size, one.lower, one.upper) == (1, 1, None) else size for size, one, default in sizes
+    )
 
 
 def _weight_bytes(model: mil.Model) -> int:

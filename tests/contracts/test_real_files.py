@@ -149,6 +149,28 @@ def test_flexible_shapes_are_judged_at_their_default(tmp_path: Path) -> None:
     assert capability.capabilities(inspect(folder).bundles[0]).cell("txt2img", "S7").verdict == "yes"
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_size_from_one_without_end_has_the_default_that_the_description_states(stated: bool, tmp_path: Path) -> None:
+    """coremltools 5.2 to 6.3 wrote ``RangeDim()`` so: shape 1, range 1 to -1, and unknown in the program."""
+    folder = packages.folder_of(tmp_path / "m", "text_encoder", "unet", window="1.1.0")
+    path = packages.component(folder, "vae_decoder", window="1.1.0")
+
+    def open_(specification) -> None:  # type: ignore[no-untyped-def]
+        array = specification.description.input[0].type.multiArrayType
+        for axis, size in enumerate(array.shape):
+            array.shapeRange.sizeRanges.add(lowerBound=size, upperBound=size if axis else -1)
+        if not stated:
+            array.ClearField("shape")
+        function = specification.mlProgram.functions["main"]
+        function.inputs[0].type.tensorType.dimensions[0].unknown.SetInParent()
+
+    edited(path, open_)
+    component = by_kind(folder)["vae_decoder", 0]
+    assert component.inputs[0].shape == ((1 if stated else None), 4, 64, 64)
+    assert component.inputs[0].flexible
+    assert capability.capabilities(inspect(folder).bundles[0]).cell("txt2img", "S7").verdict == "yes"
+
+
 def test_images_of_a_compiled_model_have_their_size(tmp_path: Path) -> None:
     folder = tmp_path / "Upscaler.mlmodelc"
     folder.mkdir()
