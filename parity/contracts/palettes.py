@@ -106,6 +106,7 @@ def judge(name: str, shape: tuple[int, ...], table: np.ndarray, indices: Indices
     Parameters
     ----------
     name : str
+        Of the weight, for messages.
     shape : tuple of int
         Of the unpacked weight.
     table : numpy.ndarray

@@ -57,11 +57,13 @@ class Producer(Protocol):
         Parameters
         ----------
         request : Request
+            What to draw.
         model : Model
             Tokenizer, scheduler configuration and geometry.
         backend : Backend
             Who computes the networks; not bound yet.
         seed : int
+            Of the stream.
         rng : str
             What the case asks for; :meth:`stream` says what becomes of it.
         observe : callable

@@ -45,7 +45,9 @@ def zeroed(index: Mapping[str, Any], settings: Settings, material: Material) -> 
     index : mapping
         The checkpoint's ``model_index.json``.
     settings : Settings
+        The call.
     material : Material
+        Its texts.
     """
     if not _empty(material.negative):
         return False
@@ -96,10 +98,13 @@ def pictures(
     Parameters
     ----------
     networks : Networks
+        Who computes.
     scheduler : object
         diffusers', see :func:`scheduler`.
     settings : Settings
+        The call.
     material : Material
+        Texts and control images.
     zero_negative : bool
         Whether the negative prompt's embeddings are replaced by zeros.
 

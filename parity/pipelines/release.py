@@ -63,8 +63,11 @@ def settings_of(who: Consumer, ask: Ask, material: Material, *, refiner: bool = 
     Parameters
     ----------
     who : Consumer
+        The release.
     ask : Ask
+        What its user asks.
     material : Material
+        Texts and pictures of the call.
     refiner : bool
         Whether the models hold a refiner, which takes over where the release knows it.
 
@@ -130,8 +133,11 @@ def play(
     Parameters
     ----------
     settings : Settings
+        The call.
     networks : Networks
+        Who computes.
     material : Material
+        Texts and pictures.
     location : str
         The checkpoint: the Python pipeline takes its scheduler's configuration.
     by_diffusers : bool

@@ -29,10 +29,13 @@ def pictures(
     Parameters
     ----------
     networks : Networks
+        Who computes.
     schedule : callable
         Makes a scheduler for one image.
     settings : Settings
+        The call.
     material : Material
+        Texts and pictures.
 
     Returns
     -------

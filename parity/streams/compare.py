@@ -221,14 +221,8 @@ _HOW = {
 def _between(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> Iterator[Cause]:
     """What sets two origins apart."""
     names = frozenset((a.name, b.name))
-    if a.seed != b.seed and names in _LOW_BITS and (a.seed - b.seed) % _WORD == 0:
-        large, small = max(a.seed, b.seed), min(a.seed, b.seed)
-        text = f"{small} is {large} modulo 2**32, and torch-cpu draws from these 32 bits of a seed alone"
-        yield Cause("seed-bits", text)
-    elif a.seed != b.seed:
-        yield Cause(
-            "seed", f"seeds differ by {b.seed - a.seed}: programs number the images of a batch in different ways"
-        )
+    if a.seed != b.seed:
+        yield _seeds(a, b, names)
     if a.nth != b.nth:
         yield Cause("draw", f"A is draw {a.nth + 1} of its stream and B draw {b.nth + 1}: one was drawn later")
     if a.how != b.how:
@@ -245,14 +239,26 @@ def _between(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> Iterator[Cau
         yield Cause("stream", f"{a.name} and {b.name} are different streams: the same seed gives unrelated values")
     else:
         yield from _options(a, b)
-        if a.drawn != b.drawn and _old_halves(a, b, x, y):
-            yield _RELEASE
-        elif a.drawn != b.drawn:
-            yield Cause(
-                "dtype", f"drawn as {a.drawn} against {b.drawn}: each dtype is drawn by its own rule, not rounded"
-            )
+        yield from _dtypes(a, b, x, y)
     if a == b:
         yield Cause("last-bits", f"both are {a.name}, whose last bits depend on the device: they agree to about 4e-6")
+
+
+def _seeds(a: Origin, b: Origin, names: frozenset[str]) -> Cause:
+    """Two different seeds."""
+    if names in _LOW_BITS and (a.seed - b.seed) % _WORD == 0:
+        large, small = max(a.seed, b.seed), min(a.seed, b.seed)
+        text = f"{small} is {large} modulo 2**32, and torch-cpu draws from these 32 bits of a seed alone"
+        return Cause("seed-bits", text)
+    return Cause("seed", f"seeds differ by {b.seed - a.seed}: programs number the images of a batch in different ways")
+
+
+def _dtypes(a: Origin, b: Origin, x: np.ndarray, y: np.ndarray) -> Iterator[Cause]:
+    """Two dtypes of one stream."""
+    if a.drawn != b.drawn and _old_halves(a, b, x, y):
+        yield _RELEASE
+    elif a.drawn != b.drawn:
+        yield Cause("dtype", f"drawn as {a.drawn} against {b.drawn}: each dtype is drawn by its own rule, not rounded")
 
 
 def _options(a: Origin, b: Origin) -> Iterator[Cause]:

@@ -137,6 +137,7 @@ def box_muller(words: np.ndarray, out: np.ndarray, mean: float, std: float) -> N
     out : array of float32
         As long.
     mean, std : float32
+        Of the normals.
     """
     first, second = np.empty(_PIECE, np.uint32), np.empty(_PIECE, np.uint32)
     rows = np.empty((3, _PIECE), np.float32)

@@ -31,6 +31,7 @@ def save(path: Path | str, values: np.ndarray, dtype: str) -> None:
     path : path
         With one of :data:`SUFFIXES`.
     values : array
+        What is written.
     dtype : str
         What the values are; ``bfloat16`` for a float32 array of such numbers.
     """

@@ -192,6 +192,7 @@ def identify(array: np.ndarray, seeds: Sequence[int]) -> Origin | None:
     Parameters
     ----------
     array : array of float
+        What was drawn by somebody.
     seeds : sequence of int
         Seeds to try, the first draw of each also with its two neighbours.
     """

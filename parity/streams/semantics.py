@@ -101,6 +101,7 @@ def comfyui(
     Parameters
     ----------
     seed : int
+        Of the batch.
     shape : sequence of int
         Batch first.
     batch_index : sequence of int, optional
@@ -132,6 +133,7 @@ def invokeai(
     Parameters
     ----------
     seed : int
+        Taken modulo 2**32.
     shape : sequence of int
         1, channels, height, width.
     dtype : str
@@ -155,7 +157,9 @@ def coreai(name: str, seed: int, shape: Shape, *, fixed: bool = True) -> np.ndar
     name : {"swift-numpy", "swift-torch", "swift-nvidia"}
         The source; numPy is the program's default.
     seed : int
+        Of the stream.
     shape : int or sequence of int
+        Of the noise.
     fixed : bool
         True: since its fix of September 2026, torch's source fills an array, with a ragged end as torch draws it (by
         the fix's description; its code was not at hand).
@@ -185,7 +189,9 @@ def swift(name: str, seed: int, shape: Shape, *, images: int = 1) -> list[np.nda
     Parameters
     ----------
     name : {"swift-numpy", "swift-torch", "swift-nvidia"}
+        The source.
     seed : int
+        Of the call.
     shape : int or sequence of int
         Of one image's latents.
     images : int

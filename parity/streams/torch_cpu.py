@@ -117,6 +117,7 @@ class TorchCPU(Stream):
         dtype : str, optional
             The target's by default.
         mean, std : float
+            Of the normals.
         """
         kind = self._dtype(dtype or target.dtype.name)
         self._check_std(std)

@@ -67,6 +67,7 @@ def webui(
     rng : {"torch-cuda", "torch-cpu", "webui-nv"}
         The source: GPU, CPU or NV.
     variation : Variation, optional
+        What the seeds' noise is mixed with; nothing by default.
     seed_delta : int
         ``eta_noise_seed_delta``.
     draw : int

@@ -10,6 +10,7 @@ meets the consumer releases, and where Core AI is installed, one case of it is d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from parity import coreml
@@ -114,15 +115,7 @@ def cells(options: Options) -> list[Cell]:
 
 
 def _planned(options: Options) -> list[Cell]:
-    candidates: dict[tuple[str, str], list[str]] = {}
-    replaced = options.backend and options.compute_unit == coreml.COMPUTE_UNITS
-    for unit in () if replaced else options.compute_unit:
-        try:
-            resolved = (coreml.resolve(options.coreml_runtime, unit), "")
-        except UnsupportedError as error:
-            resolved = (f"Core ML {unit}", str(error))
-        candidates.setdefault(resolved, []).append(unit)
-    named = {text: _named(text) for text in options.backend}
+    candidates = _candidates(options)
     planned: list[Cell] = []
     for case, wrong in _cases(options):
         if options.goldens is not None:
@@ -130,21 +123,35 @@ def _planned(options: Options) -> list[Cell]:
         if options.against or options.picture:
             planned.append(_between(options, case, wrong))
             continue
-        for (numerics, unavailable), units in candidates.items():
-            cell = Cell(options.model_version, case, "candidate", tuple(units), numerics, wrong or unavailable)
-            planned.append(cell)
-        for text, (numerics, unavailable) in named.items():
-            unavailable = wrong or unavailable
-            planned.append(Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend=text))
+        planned += [replace(cell, unavailable=wrong or cell.unavailable) for cell in candidates(case)]
     if options.shipped and options.default_candidates and not availability.reason(convert=True):
-        case = cases.load(options.cases)[0]
-        numerics, unavailable = _named("coreai")
-        planned.append(Cell(options.model_version, case, "candidate", (), numerics, unavailable, backend="coreai"))
-    if options.shipped and not options.backend and not options.against:
+        first = cases.load(options.cases)[0]
+        planned.append(Cell(options.model_version, first, "candidate", (), *_resolved("coreai"), backend="coreai"))
+    if options.shipped and not options.backend:
         name = coreml.resolve("reference", "CPU_ONLY")
         for pairing, case in compatibility.cases(options.compatibility):
             planned.append(Cell(compatibility.MODEL, case, "compatibility", numerics=name, pairing=pairing))
     return planned
+
+
+def _candidates(options: Options) -> Callable[[Case], list[Cell]]:
+    """Return what makes the candidates of a case: units of equal numerics together, then the named backends."""
+    units: dict[tuple[str, str], list[str]] = {}
+    replaced = options.backend and options.compute_unit == coreml.COMPUTE_UNITS
+    for unit in () if replaced else options.compute_unit:
+        try:
+            resolved = (coreml.resolve(options.coreml_runtime, unit), "")
+        except UnsupportedError as error:
+            resolved = (f"Core ML {unit}", str(error))
+        units.setdefault(resolved, []).append(unit)
+    model, named = options.model_version, {text: _resolved(text) for text in options.backend}
+
+    def cells_of(case: Case) -> list[Cell]:
+        shared = [Cell(model, case, "candidate", tuple(same), *resolved) for resolved, same in units.items()]
+        own = [Cell(model, case, "candidate", (), *resolved, backend=text) for text, resolved in named.items()]
+        return [*shared, *own]
+
+    return cells_of
 
 
 def _cases(options: Options) -> list[tuple[Case, str]]:
@@ -178,8 +185,8 @@ def _between(options: Options, case: Case, wrong: str) -> Cell:
     return Cell(options.model_version, case, kind, (), f"PyTorch {options.device}", wrong, against=other)
 
 
-def _named(text: str) -> tuple[str, str]:
-    """Return numerics of a backend that the user named, and why it cannot run here."""
+def _resolved(text: str) -> tuple[str, str]:
+    """Return the numerics of a backend that the user named, and why it cannot run here."""
     try:
         return registry.resolve(text), ""
     except (UnsupportedError, MissingError) as error:

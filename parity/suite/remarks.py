@@ -19,6 +19,7 @@ def remarks(case: Case, model: Model, others: Iterable[Case]) -> tuple[str, ...]
     Parameters
     ----------
     case : Case
+        The question.
     model : Model
         At the size at which it draws.
     others : iterable of Case

@@ -70,6 +70,7 @@ class Run:
         Parameters
         ----------
         cells : sequence of Cell
+            In the order in which they are asked.
         begin : callable
             Called with each cell before it is asked.
         """
@@ -94,6 +95,7 @@ def stopped(cell: Cell, options: Options, where: str, message: str) -> Record:
     Parameters
     ----------
     cell : Cell
+        The question.
     options : Options
         Those of the run.
     where : str

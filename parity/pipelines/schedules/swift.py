@@ -69,6 +69,7 @@ def dpm_timesteps(steps: int, spacing: str) -> list[int]:
     Parameters
     ----------
     steps : int
+        Of the call.
     spacing : str
         ``linspace``, ``leading`` or ``karras``.
 
@@ -252,6 +253,7 @@ class DPMSolver:
         Parameters
         ----------
         timestep : int
+            One of :attr:`timesteps`.
         first : bool
             Whether it is the first step that is taken, of which there is no earlier estimate.
         """

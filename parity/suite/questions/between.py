@@ -35,6 +35,7 @@ def compare(
     Parameters
     ----------
     traces : (Trace, Trace)
+        Of the two producers, in the order of their names.
     names : (str, str)
         The producers.
     bounds : mapping
@@ -151,6 +152,7 @@ def elsewhere(
     Parameters
     ----------
     reference : Trace
+        PyTorch's run.
     drawn : numpy.ndarray
         As :func:`read` gives it.
     path : pathlib.Path

@@ -50,6 +50,7 @@ def check_safety(
     models : mapping of str to path
         With ``safety_checker``.
     consumer : str
+        Id of the release, e.g. ``S7``.
     checkpoint : path
         Folder of a diffusers checkpoint with a safety checker.
     pictures : numpy.ndarray
