@@ -27,9 +27,10 @@ from parity.backends.pytorch import TorchBackend
 from parity.contracts.consumers import Consumer, consumers
 from parity.contracts.release import Conventions, conventions
 from parity.errors import UsageError
+from parity.metrics import measure
 from parity.networks.backend import Backend
 from parity.pipelines.loop import Networks
-from parity.pipelines.release import Ask, play, settings_of, stated
+from parity.pipelines.release import Ask, as_bytes, play, settings_of, stated
 from parity.pipelines.settings import ConsumerFailureError, Material, Settings
 from parity.pipelines.trace import Trace
 
@@ -66,7 +67,7 @@ class Execution:
     pictures, references : numpy.ndarray or None
         Shape (images, H, W, 3), float32 in [0, 1]; ``references`` are PyTorch's. None when the run failed.
     psnr : float
-        Of the worst picture, in dB, peak 1; infinite for equal pictures, NaN when the run failed.
+        Of the worst picture, as 8-bit pictures, in dB; infinite for equal pictures, NaN when the run failed.
     failure : str
         What a user of the release would see, empty when pictures came out.
     detail : str
@@ -134,9 +135,10 @@ def execute(
         pair = _draw(settings, original, material, outcome)
     except ConsumerFailureError as failure:
         return replace(outcome, failure=stated(failure, who, settings.task), detail=str(failure))
-    error = np.mean((pair[0].astype(np.float64) - pair[1].astype(np.float64)) ** 2, axis=(1, 2, 3)).max()
-    psnr = float("inf") if error == 0 else -10 * float(np.log10(error))
-    return replace(outcome, pictures=pair[0], references=pair[1], psnr=psnr)
+    pictures, references = pair
+    shown = zip(as_bytes(references), as_bytes(pictures), strict=True)
+    psnr = min(measure("image_psnr", reference, picture) for reference, picture in shown)
+    return replace(outcome, pictures=pictures, references=references, psnr=psnr)
 
 
 def _backends(

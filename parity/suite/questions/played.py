@@ -25,6 +25,7 @@ from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
 from parity.errors import UnsupportedError
 from parity.models.model import Model
+from parity.pipelines.release import as_bytes
 from parity.pipelines.request import Request, read_picture
 from parity.suite import comparison
 from parity.suite.case import Case
@@ -205,4 +206,4 @@ def _pictures(result: Execution) -> dict[str, np.ndarray]:
     assert result.pictures is not None
     assert result.references is not None
     roles = {"reference": result.references, "candidate": result.pictures}
-    return {role: (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8) for role, pixels in roles.items()}
+    return {role: as_bytes(pixels) for role, pixels in roles.items()}
