@@ -27,7 +27,6 @@ from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
-from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
 from parity.suite.questions import between, candidate, golden, played
@@ -49,9 +48,6 @@ class Evaluator(Stage):
     progress : callable, optional
         Told what is going on.
     """
-
-    def __init__(self, options: Options, progress: Progress | None = None) -> None:
-        super().__init__(options, progress)
 
     @cached_property
     def _player(self) -> played.Player:
