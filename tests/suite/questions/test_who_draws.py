@@ -126,7 +126,7 @@ def test_an_empty_negative_prompt_becomes_zeros_in_one_release(cases: Path) -> N
 
 
 def test_the_gap_between_an_app_and_diffusers_is_the_one_that_users_reported(tmp_path: Path) -> None:
-    """A user's case, measured before this question could be asked here: 26.4 dB with PNDM, 33.8 dB with DPM-Solver++."""
+    """A user's case, measured before this question could be asked here: 26.4 dB by PNDM, 33.8 dB by DPM-Solver++."""
     cases = tmp_path / "gap.toml"
     asked = {"prompt": "a large red circle on a white background", "steps": 20, "guidance_scale": 5.0}
     shared = "\n".join(
