@@ -164,4 +164,4 @@ def _dest(option: Option) -> str:
 
 
 def _ini(option: Option) -> str:
-    return f"parity_{option.key.removeprefix('parity_')}"
+    return f"parity_{option.name.replace('-', '_').removeprefix('parity_')}"
