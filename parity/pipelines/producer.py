@@ -41,6 +41,10 @@ class Producer(Protocol):
         """Return the name of the stream that this producer draws from when a case asks for ``rng``."""
         ...
 
+    def has_stream(self, rng: str) -> bool:
+        """Tell whether this producer can draw from ``rng`` or its own kind of it."""
+        ...
+
     def refusal(self, request: Request) -> str:
         """Return why this producer has no such request at all, whatever the models; empty if it has."""
         ...
@@ -92,6 +96,10 @@ class Diffusers:
     def stream(self, rng: str) -> str:
         """Return the stream itself: diffusers takes any noise."""
         return rng
+
+    def has_stream(self, rng: str) -> bool:
+        """Tell that it can: diffusers takes any noise."""
+        return True
 
     def refusal(self, request: Request) -> str:
         """Return nothing: a :class:`Request` is diffusers' own."""

@@ -206,12 +206,16 @@ class Release:
         self.consumer = consumer
         self.conventions: Conventions = conventions(consumer)
 
+    def has_stream(self, rng: str) -> bool:
+        """Tell whether the release has its own kind of a stream; otherwise it draws from its first source."""
+        return _SOURCES.get(rng) in self.conventions.sources
+
     def stream(self, rng: str) -> str:
         """Return the stream that the release draws from: its own kind of the one that is asked for, else its first."""
-        if self.conventions.pipeline == "python":
-            return "numpy-legacy"
-        source = _SOURCES.get(rng, "")
-        return f"swift-{source if source in self.conventions.sources else self.conventions.sources[0]}"
+        return "numpy-legacy" if self.conventions.pipeline == "python" else f"swift-{self._source(rng)}"
+
+    def _source(self, rng: str) -> str:
+        return _SOURCES[rng] if self.has_stream(rng) else self.conventions.sources[0]
 
     def refusal(self, request: Request) -> str:
         """Return why the release has no such request, whatever the models; empty if it has."""
@@ -245,7 +249,7 @@ class Release:
         ask = Ask(
             task=request.task,
             scheduler=request.scheduler,
-            source=self.stream(rng).removeprefix("swift-").removesuffix("-legacy"),
+            source=self._source(rng),
             seed=seed,
             steps=request.steps,
             images=request.images,

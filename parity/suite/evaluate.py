@@ -210,7 +210,7 @@ class Evaluator(Stage):
     def _stream(self, case: Case) -> tuple[str, ...]:
         """Say where a release draws from another stream than the case asks for."""
         asked = next((other.rng for other in self.cases if other.name == case.name), case.rng)
-        if case.rng.removeprefix("swift-").split("-")[0] == asked.removeprefix("swift-").split("-")[0]:
+        if producer(case.producer or DEFAULT).has_stream(asked):
             return ()
         return (f"{case.producer} draws its noise from {case.rng}; it has no {asked}, which the case asks for",)
 

@@ -17,6 +17,7 @@ from parity.suite import comparison
 from parity.suite.comparison import Check
 from parity.suite.options import OPTIONS, Options
 from parity.suite.plan import Cell
+from parity.suite.tolerance import PICTURES
 from parity.suite.verdict import Verdict, combine
 
 _NOT_REPEATED = {"cell", "parity_report", "update_golden", "parity_strict"}  # options that do not decide a cell
@@ -68,9 +69,7 @@ class Outcome:
         for verdict in (Verdict.FAIL, Verdict.UNKNOWN):
             if found := [check for check in self.checks if check.verdict is verdict]:
                 return found[0]
-        return next(
-            (c for c in self.checks if c.point.endswith("image") and not c.point.startswith("vae")), self.checks[0]
-        )
+        return next((check for check in self.checks if check.point in PICTURES), self.checks[0])
 
     def explain(self) -> str:
         """Return everything a reader needs about what did not pass, ending with the command that repeats it."""
