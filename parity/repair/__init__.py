@@ -1,6 +1,6 @@
 """Making old models work again without the PyTorch checkpoint.
 
->>> from parity.contracts import repair
+>>> from parity import repair
 >>> sorted(repair.REPAIRS)[:3]
 ['attention-rank4', 'causal-mask', 'encoder-legacy']
 

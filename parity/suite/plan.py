@@ -125,7 +125,7 @@ def _planned(options: Options) -> list[Cell]:
             continue
         planned += [replace(cell, unavailable=wrong or cell.unavailable) for cell in candidates(case)]
     if options.shipped and options.default_candidates and not availability.reason(convert=True):
-        first = cases.load(options.cases)[0]
+        first = replace(cases.load(options.cases)[0], producer=DEFAULT)
         planned.append(Cell(options.model_version, first, "candidate", (), *_resolved("coreai"), backend="coreai"))
     if options.shipped and not options.backend:
         name = coreml.resolve("reference", "CPU_ONLY")
