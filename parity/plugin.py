@@ -6,8 +6,9 @@ imported when a test evaluates its cell. Results travel on the test reports, so 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +18,11 @@ from parity.suite import options as suite_options
 from parity.suite.options import OPTIONS, Option, Options
 
 if TYPE_CHECKING:
+    from parity.runs.folder import RunFolder
     from parity.suite.plan import Cell
     from parity.suite.run import Conclusion, Run
 
+_HELD = "parity_held"  # ids of finished cells, on their way to xdist's workers
 _OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 _RECORD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
@@ -56,11 +59,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def parity_run(pytestconfig: pytest.Config) -> Run:
+def parity_run(pytestconfig: pytest.Config) -> Generator[Run, None, None]:
     """Give what asks the cells of this session; it keeps models and reference traces between tests."""
+    from parity.suite.isolated import IsolatedRun
     from parity.suite.run import Run
 
-    return Run(_options(pytestconfig))
+    options = _options(pytestconfig)
+    with contextlib.closing(IsolatedRun(options) if options.isolated else Run(options)) as run:
+        yield run
 
 
 @pytest.fixture
@@ -89,19 +95,92 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cells that the run's folder holds already."""
+    if hasattr(config, "workerinput"):
+        held = set(config.workerinput.get(_HELD, ()))
+    else:
+        summary: Summary = config.pluginmanager.get_plugin("parity-summary")  # type: ignore[assignment]
+        cells = [cell for item in items if (cell := _cell(item)) is not None]
+        held = set(summary.open_folder(cells) if cells else ())
+    left_out = [item for item in items if (cell := _cell(item)) is not None and cell.id in held]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _cell(item: pytest.Item) -> Cell | None:
+    return item.callspec.params.get("parity_cell") if hasattr(item, "callspec") else None
+
+
 class Summary:
-    """Collects the outcomes of a run; prints the table and writes the report at its end."""
+    """Collects the outcomes of a run; writes its folder as they come, the table and the report at its end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._records: list[dict[str, Any]] = []
+        self._held: list[str] = []
+        self._folder: RunFolder | None = None
+        self._opened = contextlib.ExitStack()
+        self._unwritten = ""
+
+    def open_folder(self, cells: Sequence[Cell] | None = None) -> list[str]:
+        """Take the run's folder, where there is to be one, and return the ids of cells that are finished in it.
+
+        Parameters
+        ----------
+        cells : sequence of Cell, optional
+            Those of this session; under xdist the workers alone know what is deselected, and all are planned.
+        """
+        options = _options(self._config)
+        if options.run_dir is None or self._folder is not None or self._config.option.collectonly:
+            return self._held
+        from parity.runs.folder import Plan, open_run
+        from parity.suite import plan
+        from parity.suite.question import planned, question
+
+        try:
+            listed = plan.cells(options) if cells is None else cells
+            wanted = Plan(question(options), planned(listed, options), options.machine)
+            self._folder = self._opened.enter_context(open_run(options.run_dir, wanted, resume=options.resume))
+        except ParityError as error:
+            raise pytest.UsageError(f"parity: {error}") from None
+        self._records += self._folder.held.values()
+        self._held = list(self._folder.held)
+        return self._held
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of xdist which cells are finished: those with which the session began, also to a later one."""
+        node.workerinput[_HELD] = self.open_folder()
+
+    def pytest_unconfigure(self) -> None:
+        """Let the folder go."""
+        self._opened.close()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what :func:`pytest_runtest_makereport` attached; make a record where a worker of xdist died."""
         if hasattr(report, "parity"):
-            self._records.append(report.parity)
+            self._keep(report.parity)
         elif report.failed and report.when not in ("setup", "call", "teardown"):  # xdist's word for a crash is "???"
-            self._records += self._lost(report)
+            for record in self._lost(report):
+                self._keep(record)
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+        if self._folder is None or self._unwritten:
+            return
+        try:
+            self._folder.add(record)
+        except ParityError as error:
+            self._unwritten = str(error)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """End the session once its folder cannot be written: what is computed from then on would be lost."""
+        if self._unwritten:
+            pytest.exit(f"parity: {self._unwritten}", returncode=2)
 
     def _not_asked(self, session: pytest.Session) -> list[dict[str, Any]]:
         """Make the records of cells that a stopped session left out; under xdist, only workers know their items."""
@@ -126,6 +205,8 @@ class Summary:
         stopped = session.shouldfail or session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
         if self._records and stopped:
             self._records += self._not_asked(session)
+        if self._held and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:  # all of them were finished
+            session.exitstatus = pytest.ExitCode.OK
         if self._records and session.exitstatus == pytest.ExitCode.OK and self._conclusion().code:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -143,6 +224,10 @@ class Summary:
         for message in conclusion.messages:
             terminalreporter.write_line(message)
         folder = _options(self._config).parity_report
+        if self._held:
+            terminalreporter.write_line(f"{len(self._held)} cells were finished in {_options(self._config).run_dir}")
+        for line in self._folder.skipped if self._folder is not None else ():
+            terminalreporter.write_line(line)
         if folder is not None:
             terminalreporter.write_line(f"report: {page.write(self._records, folder, conclusion)}")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import UsageError
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
+    from parity.runs.folder import RunFolder
     from parity.suite.options import Options
     from parity.suite.plan import Cell
 
@@ -41,7 +43,10 @@ def main(arguments: argparse.Namespace) -> int:
     from parity.report import html, table
     from parity.suite.run import conclude
 
-    records = _ask(cells, options)
+    with _folder(cells, options) as folder:
+        held = folder.held if folder is not None else {}
+        asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))
+        records = [held[cell.id] if cell.id in held else next(asked) for cell in cells]
     conclusion = conclude(records, options)
     console = Console()
     print(table.render(records, width=console.width, color=console.is_terminal))
@@ -55,11 +60,29 @@ def main(arguments: argparse.Namespace) -> int:
     return conclusion.code
 
 
-def _ask(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def _folder(cells: Sequence[Cell], options: Options) -> Iterator[RunFolder | None]:
+    """Hold the run's folder, where there is to be one, and say what is taken from it."""
+    if options.run_dir is None:
+        yield None
+        return
+    from parity.runs.folder import Plan, open_run
+    from parity.suite.question import planned, question
+
+    plan = Plan(question(options), planned(cells, options), options.machine)
+    with open_run(options.run_dir, plan, resume=options.resume) as folder:
+        told = [f"{len(folder.held)} of {len(cells)} cells are finished in {options.run_dir}"] if folder.held else []
+        for line in (*folder.skipped, *told):
+            print(f"parity run: {line}", file=sys.stderr)
+        yield folder
+
+
+def _ask(cells: Sequence[Cell], options: Options, folder: RunFolder | None) -> list[dict[str, Any]]:
     """Ask the cells under a progress bar and return their records."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from parity.suite.isolated import IsolatedRun
     from parity.suite.run import Run
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
@@ -69,7 +92,13 @@ def _ask(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
         def begin(cell: Cell) -> None:
             progress.update(task, description=cell.sentence, completed=cells.index(cell))
 
-        return Run(options, lambda text: progress.update(task, description=text)).ask_all(cells, begin)
+        def finished(record: dict[str, Any]) -> None:
+            if folder is not None:
+                folder.add(record)
+
+        kind = IsolatedRun if options.isolated else Run
+        with contextlib.closing(kind(options, lambda text: progress.update(task, description=text))) as run:
+            return run.ask_all(cells, begin, finished)
 
 
 def _wanted(cell: Cell, text: str | None) -> bool:

@@ -31,11 +31,12 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in {".json", ".safetensors"}:
-            total.update(f"{path.name}:{_file_hash(path)}\n".encode())
+            total.update(f"{path.name}:{file_hash(path)}\n".encode())
     return total.hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
     status = path.stat()
     if status.st_size < _LARGE:
         return sha256(path).hexdigest()

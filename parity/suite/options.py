@@ -95,6 +95,17 @@ OPTIONS: tuple[Option, ...] = (
         choices=("distinct", "all", "none"),
     ),
     Option("cell", "run this cell alone, by its exact id, repeatable; each failure says its id", "ID", kind="several"),
+    Option("run-dir", "keep the run in this folder, each cell as soon as it is finished", "DIR", kind="path"),
+    Option("resume", "go on with the run in --run-dir: ask what is not finished there", kind="switch"),
+    Option("machine", "name of this machine in run folders and trends; default: its chip", "NAME"),
+    Option("isolate", "ask cells in a process of its own: one that dies costs its cell alone", kind="switch"),
+    Option("cell-timeout", "end a cell after this many seconds; implies --isolate", "SECONDS", kind="integer"),
+    Option(
+        "cells-per-process",
+        "begin a new process after this many cells; implies --isolate; default: when one died",
+        "N",
+        kind="integer",
+    ),
     Option("parity-report", "write index.html and report.json into this folder", "DIR", kind="path"),
     Option("parity-strict", "unknown verdicts fail the run", kind="switch"),
 )
@@ -121,6 +132,12 @@ class Options:
     update_golden: bool = False
     compatibility: str = "distinct"
     cell: tuple[str, ...] = ()
+    run_dir: Path | None = None
+    resume: bool = False
+    machine: str = ""
+    isolate: bool = False
+    cell_timeout: int | None = None
+    cells_per_process: int | None = None
     parity_report: Path | None = None
     parity_strict: bool = False
 
@@ -130,6 +147,11 @@ class Options:
         own = (self.cases, self.seed, self.rng, self.models, self.picture)
         asked = self.model_version != DEFAULT_MODEL or self.producers or self.against
         return not asked and all(value is None for value in own)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether cells are asked in another process."""
+        return self.isolate or self.cell_timeout is not None or self.cells_per_process is not None
 
     @property
     def default_candidates(self) -> bool:
@@ -174,6 +196,12 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
             raise MissingError(f"--{key} {path}: no such file or folder")
     if options.against and options.picture:
         raise UsageError("--against and --picture are two questions; ask one at a time")
+    if options.resume and options.run_dir is None:
+        raise UsageError("--resume needs --run-dir DIR, the folder of the run to go on with")
+    for key in ("cell_timeout", "cells_per_process"):
+        number = getattr(options, key)
+        if number is not None and number < 1:
+            raise UsageError(f"--{key.replace('_', '-')} {number}: at least 1 is needed")
     if options.update_golden and options.goldens is None:
         raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
     return options

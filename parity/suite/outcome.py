@@ -20,7 +20,18 @@ from parity.suite.plan import Cell
 from parity.suite.tolerance import PICTURES
 from parity.suite.verdict import Verdict, combine
 
-_NOT_REPEATED = {"cell", "parity_report", "update_golden", "parity_strict"}  # options that do not decide a cell
+_NOT_REPEATED = {  # options that do not decide a cell
+    "cell",
+    "run_dir",
+    "resume",
+    "machine",
+    "isolate",
+    "cell_timeout",
+    "cells_per_process",
+    "parity_report",
+    "update_golden",
+    "parity_strict",
+}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,15 @@ class Run:
         except (Exception, SystemExit) as error:  # a defect here or in a library: it must not cost the other cells
             return stopped(cell, self.options, f"stopped by {type(error).__name__}", crash(error))
 
-    def ask_all(self, cells: Sequence[Cell], begin: Callable[[Cell], None] = lambda cell: None) -> list[Record]:
+    def close(self) -> None:
+        """End what the run has started; there is nothing to end where cells are asked in this process."""
+
+    def ask_all(
+        self,
+        cells: Sequence[Cell],
+        begin: Callable[[Cell], None] = lambda cell: None,
+        finished: Callable[[Record], None] = lambda record: None,
+    ) -> list[Record]:
         """Return one record for each cell, in their order; after an interruption the rest is recorded as not asked.
 
         Parameters
@@ -73,12 +81,15 @@ class Run:
             In the order in which they are asked.
         begin : callable
             Called with each cell before it is asked.
+        finished : callable
+            Called with each record before the next cell is asked; what it raises ends the run.
         """
         records: list[Record] = []
         try:
             for cell in cells:
                 begin(cell)
                 records.append(self.ask(cell))
+                finished(records[-1])
         except KeyboardInterrupt:
             records += [not_asked(cell, self.options) for cell in cells[len(records) :]]
         return records
