@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "diff": "compare two Core ML models by features, operators and weights",
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
+    "report": "show a run that lies in a folder: table, page, JSON, summary",
+    "merge": "join the run folders of several machines and workers",
     "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
     "mil": "show an ML Program, time its operations, or list the operators that run",
     "cache": "list what is kept between runs, or remove what is old",

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 FULL_SCALE = 16
 
 
-def write(records: Sequence[dict[str, Any]], folder: Path, conclusion: Conclusion | None = None) -> Path:
+def write(
+    records: Sequence[dict[str, Any]],
+    folder: Path,
+    conclusion: Conclusion | None = None,
+    *,
+    machine: dict[str, str] | None = None,
+) -> Path:
     """Write ``index.html`` and ``report.json`` and return the page's path.
 
     Parameters
@@ -38,9 +44,11 @@ def write(records: Sequence[dict[str, Any]], folder: Path, conclusion: Conclusio
         Created if needed; files of those two names are replaced.
     conclusion : Conclusion, optional
         What follows from the run; ``report.json`` has its exit code and messages, the page says the messages.
+    machine : dict, optional
+        Where the records were made; this machine by default.
     """
     ordered = worst_first(records)
-    machine = environment()
+    machine = environment() if machine is None else machine
     with replacing(folder / "report.json") as path:
         document: dict[str, Any] = {"environment": machine, "records": ordered}
         if conclusion is not None:

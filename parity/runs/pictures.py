@@ -63,9 +63,9 @@ def read(run: Path, digest: str) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the pictures of one run that the other does not have yet."""
-    for path in sorted(folder(source).glob("*.png")):
+    """Copy the pictures of one run that the other, which nobody reads yet, does not have."""
+    folder(target).mkdir(exist_ok=True)
+    for path in folder(source).glob("*.png"):
         wanted = folder(target) / path.name
-        if not wanted.is_file():
-            with replacing(wanted) as written:
-                shutil.copyfile(path, written)
+        if not wanted.exists():
+            shutil.copyfile(path, wanted)

@@ -23,6 +23,7 @@ _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel", ".aimodel", ".zip")
 _IDENTITY = "Manifest.json"  # of a package: random names for its items, other ones after each saving
 _SHORT = 16  # hex digits
 _PLANNED = ("id", "case", "sentence", "model", "kind", "backend", "units", "producer", "against", "settings")
+_DECIDING = ("id", "kind", "producer", "against", "settings")  # of a cell on any machine, whatever folders are named
 
 
 def question(options: Options) -> dict[str, str]:
@@ -31,7 +32,7 @@ def question(options: Options) -> dict[str, str]:
     A value is empty where it is not known yet: a hub id that was never downloaded.
     """
     asked = {
-        "model": options.model_version,
+        "model": Path(options.model_version).name if _is_folder(options.model_version) else options.model_version,
         **_weights(options.model_version),
         "tolerances": cache.key(entries=[str(entry) for entry in tolerance.load(options.tolerances)])[:_SHORT],
         "runtime": options.coreml_runtime,
@@ -52,9 +53,13 @@ def planned(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
         record = not_asked(cell, options)
         image = cell.case.request.image
         content = _tree(image) if image is not None else ""
-        digest = cache.key(asked={name: record[name] for name in _PLANNED if name != "sentence"}, image=content)
+        digest = cache.key(asked={name: record[name] for name in _DECIDING}, image=content)
         found.append({**{name: record[name] for name in (*_PLANNED, "reproduce")}, "digest": digest})
     return found
+
+
+def _is_folder(model: str) -> bool:
+    return recipes.find(model) is None and Path(model).expanduser().is_dir()
 
 
 def _weights(model: str) -> dict[str, str]:

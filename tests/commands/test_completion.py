@@ -35,6 +35,6 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab", reason="completion scripts are made by shtab, an extra")
     cli.main(["--print-completion", "bash"])
     script = capsys.readouterr().out
-    ask = 'COMP_WORDS=(parity rep); COMP_CWORD=1; _shtab_parity parity rep parity; echo "${COMPREPLY[@]}"'
+    ask = 'COMP_WORDS=(parity repa); COMP_CWORD=1; _shtab_parity parity repa parity; echo "${COMPREPLY[@]}"'
     done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["repair"], done.stderr

@@ -16,6 +16,8 @@ from parity.runs.folder import Plan
 
 QUESTION = {"model": "tiny-sd", "weights unet": "aaaa", "package unet.mlpackage": "bbbb", "tolerances": "cccc"}
 
+SETTINGS = {"task": "txt2img", "prompt": "a ring", "steps": 2, "guidance_scale": 7.5, "rng": "torch-cpu"}
+
 
 def picture(value: int, size: int = 4) -> str:
     """Return a PNG of one grey in base64."""
@@ -36,7 +38,7 @@ def planned(number: int, **changes: Any) -> dict[str, Any]:
         "units": ["CPU_ONLY"],
         "producer": "diffusers",
         "against": "",
-        "settings": {"seed": number, "rng": "torch-cpu", "prompt": "a ring"},
+        "settings": {**SETTINGS, "seed": number},
         "reproduce": f"parity run --cell candidate/case-{number}/coreml:reference",
         "digest": f"digest-{number}",
         **changes,

@@ -20,7 +20,7 @@ import pytest
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
 from parity.runs import folder, ledger, schema
 from parity.runs.folder import Plan
-from tests.runs.records import QUESTION, plan, planned, record, write
+from tests.runs.records import QUESTION, SETTINGS, plan, planned, record, write
 
 CHILD = """
 import sys, time
@@ -171,7 +171,7 @@ def test_order_is_by_sequence_and_not_by_the_clock(tmp_path: Path, monkeypatch: 
         ({"question": {"model": "tiny-sd"}}, "package unet.mlpackage bbbb there, none here"),
         ({"machine": "Apple M4"}, "machine Apple M2 there, Apple M4 here"),
         (
-            {"cells": [planned(0, digest="other", settings={"seed": 7, "rng": "torch-cpu", "prompt": "a ring"})]},
+            {"cells": [planned(0, digest="other", settings={**SETTINGS, "seed": 7})]},
             "candidate/case-0/coreml:reference: seed 0 there, 7 here",
         ),
         ({"cells": [planned(0, digest="other")]}, "a picture of another content"),
