@@ -22,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--summary", type=Path, metavar="FILE", help="write a summary in Markdown, for a workflow's page"
     )
+    parser.add_argument(
+        "--history", type=Path, metavar="FILE", help="say in the summary what changed since earlier nights"
+    )
     parser.add_argument("--strict", action="store_true", help="unknown verdicts fail")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a ledger's lines, and end")
 
@@ -57,8 +60,18 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"report: {written}")
     if arguments.summary is not None:
         messages = (*conclusion.messages, *read.skipped)
-        print(f"summary: {summary.write(found.records, arguments.summary, messages=messages)}")
+        changes = _changes(arguments.history) if arguments.history is not None else ()
+        written = summary.write(found.records, arguments.summary, messages=messages, changes=changes)
+        print(f"summary: {written}")
     return conclusion.code
+
+
+def _changes(path: Path) -> list[str]:
+    from parity.runs.history.check import check, lines
+    from parity.runs.history.store import Store
+
+    with Store(path) as store:
+        return lines(check(store)) or ["nothing got worse or better"]
 
 
 def conclude(found: Result, *, strict: bool = False) -> Conclusion:

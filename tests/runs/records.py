@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,9 @@ def record(number: int, verdict: str = "pass", margin: float = 5.0, **changes: A
         "point": "image",
         "where": "image",
         "metric": "image_psnr",
-        "value": 41 + margin,
+        "value": _number(41 + margin),
         "bound": 41.0,
-        "margin": margin,
+        "margin": _number(margin),
         "shown": shown,
         "verdict": verdict,
         "message": "" if verdict == "pass" else f"image: {verdict}",
@@ -75,6 +76,10 @@ def record(number: int, verdict: str = "pass", margin: float = 5.0, **changes: A
         "pictures": {"reference": picture(100), "candidate": picture(number % 250)},
         **changes,
     }
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def plan(count: int, machine: str = "Apple M2", question: Mapping[str, str] = QUESTION, first: int = 0) -> Plan:

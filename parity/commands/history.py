@@ -1,0 +1,115 @@
+"""``parity history``: nights in a database, made of run folders: what changed, what drifts, what got slower."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.errors import UsageError
+from parity.tables import nearest
+
+if TYPE_CHECKING:
+    from parity.runs.history.store import Series, Store
+
+DEFAULT = Path("parity-history.sqlite")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="take the answers of run folders, in this order")
+    add.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    show = actions.add_parser("show", help="trends of all cells, or everything about one")
+    show.add_argument("cell", nargs="?", default="", metavar="CELL", help="a cell's id")
+    check = actions.add_parser("check", help="say what got worse; 1 if anything did")
+    check.add_argument("--recent", type=int, default=14, metavar="N", help="runs that are new; default: 14")
+    check.add_argument("--all", action="store_true", help="list everything that changed")
+    for action in (add, show, check):
+        action.add_argument("--db", type=Path, default=DEFAULT, metavar="FILE", help=f"the history; default: {DEFAULT}")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do it; ``check`` returns 1 where something got worse, 0 otherwise."""
+    return int({"add": _add, "show": _show, "check": _check}[arguments.action](arguments))
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    from parity.runs.history.store import Store
+
+    with Store(arguments.db, create=True) as store:
+        for folder in arguments.folders:
+            print(f"{folder}: {store.add(folder)} cells")
+        print(f"{arguments.db}: {len(store.runs())} runs")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from parity.runs.history.check import check, lines
+    from parity.runs.history.store import Store
+
+    if arguments.recent < 1:
+        raise UsageError(f"--recent {arguments.recent}: at least 1 is needed")
+    with Store(arguments.db) as store:
+        found = check(store, recent=arguments.recent)
+        runs, series = len(store.runs()), len(store.series())
+    for line in lines(found, most=sys.maxsize if arguments.all else 20):
+        print(line)
+    worse = sum(finding.worse for finding in found)
+    print(f"{runs} runs, {series} series: {worse} got worse, {len(found) - worse} better")
+    return int(worse > 0)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from parity.runs.history.store import Store
+
+    with Store(arguments.db) as store:
+        listed = store.series(arguments.cell)
+        known = store.verdicts(arguments.cell)
+        if not known:
+            names = sorted({cell for _, cell in store.verdicts()})
+            raise UsageError(f"{arguments.db}: no cell {arguments.cell!r} in it{nearest(arguments.cell, names)}")
+        for line in _trends(store, listed, known, whole=bool(arguments.cell)):
+            print(line)
+    return 0
+
+
+def _trends(
+    store: Store, listed: list[Series], known: dict[tuple[str, str], list[tuple[int, str]]], *, whole: bool
+) -> list[str]:
+    """Return the lines of a table: for all cells the picture's margin or what there is; for one all its series."""
+    import numpy as np
+
+    from parity.runs.history.sparkline import sparkline
+
+    numbers, _, values = store.values()
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    width = max(10, min(40, shutil.get_terminal_size((100, 24)).columns - 60))
+    by_cell: dict[tuple[str, str], list[Series]] = {}
+    for series in listed:
+        by_cell.setdefault((series.machine, series.cell), []).append(series)
+    lines: list[str] = []
+    for key, told in known.items():
+        marks = "".join({"pass": ".", "fail": "F", "unknown": "?"}[verdict] for _, verdict in told)[-width:]
+        lines.append(f"{key[1]} on {key[0]}: {told[-1][1]}, {len(told)} runs  {marks}")
+        own = by_cell.get(key, [])
+        for series in own if whole else _important(own):
+            first, last = np.searchsorted(numbers, [series.id, series.id + 1])
+            row = values[first:last].tolist()
+            unit = f" {series.unit}" if series.unit else ""
+            label = series.what if series.unit == "s" else f"margin of {series.what}"
+            lines.append(f"  {sparkline(row, width=width, plain=plain):<{width}}  {row[-1]:.4g}{unit}  {label}")
+    if whole:
+        runs = store.runs()
+        lines += [f"  {runs[run].title}: {verdict}" for told in known.values() for run, verdict in told]
+    return lines
+
+
+def _important(own: list[Series]) -> list[Series]:
+    """Choose a cell's margin and its seconds: the picture's, else the first."""
+    margins = [series for series in own if series.unit != "s"]
+    image = [series for series in margins if series.what.startswith(("image ", "golden/image", "compatibility "))]
+    seconds = [series for series in own if series.what == "seconds candidate"]
+    return [*(image or margins)[:1], *seconds]
