@@ -11,7 +11,7 @@ JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow core-ai lower-ends coremltools-tests eras bench docs dist clean
+.PHONY: help setup parity test lint slow core-ai lower-ends coremltools-tests workflows eras bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ eras: $(STAMP)  ## packages as the libraries of each era write them (old interpr
 
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks
+
+workflows: $(STAMP)  ## actionlint on .github/workflows; from then on `make test` runs it too
+	$(PY) -m pip install --quiet --editable '.[workflows]'
+	$(VENV)/bin/actionlint
 
 $(PAGES): $(STAMP)
 	$(PY) -m pip install --quiet --editable '.[docs]'

@@ -29,13 +29,13 @@ _DECIDING = ("id", "kind", "producer", "against", "settings")  # of a cell on an
 def question(options: Options) -> dict[str, str]:
     """Return what decides all cells of a run, by name; values are digests or options' values.
 
-    A value is empty where it is not known yet: a hub id that was never downloaded.
+    A value is empty where it is not known yet: a hub id that was never downloaded. Compute units and runtimes are not
+    in it, since a cell's id says them: machines with other ones answer the same question.
     """
     asked = {
         "model": Path(options.model_version).name if _is_folder(options.model_version) else options.model_version,
         **_weights(options.model_version),
         "tolerances": cache.key(entries=[str(entry) for entry in tolerance.load(options.tolerances)])[:_SHORT],
-        "runtime": options.coreml_runtime,
         "device": options.device,
         "goldens": "being accepted" if options.update_golden else _tree(options.goldens),
     }

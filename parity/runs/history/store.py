@@ -9,6 +9,7 @@ their values; a row for each number would take four times as long to load.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,16 +149,26 @@ class Store:
 
         Raises
         ------
+        UsageError
+            It is a run of another model than the runs before.
         ParityError
             The folder cannot be read; nothing of it is taken then.
         """
         read = ledger.read(folder)
         latest = read.latest().values()
         with self._told(), self._base:
-            for session in _by_run(read).values():
-                own = [entry for entry in latest if _of(entry.session) == _of(session)]
-                self._keep(self._run(session), own)
+            self._refuse_other(folder, read.sessions[-1].question.get("model", ""))
+            for machine, sessions in _by_machine(read).items():
+                own = [entry for entry in latest if entry.session.machine == machine]
+                self._keep(self._run(sessions), own)
         return len(latest)
+
+    def _refuse_other(self, folder: Path, model: str) -> None:
+        """Cells of two models have the same ids."""
+        there = self._base.execute("SELECT facts FROM environment LIMIT 1").fetchone()
+        known = json.loads(there[0]).get("model", "") if there else model
+        if known != model:
+            raise UsageError(f"{folder}: a run of {model}; {self.path} is the history of {known}: keep a file a model")
 
     def _keep(self, run: int, entries: Sequence[Entry]) -> None:
         cells, verdicts, series, numbers = [], [], [], []
@@ -175,12 +186,13 @@ class Store:
             "UPDATE run SET cells = ?, verdicts = ?, series = ?, numbers = ? WHERE id = ?", (*arrays, run)
         )
 
-    def _run(self, session: Session) -> int:
-        facts = json.dumps(_facts(session), sort_keys=True)
-        environment = self._number("environment", facts=facts)
-        number = self._number(
-            "run", name=session.run, machine=session.machine, others=(session.started, environment, *[None] * 4)
-        )
+    def _run(self, sessions: Sequence[Session]) -> int:
+        """Return the row of a machine's runs in a folder; a merged folder may hold several, which are one night."""
+        session, names = sessions[-1], sorted({session.run for session in sessions})
+        name = names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()[:32]
+        environment = self._number("environment", facts=json.dumps(_facts(session), sort_keys=True))
+        others = (session.started, environment, *[None] * 4)
+        number = self._number("run", name=name, machine=session.machine, others=others)
         self._base.execute("UPDATE run SET environment = ? WHERE id = ?", (environment, number))
         return number
 
@@ -277,13 +289,11 @@ class Store:
         return [(*cells[int(groups[0, index])], int(passes[index]), int(failures[index])) for index in both]
 
 
-def _by_run(read: Ledger) -> dict[tuple[str, str], Session]:
-    """Return the last session of each run and machine; a merged folder holds several."""
-    return {_of(session): session for session in read.sessions}
-
-
-def _of(session: Session) -> tuple[str, str]:
-    return session.run, session.machine
+def _by_machine(read: Ledger) -> dict[str, list[Session]]:
+    found: dict[str, list[Session]] = {}
+    for session in read.sessions:
+        found.setdefault(session.machine, []).append(session)
+    return found
 
 
 def _facts(session: Session) -> dict[str, str]:

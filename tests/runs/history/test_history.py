@@ -155,6 +155,29 @@ def test_a_merged_folder_has_a_trend_for_each_machine(tmp_path: Path) -> None:
         assert {series.machine for series in store.series()} == {"M1", "M2"}
 
 
+def test_jobs_of_one_machine_are_one_night(tmp_path: Path) -> None:
+    """A job for each unit writes a folder; what fails in the first one is as new as what fails in the last one."""
+    with Store(tmp_path / "h.sqlite", create=True) as store:
+        for night, verdict in enumerate(["pass", "fail"]):
+            folders = [
+                write(tmp_path / f"{night}-{cell}", [record(cell, verdict)], plan(1, first=cell)) for cell in (0, 1)
+            ]
+            merge(folders, tmp_path / f"night-{night}")
+            assert store.add(tmp_path / f"night-{night}") == store.add(tmp_path / f"night-{night}") == 2
+        assert len(store.runs()) == 2
+        found = [finding for finding in check(store) if finding.kind == "verdict"]
+    assert [finding.cell for finding in found] == CELLS[:2]
+
+
+def test_a_history_is_of_one_model(tmp_path: Path) -> None:
+    other = write(tmp_path / "b", [record(0)], plan(1, question={**QUESTION, "model": "other"}))
+    with Store(tmp_path / "h", create=True) as store:
+        store.add(write(tmp_path / "a", [record(0)], plan(1)))
+        with pytest.raises(UsageError, match=r"a run of other; .* is the history of tiny-sd: keep a file a model"):
+            store.add(other)
+        assert len(store.runs()) == 1
+
+
 def test_an_infinite_margin_that_becomes_finite_is_a_change(nights: Callable[..., Store]) -> None:
     def exact(night: int, cell: int, told: dict[str, Any]) -> None:
         told["margin"] = 30.0 if cell == 1 and night >= 15 else float("inf")
