@@ -114,3 +114,27 @@ def test_the_report_of_one_machine_and_of_none(night: Path) -> None:
     shutil.rmtree(night / "runs")
     shutil.rmtree(night / "night")
     assert bash(script("report", "Join the machines")) != 0  # nothing is green by absence
+
+
+@pytest.mark.parametrize(
+    ("said", "left", "code"), [(0, True, 0), (1, True, 0), (2, True, 0), (2, False, 1), (130, True, 1)]
+)
+@pytest.mark.parametrize("job", ["mac", "linux"])
+def test_a_machines_job_fails_where_there_is_nothing_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, said: int, left: bool, code: int
+) -> None:
+    """What is in a folder is judged for all machines together; a run that left none, or was stopped, fails its job."""
+    program = tmp_path / ".venv" / "bin" / "parity"
+    program.parent.mkdir(parents=True)
+    made = 'mkdir -p "$folder" && touch "$folder/ledger.jsonl"' if left else ":"
+    find = 'while test $# -gt 0; do if test "$1" = --run-dir; then folder=$2; fi; shift; done'
+    program.write_text(f"#!/bin/bash\n{find}\n{made}\nexit {said}\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUN_DIR", "parity-runs/7/x")
+    monkeypatch.setenv("MODEL", "--model-version tiny-sd")
+    monkeypatch.setenv("OPTIONS", "")
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert (bash(script(job, "Compare")) == 0) == (code == 0)
+    assert not left or (tmp_path / "run" / "ledger.jsonl").is_file()

@@ -25,7 +25,7 @@ from parity.runs.ledger import Appender, Entry, Ledger
 from parity.runs.schema import SCHEMA, Planned, Provenance, Session
 
 _LOCK: Final = "lock"
-_ROOM: Final = 1 << 20  # bytes that a cell may take: two pictures of 512 x 512 pixels take about 0.9 MB
+_ROOM: Final = 2 << 20  # bytes that a cell may take: two pictures of 512 x 512 pixels are at most 1.5 MiB
 _NAMED: Final = 5  # differences that a message lists
 
 

@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_run(tmp_path: Path, 
 
 def test_too_little_room_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: _Usage)
-    with pytest.raises(UsageError, match="1 MiB are free on its disk, 5 cells may take 6 MiB"):
+    with pytest.raises(UsageError, match="1 MiB are free on its disk, 5 cells may take 12 MiB"):
         write(tmp_path / "run", [], plan(5))
 
 
