@@ -112,7 +112,7 @@ def scan(folder: Path) -> Ledger:
             raw = json.loads(line)
             _refuse_newer(path, raw)
             parsed = msgspec.convert(raw, Line)
-        except (ValueError, RecursionError) as error:  # msgspec's and json's errors are ValueErrors
+        except (ValueError, msgspec.ValidationError, RecursionError) as error:
             half = number == content.count(b"\n") + 1
             skipped.append(f"{path}: line {number} is {'half-written' if half else f'not readable ({error})'}, skipped")
             continue
@@ -145,12 +145,13 @@ def encode(line: Line | Mapping[str, Any]) -> bytes:
 
     Raises
     ------
-    ValueError
+    msgspec.ValidationError, ValueError
         It is not what the schema says: a defect of who made it.
     """
-    raw = msgspec.to_builtins(line)
-    msgspec.convert(raw, Line)
-    return json.dumps(raw, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    raw = msgspec.to_builtins(line) if isinstance(line, msgspec.Struct) else line
+    text = json.dumps(raw, separators=(",", ":"), allow_nan=False)  # ASCII: names of files may be no Unicode
+    msgspec.convert(json.loads(text), Line)
+    return text.encode("ascii") + b"\n"
 
 
 class Appender:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
@@ -107,6 +108,16 @@ def test_fields_of_a_later_release_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "run", [record(0, memory_peak=5)], plan(1))
     (entry,) = ledger.read(path).entries
     assert entry.record["memory_peak"] == 5
+
+
+def test_texts_and_numbers_of_any_kind(tmp_path: Path) -> None:
+    told = record(0, "fail", float("-inf"), remarks=["Ring, gelb: 黄色い輪", "a\udcff.png", "line\nbreak"])
+    told["seconds"] = {"candidate": np.float64(1.5)}
+    path = write(tmp_path / "run", [told], plan(1))
+    (entry,) = ledger.read(path).entries
+    assert folder.filled(path, entry) == told
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write(tmp_path / "other", [record(0, seconds={"candidate": float("nan")})], plan(1))
 
 
 def test_a_half_written_line_is_named_skipped_counted_and_asked_again(tmp_path: Path) -> None:

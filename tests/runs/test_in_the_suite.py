@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +154,51 @@ def test_a_full_disk_ends_the_run_with_one_message(
     assert "cannot be written: No space left on device; 2 finished cells are kept in it; make room and go on" in said
     assert "Traceback" not in said
     assert len(ledger.read(tmp_path / "n").entries) == 2
+
+
+DIES = """
+import os, signal, sys
+from parity.networks.backend import Backend
+
+
+class Dies(Backend):
+    name, numerics, precision = "dies", "dies (float16)", "float16"
+
+    def _load(self, name):
+        print("compiling for a device that ends the process", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Opener:
+    def resolve(self, words):
+        return "dies (float16)"
+
+    def open(self, words, subject):
+        return Dies()
+"""
+
+
+@pytest.mark.parametrize("program", ["parity run", pytest.param("pytest", marks=pytest.mark.slow)])
+def test_a_backend_that_ends_its_process_costs_its_cell_alone(pytester: pytest.Pytester, program: str) -> None:
+    """The whole path: another package's backend is killed while it loads, the one behind it is judged."""
+    pytester.makepyfile(dies_backend=DIES)
+    info = pytester.path / "dies_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dies-backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[parity.backends]\ndies = dies_backend:Opener\n")
+    pytester.makefile(".toml", cases=CASE.format("euler").replace("steps = 2", "steps = 1"))
+    options = ["--model-version=tiny-sd", "--cases=cases.toml", "--isolate", "--run-dir=night"]
+    options += ["--backend=dies", "--backend=coreml:reference"]
+    command = ["parity.cli", "run"] if program == "parity run" else ["pytest", "--pyargs", "parity.suite"]
+    path = os.pathsep.join([str(pytester.path), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *options], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    dead, judged = (entry.record for entry in ledger.read(pytester.path / "night").entries)
+    assert (dead["verdict"], dead["checks"][0]["where"]) == ("fail", "SIGKILL")
+    assert "| compiling for a device that ends the process" in dead["explanation"]
+    assert dead["id"] == "candidate/euler/dies"
+    assert judged["verdict"] == "pass"
+    assert set(judged["pictures"]) == {"reference", "candidate"}
