@@ -48,7 +48,9 @@ def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool =
     """
     buffer = io.StringIO()
     system: Any = "standard" if color else None
-    console = Console(file=buffer, width=max(width, 80), force_terminal=color, color_system=system)
+    console = Console(
+        file=buffer, width=max(width, 80), force_terminal=color, color_system=system, markup=False, emoji=False
+    )  # names are names: brackets and colons in them mean nothing
     passing = [r for r in records if r["kind"] == "compatibility" and r["verdict"] == "pass"]
     together = passing if len(passing) > _FEW else []
     hidden = {id(record) for record in [*together, *(r for r in records if not r["asked"])]}

@@ -11,6 +11,7 @@ import pytest
 
 from parity import cli
 from parity.runs import ledger
+from parity.runs.result import result
 from parity.suite.evaluate import Evaluator
 from parity.suite.outcome import Outcome
 from parity.suite.plan import Cell
@@ -94,6 +95,7 @@ def test_workers_write_one_folder_and_one_that_dies_costs_its_cell(project: pyte
     assert verdicts == {"euler": "pass", "ddim": "fail", "pndm": "pass", "dpm++": "pass"}
     assert [entry.sequence for entry in found.entries] == [1, 2, 3, 4]
     assert len(found.sessions) == 1
+    assert [entry["case"] for entry in result(found).records] == list(SCHEDULERS)  # whoever was first
 
 
 def test_workers_leave_out_what_is_finished_also_one_that_comes_later(project: pytest.Pytester) -> None:

@@ -59,6 +59,19 @@ def test_three_machines_are_one_report(
     assert "- 1 x not asked: planned on Apple M2" in text
 
 
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are no styles, colons no pictures, signs no tags and no columns."""
+    names = ["[/b]", ":smile:", "<i>|"]
+    folders = [write(tmp_path / str(place), [record(0)], plan(1, name)) for place, name in enumerate(names)]
+    merge(folders, tmp_path / "all")
+    summary = tmp_path / "summary.md"
+    assert cli.main(["report", str(tmp_path / "all"), "-o", str(tmp_path / "page"), "--summary", str(summary)]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert "<i>" not in (tmp_path / "page" / "index.html").read_text()
+    assert "| &lt;i>\\| | 1 | 0 | 0 | 0 |" in summary.read_text()
+
+
 def test_a_run_is_reported_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "run", [record(0), record(1)], plan(2))
     assert cli.main(["report", str(path), "-o", str(tmp_path / "page")]) == 0
