@@ -180,7 +180,8 @@ class Opener:
 """
 
 
-@pytest.mark.parametrize("program", ["parity run", pytest.param("pytest", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["parity run", "pytest"])
 def test_a_backend_that_ends_its_process_costs_its_cell_alone(pytester: pytest.Pytester, program: str) -> None:
     """The whole path: another package's backend is killed while it loads, the one behind it is judged."""
     pytester.makepyfile(dies_backend=DIES)
