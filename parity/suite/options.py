@@ -190,6 +190,12 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
             continue
         values[option.key] = _convert(option, value)
     options = Options(**values)
+    _check(options)
+    return options
+
+
+def _check(options: Options) -> None:
+    """Refuse paths that do not exist and options that do not go together."""
     for key in ("models", "cases", "tolerances", "picture"):
         path = getattr(options, key)
         if path is not None and not path.exists():
@@ -204,7 +210,6 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
             raise UsageError(f"--{key.replace('_', '-')} {number}: at least 1 is needed")
     if options.update_golden and options.goldens is None:
         raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
-    return options
 
 
 def _convert(option: Option, value: Any) -> Any:

@@ -85,7 +85,8 @@ def test_lines_follow_the_exported_schema(tmp_path: Path) -> None:
     assert [line["line"] for line in lines] == ["session", "cell", "cell"]
     for line in lines:
         validator.validate(line)
-    for damage in ({"verdict": "green"}, {"pictures": {"reference": "../../x"}}, {"checks": []}):
+    damages: list[dict[str, Any]] = [{"verdict": "green"}, {"pictures": {"reference": "../../x"}}, {"checks": []}]
+    for damage in damages:
         with pytest.raises(jsonschema.ValidationError):
             validator.validate({**lines[1], "record": {**lines[1]["record"], **damage}})
 
@@ -240,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_run(tmp_path: Path, 
 
 
 def test_too_little_room_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: _Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage)
     with pytest.raises(UsageError, match="1 MiB are free on its disk, 5 cells may take 12 MiB"):
         write(tmp_path / "run", [], plan(5))
 

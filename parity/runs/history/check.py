@@ -62,6 +62,7 @@ def check(store: Store, *, recent: int = 14) -> list[Finding]:
     Parameters
     ----------
     store : Store
+        All runs.
     recent : int
         Runs of a machine in which a new level must begin; a cell's verdict is compared with its last decided one.
 
