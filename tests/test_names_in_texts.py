@@ -30,7 +30,16 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+(?!\w)")
 _QUOTED = re.compile(r'"(--[a-z][a-z-]+)"')  # in code, not in a sentence
 
 OTHERS = {"coreai_torch", *sys.stdlib_module_names}  # modules that are not ours
-OTHER_OPTIONS = {"--pyargs", "--rootdir", "--deselect", "--no-header", "--tb", "--min-deployment-target", "--name"}
+OTHER_OPTIONS = {
+    "--pyargs",
+    "--rootdir",
+    "--deselect",
+    "--no-header",
+    "--tb",
+    "--min-deployment-target",
+    "--name",
+    "--untracked-files",
+}
 NOT_NAMES = {
     "parity.mil._generated": "an alias that is made in sys.modules",
     "parity.backend": "key of a case's user properties",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -132,7 +133,7 @@ def test_unfinished_downloads_are_reported(tmp_path: Path) -> None:
     assert "error empty.mlpackage" in found
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08", os.urandom(300)])
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08", random.Random(93).randbytes(300)])
 def test_damaged_specifications_are_findings(content: bytes, tmp_path: Path) -> None:
     path = packages.component(tmp_path, "unet")
     (path / MODEL).write_bytes(content)
