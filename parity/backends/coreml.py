@@ -123,6 +123,8 @@ def by_component(models: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
     models : mapping of str to path
         As :func:`parity.convert.cached` names them: halves as ``unet_chunk1``, ControlNets as ``controlnet:ID``.
 
+    Examples
+    --------
     >>> found = by_component({"unet_chunk1": Path("a"), "unet_chunk2": Path("b"), "controlnet:x/y": Path("c")})
     >>> {name: [str(path) for path in paths] for name, paths in found.items()}
     {'unet': ['a', 'b'], 'controlnet-1': ['c']}
