@@ -89,7 +89,7 @@ class Cell:
             return f"compatibility: {self.pairing.sentence}, {self.case.request.scheduler}"
         endings = {
             "golden": "as accepted",
-            "producer": f"as by {self.against}",
+            "producer": f"compared with {self.against}",
             "picture": f"as in {self.against}",
         }
         return f"{self.model} draws {self.case.sentence}, {endings.get(self.kind, f'on {self.numerics}')}"
