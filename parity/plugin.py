@@ -201,7 +201,7 @@ class Summary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that compared no candidate: nothing is green by absence; count what was not asked."""
+        """Fail a run that compared no candidate, and count what was not asked."""
         stopped = session.shouldfail or session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
         if self._records and stopped:
             self._records += self._not_asked(session)

@@ -75,7 +75,7 @@ def _changes(path: Path) -> list[str]:
 
 
 def conclude(found: Result, *, strict: bool = False) -> Conclusion:
-    """Decide a run from its folder; one in which planned cells have no answer is not green."""
+    """Decide a run from its folder; one in which planned cells have no answer fails."""
     from parity.suite import run
     from parity.suite.options import Options
 

@@ -241,7 +241,7 @@ def select(text: str) -> Selection:
     ----------
     text : str
         ``macos`` or ``ios`` with bounds on the version, then compute units: ``macos>=14,<26 CPU_AND_GPU``. ``==27``
-        takes every version that starts with 27. Without units all four are meant.
+        takes every version that starts with 27. Without units, all four.
 
     Raises
     ------

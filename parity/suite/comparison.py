@@ -33,7 +33,7 @@ class Check:
     message : str
         For *fail* and *unknown*: all that a reader needs. Empty for *pass*, unless a known failure was seen.
     bad_input : bool
-        Not compared because a file is damaged or belongs to another model: nothing is green with it.
+        Not compared because a file is damaged or belongs to another model: no run passes with it.
     """
 
     point: str

@@ -5,7 +5,7 @@ The command line and pytest ask through :class:`Run` and conclude by :func:`conc
 * what a file or a request makes impossible (a picture is missing, a golden is damaged, a model is of another kind) is
   *unknown*, with the reason, and flagged as bad input;
 * an exception that nobody foresaw *fails* the cell, with its type, message and place: what crashes has not drawn the
-  picture, and no run is green with it;
+  picture, and no run passes with it;
 * after an interruption what is finished stands, and the cells that were not asked are *unknown*.
 
 Records are plain data (:meth:`parity.suite.outcome.Outcome.record`), so they travel between processes.
