@@ -34,6 +34,7 @@ from parity.suite.questions import pairings as compatibility
 from parity.suite.questions.candidate import Situation
 from parity.suite.remarks import remarks
 from parity.suite.stage import Progress, Stage
+from parity.suite.verdict import Verdict
 
 __all__ = ["Evaluator", "Progress"]
 
@@ -94,6 +95,7 @@ class Evaluator(Stage):
         situation = self._situation(cell, backend, components)
         seconds, pictures = {"reference": reference_seconds}, {"reference": reference["image"]}
         drawn: Trace | None = None
+        broken: RuntimeError | None = None
         failures: tuple[Check, ...] = ()
         if not situation.blocked:
             try:
@@ -104,7 +106,10 @@ class Evaluator(Stage):
                 situation = replace(situation, stopped=f"{who.name} fails before it")
             except (ParityError, RuntimeError) as error:  # comparing each component alone tells which
                 situation = replace(situation, stopped=f"the run ended with {type(error).__name__}: {error}")
+                broken = error if isinstance(error, RuntimeError) and not isinstance(error, ParityError) else None
         found = candidate.compare(reference, drawn, (self.reference, backend), components, self.tolerances, situation)
+        if broken is not None and not any(check.verdict is Verdict.FAIL for check in found):
+            raise broken  # no network by itself: whatever it was, the picture was not drawn
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
         about = () if cell.backend else self._about_models(components)
         return self._outcome(cell, checks, seconds, pictures, about)

@@ -41,3 +41,24 @@ def test_a_framework_that_fails_while_predicting_names_the_network(
         "unet: reference runtime (declared) fails while it computes: RuntimeError: Error computing NN outputs."
         in (record["explanation"])
     )
+
+
+def test_a_run_that_breaks_outside_its_networks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network passes alone, and no picture was drawn: that is no unknown."""
+    from parity.pipelines import diffusers
+
+    cases = tmp_path / "cases.toml"
+    cases.write_text('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "a red circle"\nsteps = 2\n')
+    run, calls = diffusers.run, []
+
+    def broken(*given: object, **keywords: object) -> np.ndarray:
+        calls.append(given)
+        if len(calls) > 1:  # the reference's is the first
+            raise RuntimeError("the scheduler gave up")
+        return run(*given, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(diffusers, "run", broken)
+    options = Options(model_version="tiny-sd", cases=cases, compute_unit=("CPU_ONLY",))
+    (record,) = Run(options).ask_all(plan.cells(options))
+    assert record["verdict"] == "fail"
+    assert "stopped by RuntimeError: the scheduler gave up" in record["explanation"]
