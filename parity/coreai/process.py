@@ -8,10 +8,8 @@ quoted when something goes wrong.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from parity import children
 from parity.coreai import availability, container, frames
 from parity.errors import FormatError, ParityError, UsageError
 
@@ -172,7 +171,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._noise,
-            env={**os.environ, "TMPDIR": scratch.name, "PYTHONPATH": _search_path()},
+            env={**os.environ, "TMPDIR": scratch.name, "PYTHONPATH": children.search_path()},
         )
         self._finalizer = weakref.finalize(self, _end, self._child, scratch, self._noise)
 
@@ -198,11 +197,7 @@ class Process:
         return answer, results
 
     def _death(self, operation: str, child: subprocess.Popen[bytes]) -> ParityError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        code = child.returncode
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        text = self._last_words()
+        how, text = children.death(child), self._last_words()
         self.close()
         why = (
             "the file is damaged or of a format that this Core AI does not read"
@@ -216,9 +211,7 @@ class Process:
         return FormatError(f"{self.path}: Core AI refuses to {operation}: {first}")
 
     def _last_words(self) -> str:
-        self._noise.seek(0)
-        lines = [line for line in self._noise.read().decode(errors="replace").splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith("ODIE")]
+        told = [line for line in children.said(self._noise) if not line.startswith("ODIE")]
         return f"; it said: {told[-1][:300]}" if told else ""
 
 
@@ -238,21 +231,8 @@ class _Limited:
 
 
 def _end(child: subprocess.Popen[bytes], scratch: tempfile.TemporaryDirectory[str], noise: IO[bytes]) -> None:
-    if child.poll() is None:
-        child.kill()
-    child.wait()
-    for stream in (child.stdin, child.stdout, noise):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
+    children.end(child, [noise])
     scratch.cleanup()
-
-
-def _search_path() -> str:
-    import parity
-
-    own = str(Path(parity.__file__).resolve().parents[1])
-    return os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _described(entry: Mapping[str, Any]) -> Function:

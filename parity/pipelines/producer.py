@@ -20,6 +20,8 @@ from parity.networks.signature import Observe
 from parity.pipelines import diffusers
 from parity.pipelines.release import Release
 from parity.pipelines.request import TASK_COMPONENTS, Request
+from parity.pipelines.settings import ConsumerFailureError
+from parity.pipelines.trace import Trace
 from parity.tables import nearest
 
 DEFAULT = "diffusers"
@@ -47,6 +49,14 @@ class Producer(Protocol):
 
     def refusal(self, request: Request) -> str:
         """Return why this producer has no such request at all, whatever the models; empty if it has."""
+        ...
+
+    def failure(self, failure: ConsumerFailureError, request: Request) -> str:
+        """Return what a user of this producer sees when it fails."""
+        ...
+
+    def involved(self, request: Request, trace: Trace) -> tuple[str, ...]:
+        """Return the networks that a request involves, as the trace of its run shows."""
         ...
 
     def networks(self, backend: Backend) -> Backend:
@@ -104,6 +114,14 @@ class Diffusers:
     def refusal(self, request: Request) -> str:
         """Return nothing: a :class:`Request` is diffusers' own."""
         return ""
+
+    def failure(self, failure: ConsumerFailureError, request: Request) -> str:
+        """Return the failure's own text."""
+        return str(failure)
+
+    def involved(self, request: Request, trace: Trace) -> tuple[str, ...]:
+        """Return the networks of the task."""
+        return TASK_COMPONENTS[request.task]
 
     def networks(self, backend: Backend) -> Backend:
         """Return the backend itself."""

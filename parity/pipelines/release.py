@@ -23,6 +23,7 @@ from parity.pipelines.request import Request, read_picture
 from parity.pipelines.schedules import played
 from parity.pipelines.schedules import swift as schedules
 from parity.pipelines.settings import LAST_SEED, ConsumerFailureError, Material, Settings
+from parity.pipelines.trace import Trace
 
 FACTOR = 0.18215  # of SD 1 and 2; consumers set SDXL's own themselves
 
@@ -55,6 +56,20 @@ class Ask:
     images: int = 1
     strength: float = 0.5
     guidance: float = 7.5
+
+    @classmethod
+    def of(cls, request: Request, *, seed: int, task: str = "", source: str = "numpy") -> Ask:
+        """Return what a request asks of a release; ``task`` where it is one that requests do not know."""
+        return cls(
+            task=task or request.task,
+            scheduler=request.scheduler,
+            source=source,
+            seed=seed,
+            steps=request.steps,
+            images=request.images,
+            strength=request.strength,
+            guidance=request.guidance_scale,
+        )
 
 
 def settings_of(who: Consumer, ask: Ask, material: Material, *, refiner: bool = False) -> Settings:
@@ -230,6 +245,15 @@ class Release:
             return f"{self.name} draws one picture a call, not {request.images}"
         return ""
 
+    def failure(self, failure: ConsumerFailureError, request: Request) -> str:
+        """Return what a user of the release sees, in the words of the tables, and what was found."""
+        text, found = stated(failure, self.consumer, request.task), str(failure)
+        return text if text == found else f"{text} ({found})"
+
+    def involved(self, request: Request, trace: Trace) -> tuple[str, ...]:
+        """Return the networks that the release called."""
+        return trace.components
+
     def networks(self, backend: Backend) -> Backend:
         """Return a backend's networks as the release binds them."""
         return backend.as_release(self.conventions)
@@ -246,16 +270,7 @@ class Release:
             image,
             xl=model.xl,
         )
-        ask = Ask(
-            task=request.task,
-            scheduler=request.scheduler,
-            source=self._source(rng),
-            seed=seed,
-            steps=request.steps,
-            images=request.images,
-            strength=request.strength,
-            guidance=request.guidance_scale,
-        )
+        ask = Ask.of(request, seed=seed, source=self._source(rng))
         settings = settings_of(self.consumer, ask, material)
         latent = (1, *model.latent_shape)
         networks = Networks(self.networks(backend).component, observe, latent, refines=model.refines)

@@ -16,7 +16,7 @@ from typing import Any
 from parity import assets, streams, tables
 from parity.errors import FormatError, ParityError, UsageError
 from parity.pipelines.producer import DEFAULT as DEFAULT_PRODUCER
-from parity.pipelines.producer import producer
+from parity.pipelines.producer import Producer, producer
 from parity.pipelines.request import Request
 
 DEFAULT = Path(__file__).with_name("cases.toml")
@@ -63,22 +63,38 @@ class Case:
     producer: str = ""
 
     @property
+    def who(self) -> Producer:
+        """Who draws it.
+
+        Raises
+        ------
+        UsageError, UnsupportedError
+            As :func:`parity.pipelines.producer.producer`.
+        """
+        return producer(self.producer or DEFAULT_PRODUCER)
+
+    @property
+    def released(self) -> bool:
+        """Whether an app's release draws it."""
+        return self.producer not in ("", DEFAULT_PRODUCER)
+
+    @property
     def sentence(self) -> str:
         """What the case does, as read in test ids: ``txt2img with pndm, seed 93 of torch-cpu``."""
         drawn = f"{self.request.task} with {self.request.scheduler}, seed {self.seed} of {self.rng}"
-        return drawn if self.producer in ("", DEFAULT_PRODUCER) else f"{drawn}, as {self.producer}"
+        return f"{drawn}, as {self.producer}" if self.released else drawn
 
     @property
     def slug(self) -> str:
         """File name of the case's golden."""
         name = f"{self.name}-{self.rng}-{self.seed}"
-        return name if self.producer in ("", DEFAULT_PRODUCER) else f"{name}-as-{self.producer.replace('==', '-')}"
+        return f"{name}-as-{self.producer.replace('==', '-')}" if self.released else name
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the picture, for provenance; a picture's folder does not."""
         settings = {**dataclasses.asdict(self.request), "seed": self.seed, "rng": self.rng}
         settings["image"] = self.request.image.name if self.request.image else ""
-        if self.producer not in ("", DEFAULT_PRODUCER):
+        if self.released:
             settings["producer"] = self.producer
         return settings
 

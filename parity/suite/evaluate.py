@@ -20,7 +20,7 @@ import numpy as np
 from parity.errors import ParityError, UnsupportedError
 from parity.models.model import Model
 from parity.networks.backend import Backend
-from parity.pipelines.producer import DEFAULT, producer
+from parity.pipelines.producer import producer
 from parity.pipelines.release import Release
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
@@ -76,7 +76,7 @@ class Evaluator(Stage):
     def _candidate(self, cell: Cell) -> Outcome:
         case = cell.case
         self.require(case)
-        who = producer(case.producer or DEFAULT)
+        who = case.who
         try:
             backend = who.networks(self.candidate(cell))
         except UnsupportedError as error:
@@ -87,7 +87,7 @@ class Evaluator(Stage):
             reference, reference_seconds = self.reference_run(case)
         except ConsumerFailureError as failure:  # whatever computes the networks
             return self._outcome(cell, (candidate.failed(failure, who, case),), {}, {})
-        components = candidate.involved(case, reference)
+        components = who.involved(case.request, reference)
         refines = isinstance(who, Release) and who.conventions.refiner and not cell.backend
         if refines and self.packages.part("refiner").paths:
             text = f"{who.name} lets the refiner among these models take over, and its original is not given here"
@@ -121,8 +121,9 @@ class Evaluator(Stage):
     def _situation(self, cell: Cell, backend: Backend, components: Sequence[str]) -> Situation:
         """Find out which components cannot run, and which are compressed; a named backend knows its own models."""
         parts = {} if cell.backend else {name: self.packages.part(name) for name in components}
-        released = cell.case.producer not in ("", DEFAULT)  # what a release cannot run ends as it does in the app
-        blocked = {n: part.problem for n, part in parts.items() if part.problem and not (released and part.paths)}
+        # what a release cannot run ends as it does in the app
+        tried = {name for name, part in parts.items() if cell.case.released and part.paths}
+        blocked = {name: part.problem for name, part in parts.items() if part.problem and name not in tried}
         blocked |= {name: part.problem for name, part in parts.items() if part.damaged}
         damaged = {name for name, part in parts.items() if part.damaged}
         for name in components:
@@ -173,7 +174,7 @@ class Evaluator(Stage):
             try:
                 traces.append(self.reference_run(asked)[0])
             except ConsumerFailureError as failure:
-                return self._outcome(cell, (candidate.failed(failure, producer(asked.producer), asked),), {}, {})
+                return self._outcome(cell, (candidate.failed(failure, asked.who, asked),), {}, {})
         names = (cell.against, case.producer)
         bounds = {point: self.bounds(f"golden/{point}", self.reference) for point in ("start", "image")}
         checks = between.compare((traces[0], traces[1]), names, bounds)
@@ -187,8 +188,7 @@ class Evaluator(Stage):
         try:
             reference, seconds = self.reference_run(cell.case)
         except ConsumerFailureError as failure:
-            who = producer(cell.case.producer or DEFAULT)
-            return self._outcome(cell, (candidate.failed(failure, who, cell.case),), {}, {})
+            return self._outcome(cell, (candidate.failed(failure, cell.case.who, cell.case),), {}, {})
         checks, pictures = between.elsewhere(reference, elsewhere, self.options.picture, self.tolerances)
         return self._outcome(cell, checks, {"reference": seconds}, pictures)
 
@@ -215,7 +215,7 @@ class Evaluator(Stage):
     def _stream(self, case: Case) -> tuple[str, ...]:
         """Say where a release draws from another stream than the case asks for."""
         asked = next((other.rng for other in self.cases if other.name == case.name), case.rng)
-        if producer(case.producer or DEFAULT).has_stream(asked):
+        if case.who.has_stream(asked):
             return ()
         return (f"{case.producer} draws its noise from {case.rng}; it has no {asked}, which the case asks for",)
 

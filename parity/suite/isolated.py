@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,9 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
+from parity import children
 from parity.errors import ParityError
 from parity.suite.evaluate import Progress
 from parity.suite.options import Options
@@ -111,7 +111,7 @@ class _Process:
         except OSError as error:
             raise ParityError(f"--isolate: no process can be started: {error}") from None
         self._rest = b""
-        self.close = weakref.finalize(self, _end, self._child, self._noise)
+        self.close = weakref.finalize(self, children.end, self._child, [self._noise])
         with contextlib.suppress(BrokenPipeError):  # asking says so
             self._send(encoded(options))
 
@@ -132,19 +132,12 @@ class _Process:
             progress(answer["progress"])
 
     def death(self) -> str:
-        """Say how the process ended: a signal's name, or its exit code."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(10)
-        code = self._child.returncode
-        if code is None:
-            return "it no longer answers"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        """Say how the process ended."""
+        return children.death(self._child)
 
     def last_words(self) -> list[str]:
         """Return the last lines that the process wrote to its standard output and error."""
-        self._noise.seek(0)
-        lines = self._noise.read().decode(errors="replace").splitlines()
-        return [line[:_WIDTH] for line in lines if line.strip()][-_LINES:]
+        return [line[:_WIDTH] for line in children.said(self._noise)][-_LINES:]
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._child.stdin is not None
@@ -166,19 +159,5 @@ class _Process:
         return line
 
 
-def _end(child: subprocess.Popen[bytes], noise: IO[bytes]) -> None:
-    if child.poll() is None:
-        child.kill()
-    child.wait()
-    for stream in (child.stdin, child.stdout, noise):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
-
-
 def _environment() -> dict[str, str]:
-    import parity
-
-    own = str(Path(parity.__file__).resolve().parents[1])
-    path = os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
+    return {**os.environ, "PYTHONPATH": children.search_path(), "PYTHONFAULTHANDLER": "1"}

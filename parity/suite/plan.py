@@ -71,7 +71,7 @@ class Cell:
         Kind and case, the producer unless it is diffusers, and for a candidate what ``--backend`` would call it; what
         is the default is left out. The same question has the same id on every machine where it can be asked.
         """
-        who = self.case.producer if self.case.producer != DEFAULT else ""
+        who = self.case.producer if self.case.released else ""
         return "/".join(part for part in (self.kind, self.case.name, who, self._candidate()) if part)
 
     def _candidate(self) -> str:

@@ -19,7 +19,6 @@ from parity.backends.registry import Subject
 from parity.errors import ParityError
 from parity.models.model import Model
 from parity.networks.backend import Backend
-from parity.pipelines.producer import DEFAULT, producer
 from parity.pipelines.request import TASK_COMPONENTS
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
@@ -70,7 +69,7 @@ class Stage:
         UnsupportedError
             The message says what can be asked about the model.
         """
-        if case.producer in ("", DEFAULT):
+        if not case.released:
             self.model.check_tasks()
 
     @cached_property
@@ -139,7 +138,7 @@ class Stage:
             if point.startswith("latents/step"):
                 self.progress(f"{case.name} on {backend.numerics}: {point.removeprefix('latents/')}")
 
-        who = producer(case.producer or DEFAULT)
+        who = case.who
         for name in TASK_COMPONENTS[case.request.task]:  # loading is not counted
             try:
                 who.networks(backend).component(name)

@@ -19,9 +19,7 @@ import numpy as np
 from parity.errors import ParityError
 from parity.networks.backend import Backend
 from parity.networks.signature import checked
-from parity.pipelines.producer import DEFAULT, Producer
-from parity.pipelines.release import Release, stated
-from parity.pipelines.request import TASK_COMPONENTS
+from parity.pipelines.producer import Producer
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
@@ -56,19 +54,9 @@ class Situation:
     stopped: str = ""
 
 
-def involved(case: Case, reference: Trace) -> tuple[str, ...]:
-    """Return the components that a case involves: of the task, or of a release those that it called."""
-    if case.producer in ("", DEFAULT):
-        return TASK_COMPONENTS[case.request.task]
-    return reference.components
-
-
 def failed(failure: ConsumerFailureError, who: Producer, case: Case) -> Check:
-    """Return the check that says how an app's release fails, in the words of the tables."""
-    text, found = str(failure), str(failure)
-    if isinstance(who, Release):
-        text = stated(failure, who.consumer, case.request.task)
-    message = f"{who.name} fails: {text}" + ("" if text == found else f" ({found})")
+    """Return the check that says how an app's release fails."""
+    message = f"{who.name} fails: {who.failure(failure, case.request)}"
     return Check("release", f"{who.name} draws no picture", "", math.nan, math.nan, Verdict.FAIL, message)
 
 

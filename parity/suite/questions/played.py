@@ -134,15 +134,7 @@ class Player:
                 self._image(release, request),
                 tuple(self._controls(pairing)),
             )
-            ask = Ask(
-                task=pairing.task,
-                scheduler=request.scheduler,
-                seed=case.seed,
-                steps=request.steps,
-                images=request.images,
-                strength=request.strength,
-                guidance=request.guidance_scale,
-            )
+            ask = Ask.of(request, seed=case.seed, task=pairing.task)
             original = releases.original(release, self.model.location)
             self._played[key] = execute(models, pairing.consumer, original, material, ask, kept=self._kept)
         return replace(self._played[key], consumer=pairing.consumer)
