@@ -209,17 +209,25 @@ class TestStates:
         np.testing.assert_array_equal(accumulator.predict({"x": x}, second)["y"], x)
 
     def test_are_read_and_written(self, accumulator):
-        state = accumulator.make_state()
+        state = self.readable(accumulator.make_state())
         state.write_state("total", np.array([1, 2, 3], np.float32))
         accumulator.predict({"x": np.ones(3)}, state)
         total = state.read_state("total")
         assert total.dtype == np.float32
         np.testing.assert_array_equal(total, [2, 3, 4])
 
-    def test_refusals(self, accumulator):
-        state = accumulator.make_state()
+    @staticmethod
+    def readable(state):
+        if not hasattr(state, "read_state"):
+            pytest.skip("coremltools 9 reads and writes an MLState; this one is older")
+        return state
+
+    def test_a_model_with_states_needs_one(self, accumulator):
         with pytest.raises(RuntimeError, match="must be an MLState"):
             accumulator.predict({"x": np.ones(3)})
+
+    def test_refusals(self, accumulator):
+        state = self.readable(accumulator.make_state())
         with pytest.raises(RuntimeError, match="Invalid state name 'nothing'"):
             state.read_state("nothing")
         with pytest.raises(RuntimeError, match="does not match the shape"):
