@@ -55,8 +55,10 @@ class ReleaseBinding(Backend):
         What the release does.
     load : callable
         Gives the loaded model of a path.
-    numerics, precision : str
+    numerics : str
         See :class:`parity.networks.backend.Backend`.
+    precision_of : callable
+        Gives the precision of a component's program.
     """
 
     name = "coreml"
@@ -68,14 +70,19 @@ class ReleaseBinding(Backend):
         load: Callable[[Path], coreml.Model],
         *,
         numerics: str,
-        precision: str = "float16",
+        precision_of: Callable[[str], str],
     ) -> None:
         super().__init__()
         self.conventions = conventions
-        self.numerics, self.precision = numerics, precision
+        self.numerics, self._precision_of = numerics, precision_of
         self.packages = {name: tuple(paths) for name, paths in packages.items()}
+        self.precision = "float32" if {precision_of(name) for name in self.packages} == {"float32"} else "float16"
         self._open = load
         self._swift = conventions.pipeline == "swift"
+
+    def precision_of(self, name: str) -> str:
+        """Return the precision of a component's program."""
+        return self._precision_of(_package(name))
 
     @property
     def latent(self) -> tuple[int, ...]:
@@ -118,7 +125,7 @@ class ReleaseBinding(Backend):
         return rules
 
     def _load(self, name: str) -> Component:
-        return _Bound(name, self, self.models("vae_encoder" if name == "noising_encoder" else name))
+        return _Bound(name, self, self.models(_package(name)))
 
     @staticmethod
     def _shape(model: coreml.Model, feature: str) -> tuple[int, ...]:
@@ -260,6 +267,11 @@ class _Bound:
                 raise ConsumerFailureError(f"Core ML shape error: {text}", rule=" ".join(rules))
             given[feature.name] = value.astype(feature.dtype)
         return {name: np.asarray(value, np.float32) for name, value in model.predict(given).items()}
+
+
+def _package(name: str) -> str:
+    """Return the package of a network: the noising encoder is a form of the VAE encoder."""
+    return "vae_encoder" if name == "noising_encoder" else name
 
 
 def _context(hidden: np.ndarray) -> np.ndarray:

@@ -81,8 +81,9 @@ class CoreMLBackend(Backend):
 
     def as_release(self, conventions: Conventions) -> ReleaseBinding:
         """Return the same models as a release binds them."""
-        numerics, precision = self.numerics, self.precision
-        return ReleaseBinding(self.packages, conventions, self._open, numerics=numerics, precision=precision)
+        return ReleaseBinding(
+            self.packages, conventions, self._open, numerics=self.numerics, precision_of=self.precision_of
+        )
 
     def _open(self, path: Path) -> coreml.Model:
         key = ("model", str(path), self.compute_unit, self.runtime, self.profile)

@@ -47,39 +47,34 @@ class Check(Struct, frozen=True):
     bad_input: bool
 
 
-class Planned(Struct, frozen=True):
+class Asked(Struct, frozen=True):
+    """What a cell asks."""
+
+    id: str
+    case: str
+    sentence: str
+    model: str
+    kind: str
+    backend: str
+    units: list[str]
+    producer: str
+    against: str
+    settings: dict[str, Any]
+
+
+class Planned(Asked, frozen=True):
     """A cell that the run asks: enough to report it when its answer is missing.
 
     ``digest`` covers what decides this cell beside the run's question: its settings, and the content of its pictures.
     """
 
-    id: str
-    case: str
-    sentence: str
-    model: str
-    kind: str
-    backend: str
-    units: list[str]
-    producer: str
-    against: str
-    settings: dict[str, Any]
     reproduce: str
     digest: str
 
 
-class Record(Struct, frozen=True):
+class Record(Asked, frozen=True):
     """A cell's result; fields as :meth:`parity.suite.outcome.Outcome.record` gives them, pictures by digest."""
 
-    id: str
-    case: str
-    sentence: str
-    model: str
-    kind: str
-    backend: str
-    units: list[str]
-    producer: str
-    against: str
-    settings: dict[str, Any]
     verdict: Verdict
     asked: bool
     bad_input: list[str]

@@ -202,6 +202,9 @@ def _check(options: Options) -> None:
             raise MissingError(f"--{key} {path}: no such file or folder")
     if options.against and options.picture:
         raise UsageError("--against and --picture are two questions; ask one at a time")
+    if options.backend and (options.against or options.picture):
+        between = "against" if options.against else "picture"
+        raise UsageError(f"--backend: --{between} compares what PyTorch computes; --device says where")
     if options.resume and options.run_dir is None:
         raise UsageError("--resume needs --run-dir DIR, the folder of the run to go on with")
     for key in ("cell_timeout", "cells_per_process"):

@@ -217,3 +217,5 @@ def test_questions_that_exclude_each_other(tmp_path: Path) -> None:
     picture.write_bytes(b"")
     with pytest.raises(UsageError, match="ask one at a time"):
         read({"against": "diffusers", "picture": str(picture)})
+    with pytest.raises(UsageError, match="--against compares what PyTorch computes; --device says where"):
+        read({"against": "diffusers", "backend": ["coreml:reference"]})
