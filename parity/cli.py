@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from parity import __version__
-from parity.errors import ParityError
+from parity.errors import ParityError, UsageError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
 COMMANDS: dict[str, str] = {
@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
 
 _ALL = "*"  # instead of a command's name: declare the options of every command
 _SHELLS = ("bash", "zsh")
+_TEXTS = frozenset({"--only", "--author", "--reason"})  # options that may be empty: they name no file
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        _refuse_unusable(arguments)
         return int(parsed.main(parsed))
     except ParityError as error:
         print(f"parity {parsed.command}: {error}", file=sys.stderr)
@@ -87,9 +89,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `parity … | head` is not an error of the user's
         sys.stderr.close()
         return 0
+    except OSError as error:  # a file that cannot be read or written, wherever that was noticed
+        if error.filename is None and error.strerror is None:
+            raise  # a library's own error without a file; its traceback says more
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"parity {parsed.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"parity {parsed.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _refuse_unusable(words: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is not set, and what no file system has.
+
+    An empty path would be the working folder, and ``parity repair "$MODELS"`` would repair what lies there.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        after = f" after {before}" if before else ""
+        if not word and before not in _TEXTS:
+            raise UsageError(f"an empty argument{after}: an unset variable? Leave it out, or give a value")
+        if "\0" in word:
+            raise UsageError(f"{word!r}{after}: no file and no option has NUL in its name")
 
 
 def _print_completion(shell: str) -> int:

@@ -6,6 +6,7 @@ A failed run leaves nothing half-written (:func:`replacing`), a copy costs no di
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from parity.errors import FormatError
+from parity.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -56,6 +57,49 @@ def refuse_pointer(path: Path) -> None:
     """Raise FormatError when ``path`` is a git-lfs pointer."""
     if text := pointer(path):
         raise FormatError(f"{path}: {text}")
+
+
+def resolved(path: Path) -> Path:
+    """Return where a path leads, links followed; a part that does not exist is kept as it is written.
+
+    Raises
+    ------
+    FormatError
+        Its links form a circle, or no file system has such a name (too long, or with NUL in it).
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: circles, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FormatError(f"{path}: not a usable path: {reason}") from None
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Try to write in a folder, before hours are spent on what belongs there; leave everything as it was.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Need not exist; that it can be made is tried as well.
+    option : str
+        The option that named it, for the message.
+
+    Raises
+    ------
+    UsageError
+        It cannot be made or written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option} {folder}: cannot be written: {error.strerror}; name another folder") from None
+    finally:
+        with contextlib.suppress(OSError):  # what another process needs by now stays
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager

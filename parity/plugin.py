@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from parity.errors import ParityError
+from parity.files import require_writable
 from parity.suite import options as suite_options
 from parity.suite.options import OPTIONS, Option, Options
 
@@ -134,6 +135,11 @@ class Summary:
             Those of this session; under xdist the workers alone know what is deselected, and all are planned.
         """
         options = _options(self._config)
+        if options.parity_report is not None and not self._config.option.collectonly:
+            try:
+                require_writable(options.parity_report, "--parity-report")
+            except ParityError as error:
+                raise pytest.UsageError(f"parity: {error}") from None
         if options.run_dir is None or self._folder is not None or self._config.option.collectonly:
             return self._held
         from parity.runs.folder import Plan, open_run

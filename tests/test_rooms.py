@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "parity"
 
 ORDER = (  # lowest first; a room imports from itself and from those before it
-    ("errors", "files", "cache", "assets", "quiet", "tables", "children"),  # the root's files, one room
+    ("errors", "files", "cache", "assets", "quiet", "tables", "children", "memory"),  # the root's files, one room
     ("networks",),
     ("streams",),
     ("metrics",),

@@ -12,12 +12,13 @@ from parity.convert.job import ATTENTION, TARGETS
 from parity.convert.plan import DEFAULT_COMPONENTS
 from parity.convert.probe import KINDS
 from parity.errors import UsageError
+from parity.files import require_writable
 from parity.models.source import PARTS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="diffusers folder or hub id")
+    parser.add_argument("model", metavar="MODEL", help="diffusers folder, hub id or shipped model")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for the packages")
     parser.add_argument(
         "--contract", default="main", metavar="RELEASE", help="converter release (0.1.0 … 1.1.1), window (C6) or main"
@@ -76,6 +77,9 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.output is None:
         raise UsageError("name the folder for the packages: -o DIR")
+    for option, folder in (("-o", arguments.output), ("--resources", arguments.resources)):
+        if folder is not None:
+            require_writable(folder, option)
     packages = convert.convert(
         arguments.model,
         arguments.output,

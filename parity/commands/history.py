@@ -39,10 +39,16 @@ def main(arguments: argparse.Namespace) -> int:
 def _add(arguments: argparse.Namespace) -> int:
     from parity.runs.history.store import Store
 
-    with Store(arguments.db, create=True) as store:
-        for folder in arguments.folders:
-            print(f"{folder}: {store.add(folder)} cells")
-        print(f"{arguments.db}: {len(store.runs())} runs")
+    new, kept = not arguments.db.exists(), 0
+    try:
+        with Store(arguments.db, create=True) as store:
+            for folder in arguments.folders:
+                print(f"{folder}: {store.add(folder)} cells")
+                kept += 1
+            print(f"{arguments.db}: {len(store.runs())} runs")
+    finally:
+        if new and not kept:  # the first folder was none: no history began
+            arguments.db.unlink(missing_ok=True)
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import UsageError
+from parity.files import require_writable
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def main(arguments: argparse.Namespace) -> int:
     from parity.report import html, table
     from parity.suite.run import conclude
 
+    if options.parity_report is not None:
+        require_writable(options.parity_report, "--parity-report")
     with _folder(cells, options) as folder:
         held = folder.held if folder is not None else {}
         asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))

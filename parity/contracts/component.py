@@ -18,7 +18,7 @@ from parity.contracts.fingerprint import fingerprint
 from parity.contracts.identify import identify
 from parity.contracts.inspection import Component, DeclaredFeature, Finding
 from parity.errors import FormatError, ParityError
-from parity.files import pointer
+from parity.files import pointer, resolved
 
 
 def read(path: Path, root: Path, tables: Converters, *, records: bool = True) -> tuple[Component, tuple[Finding, ...]]:
@@ -131,7 +131,7 @@ def _package(path: Path, component: Component, *, records: bool) -> tuple[Compon
 def _compiled(path: Path, component: Component, *, records: bool) -> tuple[Component, str, tuple[str, ...]]:
     metadata, text = path / "metadata.json", path / "model.mil"
     for file in (metadata, text, path / "weights" / "weight.bin"):
-        if file.is_symlink() and path.resolve() not in file.resolve().parents:
+        if file.is_symlink() and resolved(path) not in resolved(file).parents:
             raise FormatError(f"{file}: a link that leaves the model's folder; it was not followed")
     if not text.is_file() and not metadata.is_file():
         raise FormatError(f"{path}: neither model.mil nor metadata.json; an unfinished download, or not an ML Program")

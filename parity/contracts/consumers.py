@@ -193,7 +193,9 @@ def consumers(extra: tuple[Path, ...] = ()) -> Consumers:
 
 
 def _task(entry: Table) -> Task:
-    return Task(entry.text("id"), entry.text("title"), entry.texts("involves"), entry.texts("shown_with", default=()))
+    task = Task(entry.text("id"), entry.text("title"), entry.texts("involves"), entry.texts("shown_with", default=()))
+    entry.finish()
+    return task
 
 
 def _consumer(entry: Table, known: dict[str, Consumer], tasks: set[str]) -> Consumer:
@@ -209,7 +211,7 @@ def _consumer(entry: Table, known: dict[str, Consumer], tasks: set[str]) -> Cons
             raise entry.error(key, f"must name some of {', '.join(sorted(allowed))}")
     first = entry.text("first", default="0")
     app = entry.text("app")
-    return Consumer(
+    consumer = Consumer(
         id=name,
         app=app,
         name=entry.text("name", default=name),
@@ -222,6 +224,8 @@ def _consumer(entry: Table, known: dict[str, Consumer], tasks: set[str]) -> Cons
         lineage=(name, app, *(parent.lineage if parent else ())),
         conventions={**(parent.conventions if parent else {}), **entry.table("conventions").values},
     )
+    entry.finish()
+    return consumer
 
 
 def _rule(entry: Table, table: Consumers) -> Rule:
@@ -237,7 +241,7 @@ def _rule(entry: Table, table: Consumers) -> Rule:
     for fact in when.values:
         if problem := facts.problem(fact, when.texts(fact)):
             raise when.error(fact, problem)
-    return Rule(
+    rule = Rule(
         id=entry.text("id"),
         tasks=frozenset(tasks),
         consumers=frozenset(chosen),
@@ -251,6 +255,8 @@ def _rule(entry: Table, table: Consumers) -> Rule:
         general=entry.flag("general", default=False),
         request=entry.text("request", default=""),
     )
+    entry.finish()
+    return rule
 
 
 def _resolve(selectors: tuple[str, ...], table: Consumers, *, inherit: bool) -> set[str]:

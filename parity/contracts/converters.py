@@ -275,6 +275,8 @@ def converters(extra: tuple[Path, ...] = ()) -> Converters:
     entries = [entry for table in tables for entry in table.items("component")]
     made: _Made = {}
     windows = tuple(_window(entry, order, entries, ids, made) for order, entry in enumerate(raw))
+    for entry in (*raw, *(entry for entry in entries if "stem" in entry.asked)):  # read by some window
+        entry.finish()
     metadata = tables[0].table("metadata")
     licenses = metadata.table("license")
     return Converters(
@@ -395,10 +397,12 @@ def _rule(entry: Table, default: tuple[str, ...]) -> FeatureRule:
     known = {"FLOAT16", "FLOAT32", "INT32"}
     if not dtypes or not known.issuperset(dtypes):
         raise entry.error("dtype", f"must name some of {', '.join(sorted(known))}")
-    return FeatureRule(
+    rule = FeatureRule(
         name=entry.text("name"),
         dtypes=dtypes,
         shape_formula=Shape(entry.text("shape")),
         role=entry.text("role", default=""),
         repeated=entry.flag("repeated", default=False),
     )
+    entry.finish()
+    return rule

@@ -110,6 +110,8 @@ def diff(before: Path | str, after: Path | str) -> FolderDiff:
     ------
     UsageError
         When a model is compared with a folder, or a folder holds no model.
+    FormatError
+        A model that is damaged.
     """
     before, after = Path(before), Path(after)
     if _is_model(before) and _is_model(after):
@@ -131,6 +133,9 @@ def diff(before: Path | str, after: Path | str) -> FolderDiff:
 def diff_models(before: Path, after: Path) -> ModelDiff:
     """Compare two models."""
     first, second = mil.load(before), mil.load(after)
+    for model in (first, second):
+        if model.kind == "empty":  # damaged: that is no difference between two models
+            model.program  # noqa: B018  it raises, with the reason
     parts_at = ""
     operators: tuple[FieldChange, ...] = ()
     weights: tuple[list[WeightChange], int, list[str], list[str]] = ([], 0, [], [])

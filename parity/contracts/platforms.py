@@ -166,7 +166,7 @@ def _rule(entry: Table) -> Rule:
             raise pattern.error(
                 unknown[0], f"is no fact of '{kind}'; there are {', '.join(STRUCTURES[kind]) or 'none'}"
             )
-    return Rule(
+    rule = Rule(
         id=entry.text("id"),
         components=entry.texts("components"),
         systems=tuple(_stretch(text, entry) for text in entry.texts("systems")),
@@ -184,6 +184,8 @@ def _rule(entry: Table) -> Rule:
         remedy=entry.text("remedy", default=""),
         repair=entry.text("repair", default=""),
     )
+    entry.finish()
+    return rule
 
 
 def _conditions(entry: Table, key: str) -> tuple[str, ...]:

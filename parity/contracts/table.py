@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from parity import tables
 from parity.errors import FormatError
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
+TABLES: Final = ("window", "component", "task", "consumer", "rule", "platform_rule", "specification", "metadata")
+"""What a file can hold; each reader takes what concerns it and leaves the rest to the others."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class Table:
     where : str
         File and place inside it, e.g. ``apps.toml: consumer[2]``.
     values : dict
+    asked : set of str
+        Fields that were read, whether they are there or not; see :meth:`finish`.
     """
 
     path: Path
     where: str
     values: dict[str, Any]
+    asked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def error(self, key: str, problem: str) -> FormatError:
         """Return (not raise) the error that a field deserves."""
@@ -76,7 +81,14 @@ class Table:
         for key in self.values:
             yield key, self.text(key)
 
+    def finish(self) -> None:
+        """Refuse fields that nobody read, once everything that there can be was read: they are misspelt."""
+        for key in self.values:
+            if key not in self.asked:
+                raise self.error(key, f"is not known{tables.nearest(key, self.asked - self.values.keys())}")
+
     def _get(self, key: str, kind: Any, name: str, default: Any) -> Any:
+        self.asked.add(key)
         if key not in self.values:
             if default is _REQUIRED:
                 raise self.error(key, f"is missing; it must be {name}")
@@ -93,5 +105,18 @@ class Table:
 
 
 def read(path: Path) -> Table:
-    """Read a TOML file; errors as :func:`parity.tables.read`."""
-    return Table(path, path.name, tables.read(path))
+    """Read a TOML file of such tables.
+
+    Raises
+    ------
+    MissingError, FormatError
+        As :func:`parity.tables.read`; also where it has none of :data:`TABLES`, or something else beside them.
+    """
+    values = tables.read(path)
+    for name in values:
+        if name not in TABLES:
+            known = f"there are {', '.join(TABLES)}"
+            raise FormatError(f"{path}: table '{name}' is not known{tables.nearest(name, TABLES)}; {known}")
+    if not values:
+        raise FormatError(f"{path}: nothing in it; a table has {', '.join(f'[[{name}]]' for name in TABLES)}")
+    return Table(path, path.name, values)

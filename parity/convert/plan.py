@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from parity import memory
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
 from parity.contracts.names import DENOISERS, TEXT_ENCODERS
 from parity.convert import base, compress, ranks
@@ -132,6 +133,13 @@ def _latent(source: Source, settings: Settings) -> tuple[int, int] | None:
     size = source.config("unet").get("sample_size") or 64
     default = size if isinstance(size, (list, tuple)) else (size, size)
     height, width = ((n or 8 * d) // 8 for n, d in zip((settings.height, settings.width), default, strict=True))
+    channels = source.configs.get("vae", {}).get("block_out_channels", [1])[0]
+    needed = 8 * height * 8 * width * channels * 4  # bytes: what the VAE's last layers hold, in float32
+    if needed > memory.physical():
+        raise UsageError(
+            f"height {8 * height}, width {8 * width}: one layer of the VAE holds {needed / 2**30:,.0f} GiB, "
+            f"and this machine has {memory.physical() / 2**30:,.0f} GiB"
+        )
     return height, width
 
 

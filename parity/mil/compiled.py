@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError
-from parity.files import refuse_pointer
+from parity.files import refuse_pointer, resolved
 from parity.mil import proto, values
 from parity.mil.blobs import Weights
 from parity.mil.model import Model
@@ -54,7 +54,7 @@ def load(folder: Path) -> Model:
 def _text(folder: Path, name: str) -> str:
     path = folder / name
     refuse_pointer(path)
-    if folder.resolve() not in path.resolve().parents:
+    if resolved(folder) not in resolved(path).parents:
         raise FormatError(f"{path}: it lies outside the model's folder")
     if path.stat().st_size > _LIMIT:
         raise FormatError(f"{path}: {path.stat().st_size} bytes; no program has more than {_LIMIT}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError, MissingError, UsageError
-from parity.files import refuse_pointer, replacing
+from parity.files import refuse_pointer, replacing, resolved
 from parity.mil import compiled, proto
 from parity.mil.blobs import Weights
 from parity.mil.model import Model
@@ -83,10 +83,10 @@ def _root(package: Path) -> Path:
         ) from None
     if not isinstance(relative, str) or "\0" in relative:
         raise FormatError(f"{manifest}: path of the root model is {relative!r:.200}, expected text")
-    data = (package / "Data").resolve()
-    if package.resolve() not in data.parents:
+    data = resolved(package / "Data")
+    if resolved(package) not in data.parents:
         raise FormatError(f"{package}: its Data folder lies outside the package")
-    root = (data / relative).resolve()
+    root = resolved(data / relative)
     if data not in root.parents:
         raise FormatError(f"{manifest}: root model path {relative[:200]!r} leaves the package")
     if not root.is_file():

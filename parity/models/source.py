@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from parity import recipes
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 from parity.models import checkpoint, weights
 from parity.models.content import folder_hash, module_hash
@@ -140,7 +141,7 @@ def open_model(model: Any, *, identifier: str | None = None) -> Source:
     Parameters
     ----------
     model : path, str or DiffusionPipeline
-        Diffusers folder, hub id, or loaded pipeline.
+        Diffusers folder, hub id, name of a shipped model, or loaded pipeline.
     identifier : str, optional
         Name for files and metadata.
 
@@ -155,12 +156,14 @@ def open_model(model: Any, *, identifier: str | None = None) -> Source:
     """
     if not isinstance(model, (str, Path)):
         return _open_pipeline(model, identifier)
-    folder = Path(model).expanduser()
+    shipped = recipes.find(model) if isinstance(model, str) else None
+    folder = shipped or Path(model).expanduser()
+    identifier = identifier or (f"parity/{model}" if shipped else None)
     if not folder.exists() and _HUB_ID.fullmatch(str(model)):
         identifier = identifier or str(model)
         folder = _download(str(model))
     if not folder.is_dir():
-        raise MissingError(f"model {model}: no such folder, and not a hub id (OWNER/NAME)")
+        raise MissingError(f"model {model}: no such folder, not a shipped model, and not a hub id (OWNER/NAME)")
     index = _read_json(folder / "model_index.json", "a diffusers folder has one; save with pipeline.save_pretrained")
     name = identifier or _identifier(folder)
     _check_class(str(index.get("_class_name", "")), name)

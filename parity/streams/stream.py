@@ -7,15 +7,14 @@ arrays in C order. NumPy has no bfloat16, so those values come as float32 arrays
 from __future__ import annotations
 
 import abc
-import functools
 import math
 import operator
-import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from parity import memory
 from parity.errors import ParityError, UnsupportedError, UsageError
 
 Shape = int | Sequence[int]
@@ -112,21 +111,12 @@ class Stream(abc.ABC):
     def _empty(self, shape: Shape, dtype: str) -> np.ndarray:
         sizes, kind = self._shape(shape), np.dtype(_ARRAYS[dtype])
         needed = math.prod(sizes) * kind.itemsize
-        if needed > _memory():
+        if needed > memory.physical():
             raise TooLargeError(
                 f"shape {sizes}: {dtype} values of {needed / 2**30:,.1f} GiB, more than this machine's memory of "
-                f"{_memory() / 2**30:,.1f} GiB"
+                f"{memory.physical() / 2**30:,.1f} GiB"
             )
         try:
             return np.empty(sizes, kind)
         except (MemoryError, ValueError) as error:  # ValueError: more dimensions or bytes than NumPy can count
             raise TooLargeError(f"shape {sizes}: {dtype} values of {needed / 2**30:,.1f} GiB: {error}") from error
-
-
-@functools.cache
-def _memory() -> int:
-    """Bytes of this machine's memory; where the system does not tell, as many as can be addressed."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 63
