@@ -8,7 +8,6 @@ torch is imported. Weights are loaded one component at a time, in float32, from 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any, Final
 from parity import recipes
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 from parity.models import checkpoint, weights
+from parity.models.config import read as read_config
 from parity.models.content import folder_hash, module_hash
 from parity.models.scratch import Scratch
 
@@ -164,7 +164,7 @@ def open_model(model: Any, *, identifier: str | None = None) -> Source:
         folder = _download(str(model))
     if not folder.is_dir():
         raise MissingError(f"model {model}: no such folder, not a shipped model, and not a hub id (OWNER/NAME)")
-    index = _read_json(folder / "model_index.json", "a diffusers folder has one; save with pipeline.save_pretrained")
+    index = read_config(folder / "model_index.json", "a diffusers folder has one; save with pipeline.save_pretrained")
     name = identifier or _identifier(folder)
     _check_class(str(index.get("_class_name", "")), name)
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
@@ -172,7 +172,7 @@ def open_model(model: Any, *, identifier: str | None = None) -> Source:
         entry = index.get(part)
         if isinstance(entry, list) and entry[-1] is not None:
             file = "scheduler_config.json" if part == "scheduler" else "config.json"
-            configs[part] = _read_json(folder / part / file, f"model_index.json lists {part}")
+            configs[part] = read_config(folder / part / file, f"model_index.json lists {part}")
     return _checked(Source(name, folder, None, configs))
 
 
@@ -284,7 +284,7 @@ def open_network(model: str | Path, class_name: str) -> tuple[str, Path, Mapping
         folder = _download(name, ["config.json", "diffusion_pytorch_model*.safetensors"])
     else:
         name = _identifier(folder)
-    config = _read_json(folder / "config.json", f"a folder with a {class_name} has one")
+    config = read_config(folder / "config.json", f"a folder with a {class_name} has one")
     if config.get("_class_name") != class_name:
         raise UnsupportedError(f"{name} is a {config.get('_class_name')}; {class_name} is needed here")
     return name, folder, config
@@ -295,18 +295,6 @@ def _identifier(folder: Path) -> str:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/")
     return folder.resolve().name
-
-
-def _read_json(path: Path, why: str) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingError(f"{path} is missing: {why}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is not JSON: {error}") from None
-    if not isinstance(result, dict):
-        raise FormatError(f"{path}: a JSON object is needed, not {type(result).__name__}")
-    return result
 
 
 def _download(model: str, patterns: Sequence[str] = ("*.json", "*.txt", "*/*.safetensors")) -> Path:
