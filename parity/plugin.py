@@ -74,9 +74,13 @@ def parity_run(pytestconfig: pytest.Config) -> Generator[Run, None, None]:
 def parity_check(request: pytest.FixtureRequest, parity_run: Run) -> Callable[[Cell], None]:
     """Give a function that asks a cell: it fails the test with the explanation, or skips it with the reason."""
 
+    from parity.suite import expected
+
     def check(cell: Cell) -> None:
         record = request.node.stash[_RECORD] = parity_run.ask(cell)
         unknown = record["verdict"] == "unknown"
+        if expected.excused(record):
+            pytest.xfail(record["expected"])
         if record["verdict"] == "fail" or record["bad_input"]:
             pytest.fail(record["explanation"], pytrace=False)
         if unknown and parity_run.options.parity_strict:
@@ -227,7 +231,7 @@ class Summary:
         conclusion = self._conclusion()
         terminalreporter.section("parity")
         terminalreporter.write_line(table.render(self._records, width=width, color=terminalreporter.hasmarkup))
-        for message in conclusion.messages:
+        for message in (*conclusion.messages, *self._lists()):
             terminalreporter.write_line(message)
         folder = _options(self._config).parity_report
         if self._held:
@@ -236,6 +240,14 @@ class Summary:
             terminalreporter.write_line(line)
         if folder is not None:
             terminalreporter.write_line(f"report: {page.write(self._records, folder, conclusion)}")
+
+    def _lists(self) -> list[str]:
+        """Return what stands in lists of the user's and speaks of no cell, where the whole run was asked."""
+        from parity.suite.listed import unused
+
+        config = self._config
+        chosen = config.option.keyword or any("::" in word for word in config.args)
+        return [] if chosen else unused(_options(config), [record["id"] for record in self._records])
 
     def _conclusion(self) -> Conclusion:
         from parity.suite.run import conclude

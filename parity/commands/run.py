@@ -42,6 +42,8 @@ def main(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from parity.report import html, table
+    from parity.suite.expected import excused
+    from parity.suite.listed import unused
     from parity.suite.run import conclude
 
     if options.parity_report is not None:
@@ -54,10 +56,12 @@ def main(arguments: argparse.Namespace) -> int:
     console = Console()
     print(table.render(records, width=console.width, color=console.is_terminal))
     for record in records:
-        if record["verdict"] == "fail":
+        if record["verdict"] == "fail" and not excused(record):
             print(f"\n{record['explanation']}", file=sys.stderr)
     if options.parity_report is not None:
         print(f"report: {html.write(records, options.parity_report, conclusion)}")
+    for line in () if arguments.only else unused(options, [cell.id for cell in cells]):
+        print(f"parity run: {line}", file=sys.stderr)
     if conclusion.messages:
         print("\n  ".join([f"parity run: {'; '.join(conclusion.messages)}", *conclusion.bad_input]), file=sys.stderr)
     return conclusion.code

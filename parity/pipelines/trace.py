@@ -8,6 +8,7 @@ each network was asked: feeding those inputs to another backend's component is t
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,19 @@ import numpy as np
 from parity.errors import FormatError, MissingError
 from parity.files import replacing
 from parity.networks.signature import SIGNATURES, kind
+
+# of files that are no archive, cut, changed, compressed in other ways, encrypted, or that claim more than fits
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Trace(Mapping[str, np.ndarray]):
@@ -97,5 +111,5 @@ class Trace(Mapping[str, np.ndarray]):
                 return cls({name: archive[name] for name in archive.files})
         except FileNotFoundError:
             raise MissingError(f"{path}: no such trace") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except _DAMAGE as error:
             raise FormatError(f"{path}: not a readable trace (.npz of arrays): {error}") from None

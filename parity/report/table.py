@@ -70,6 +70,7 @@ def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
     table.add_column("verdict", no_wrap=True)
     for record in worst_first(records):
         check = record["checks"][record["decisive"]]
+        expected = record["verdict"] == "fail" and record.get("expected")
         shown = check["shown"]
         seed = f"{record['settings']['rng']}, {record['settings']['seed']}"
         case = "\n".join(filter(None, [record["case"], said_producer(record)]))
@@ -80,7 +81,7 @@ def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
             shown["value"],
             shown["bound"],
             shown["margin"],
-            Text(record["verdict"], style=_STYLES[record["verdict"]]),
+            Text(f"{record['verdict']}{', expected' if expected else ''}", style=_STYLES[record["verdict"]]),
         )
     return table
 

@@ -80,6 +80,7 @@ def missing(cell: Planned, machine: str) -> dict[str, Any]:
         "verdict": "unknown",
         "asked": False,
         "bad_input": [],
+        "expected": "",
         "decisive": 0,
         "checks": [check],
         "seconds": {},

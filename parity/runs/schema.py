@@ -85,6 +85,7 @@ class Record(Asked, frozen=True):
     remarks: list[str]
     explanation: str
     pictures: dict[str, Digest]
+    expected: Annotated[str, Meta(description="by which entries a failure is expected; empty if it is not")] = ""
 
     def __post_init__(self) -> None:
         if self.decisive >= len(self.checks):

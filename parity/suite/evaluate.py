@@ -27,6 +27,8 @@ from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
+from parity.suite.goldens.keys import here
+from parity.suite.goldens.store import Asked
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
 from parity.suite.questions import between, candidate, golden, played
@@ -147,22 +149,23 @@ class Evaluator(Stage):
         return tuple(found)
 
     def _golden(self, cell: Cell) -> Outcome:
-        assert self.options.goldens is not None  # the plan has no such cell otherwise
-        self.require(cell.case)
-        trace, seconds = self.reference_run(cell.case)
+        """Compare what the reference, or a candidate, draws with what was accepted of it."""
+        directory, case = self.options.goldens, cell.case
+        assert directory is not None  # the plan has no such cell otherwise
+        self.require(case)
+        if cell.units or cell.backend:
+            backend = self.candidate(cell)
+            trace, seconds = self.run(backend, case)
+        else:
+            backend = self.reference
+            trace, seconds = self.reference_run(case)
         size = self.model.image_size if self.model.has_other_size else None
-        if self.options.update_golden:
-            where = golden.save(
-                self.options.goldens, self.model.name, cell.case, trace, weights=self.weights, size=size
-            )
-            return self._unknown(cell, f"accepted now as golden {where}; look at image.png, then run again")
-        accepted = golden.load(self.options.goldens, self.model.name, cell.case, weights=self.weights, size=size)
-        checks: list[Check] = []
-        for point, pairs in golden.pairs(accepted.trace, trace).items():
-            bounds = self.bounds(point, self.reference)
-            checks += comparison.judge(point, pairs, bounds, names=("accepted", self.reference.numerics))
-        pictures = {"reference": accepted.trace["image"], "candidate": trace["image"]}
-        return Outcome(cell, tuple(checks), {"candidate": seconds}, reproduce(self.options, cell), pictures)
+        asked = Asked(self.model.name, case, self.weights, here(backend.numerics), size)
+        own = self.options.golden_dir is not None or self.options.update_golden
+        goldens = golden.Goldens(directory, lambda point: self.bounds(point, backend), writable=own)
+        answer = (goldens.accept if self.options.update_golden else goldens.compare)(asked, trace)
+        command = reproduce(self.options, cell)
+        return Outcome(cell, answer.checks, {"candidate": seconds}, command, dict(answer.pictures), answer.remarks)
 
     def _producer(self, cell: Cell) -> Outcome:
         """Compare two producers, both by PyTorch."""

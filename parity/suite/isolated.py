@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from parity import children
 from parity.errors import ParityError
+from parity.suite import expected
 from parity.suite.evaluate import Progress
 from parity.suite.options import Options
 from parity.suite.plan import Cell
@@ -86,7 +87,8 @@ class IsolatedRun(Run):
         said = self._process.last_words()
         self.close()
         quoted = "".join(f"\n  | {line}" for line in said) or " (it printed nothing)"
-        return stopped(cell, self.options, how, f"{message}; the last that it said:{quoted}")
+        record = stopped(cell, self.options, how, f"{message}; the last that it said:{quoted}")
+        return expected.applied(record, self.expected)  # of all others the worker has said it
 
 
 def encoded(options: Options) -> dict[str, Any]:

@@ -87,7 +87,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "golden-dir", "folder of accepted traces; default: the shipped ones, for the default model", "DIR", kind="path"
     ),
-    Option("update-golden", "accept what the reference draws now as golden", kind="switch"),
+    Option("update-golden", "accept what is drawn now as golden, in your name", kind="switch"),
+    Option("golden-candidates", "goldens of each candidate too, beside the reference's", kind="switch"),
+    Option("expected", "TOML file of failures that are known, each with owner, reason and end", "FILE", kind="path"),
     Option(
         "compatibility",
         "old models in app releases, for the shipped model: each distinct execution, all combinations, or none",
@@ -130,6 +132,8 @@ class Options:
     tolerances: Path | None = None
     golden_dir: Path | None = None
     update_golden: bool = False
+    golden_candidates: bool = False
+    expected: Path | None = None
     compatibility: str = "distinct"
     cell: tuple[str, ...] = ()
     run_dir: Path | None = None
@@ -196,7 +200,7 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
 
 def _check(options: Options) -> None:
     """Refuse paths that do not exist and options that do not go together."""
-    for key in ("models", "cases", "tolerances", "picture"):
+    for key in ("models", "cases", "tolerances", "picture", "expected"):
         path = getattr(options, key)
         if path is not None and not path.exists():
             raise MissingError(f"--{key} {path}: no such file or folder")
@@ -213,6 +217,8 @@ def _check(options: Options) -> None:
             raise UsageError(f"--{key.replace('_', '-')} {number}: at least 1 is needed")
     if options.update_golden and options.goldens is None:
         raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
+    if options.golden_candidates and options.golden_dir is None:
+        raise UsageError("--golden-candidates needs --golden-dir DIR; goldens of candidates are not shipped")
 
 
 def _convert(option: Option, value: Any) -> Any:

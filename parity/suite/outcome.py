@@ -30,6 +30,7 @@ _NOT_REPEATED = {  # options that do not decide a cell
     "cells_per_process",
     "parity_report",
     "update_golden",
+    "expected",
     "parity_strict",
 }
 
@@ -102,6 +103,7 @@ class Outcome:
             "verdict": str(self.verdict),
             "asked": self.asked,
             "bad_input": list(self.bad_input),
+            "expected": "",  # see parity.suite.expected
             "decisive": self.checks.index(self.decisive),
             "checks": [_check(check) for check in self.checks],
             "seconds": {role: round(value, 3) for role, value in self.seconds.items()},

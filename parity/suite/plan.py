@@ -37,11 +37,12 @@ class Cell:
     case : Case
         The question.
     kind : str
-        ``candidate``: converted model against the original; ``golden``: the original against its accepted trace;
+        ``candidate``: converted model against the original; ``golden``: the original, or a candidate, against what was
+        accepted of it;
         ``compatibility``: a converter release's models in a consumer release, against the contract tables;
         ``producer``: two producers, both by PyTorch; ``picture``: a picture drawn elsewhere against the original's.
     units : tuple of str
-        Compute units that this candidate stands for; empty for goldens.
+        Compute units that this candidate stands for; empty for goldens of the original.
     numerics : str
         What runs the candidate's networks.
     unavailable : str
@@ -88,7 +89,7 @@ class Cell:
         if self.pairing is not None:
             return f"compatibility: {self.pairing.sentence}, {self.case.request.scheduler}"
         endings = {
-            "golden": "as accepted",
+            "golden": f"on {self.numerics} as accepted" if self._candidate() else "as accepted",
             "producer": f"compared with {self.against}",
             "picture": f"as in {self.against}",
         }
@@ -120,6 +121,9 @@ def _planned(options: Options) -> list[Cell]:
     for case, wrong in _cases(options):
         if options.goldens is not None:
             planned.append(Cell(options.model_version, case, "golden", (), f"PyTorch {options.device}", wrong))
+        if options.golden_candidates:
+            own = (replace(cell, unavailable=wrong or cell.unavailable) for cell in candidates(case))
+            planned += [replace(cell, kind="golden") for cell in own]
         if options.against or options.picture:
             planned.append(_between(options, case, wrong))
             continue

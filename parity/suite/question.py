@@ -15,6 +15,7 @@ from parity import cache, recipes
 from parity.models.content import file_hash, folder_hash
 from parity.models.source import PARTS
 from parity.suite import tolerance
+from parity.suite.goldens import log
 from parity.suite.options import Options
 from parity.suite.plan import Cell
 from parity.suite.run import not_asked
@@ -37,8 +38,10 @@ def question(options: Options) -> dict[str, str]:
         **_weights(options.model_version),
         "tolerances": cache.key(entries=[str(entry) for entry in tolerance.load(options.tolerances)])[:_SHORT],
         "device": options.device,
-        "goldens": "being accepted" if options.update_golden else _tree(options.goldens),
+        "goldens": "being accepted" if options.update_golden else _decided(options.goldens),
     }
+    if options.expected is not None:
+        asked["expected"] = _tree(options.expected)
     if options.models is not None:
         asked |= {f"package {name}": digest for name, digest in _packages(options.models).items()}
     if options.picture is not None:
@@ -87,6 +90,11 @@ def _packages(models: Path) -> dict[str, str]:
     if not found:  # models that lie deeper
         return {".": _tree(models)}
     return {path.relative_to(models).as_posix(): _tree(path) for path in found}
+
+
+def _decided(goldens: Path | None) -> str:
+    """Digest what was decided about goldens: it names their contents; what waits for a decision decides nothing."""
+    return "none" if goldens is None else _tree(goldens / log.NAME)
 
 
 def _tree(path: Path | None) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import parity
 from parity.errors import ParityError
+from parity.suite import expected
 from parity.suite.comparison import Check
 from parity.suite.evaluate import Evaluator, Progress
 from parity.suite.options import Options
@@ -48,15 +49,20 @@ class Run:
     Raises
     ------
     ParityError
-        The table of tolerances cannot be read: that concerns all cells, so nothing begins.
+        The table of tolerances, or the list of expected failures, cannot be read: that concerns all cells, so nothing
+        begins.
     """
 
     def __init__(self, options: Options, progress: Progress | None = None) -> None:
         self.options = options
+        self.expected = expected.load(options.expected)
         self._evaluator = Evaluator(options, progress)
 
     def ask(self, cell: Cell) -> Record:
         """Return the record of a cell, whatever happens in it; only an interruption is passed on."""
+        return expected.applied(self._ask(cell), self.expected)
+
+    def _ask(self, cell: Cell) -> Record:
         try:
             return self._evaluator.evaluate(cell).record()
         except ParityError as error:
@@ -170,12 +176,12 @@ class Conclusion:
 
 
 def conclude(records: Sequence[Record], options: Options) -> Conclusion:
-    """Decide a run: a failure weighs more than bad input, and that more than what is unknown.
+    """Decide a run: a failure that is not expected weighs more than bad input, and that more than what is unknown.
 
     Unknown cells are counted and do not fail a run, unless it is strict, or no candidate was compared at all: what then
     passed (PyTorch against its own goldens, old models) says nothing about a candidate.
     """
-    failed = any(record["verdict"] == "fail" for record in records)
+    failed = any(record["verdict"] == "fail" and not expected.excused(record) for record in records)
     spoiled = sum(bool(record["bad_input"]) for record in records)
     bad = tuple(dict.fromkeys(message for record in records for message in record["bad_input"]))
     interrupted = sum(not record["asked"] for record in records)

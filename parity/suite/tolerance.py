@@ -19,7 +19,7 @@ from parity.metrics import Metric, registry
 from parity.networks.signature import SIGNATURES
 
 DEFAULT = Path(__file__).with_name("tolerances.toml")
-PICTURES = ("image", "golden/image", "compatibility")
+PICTURES = ("image", "golden/image", "golden/drift", "compatibility")
 """Points that hold 8-bit pictures; all others hold tensors."""
 
 

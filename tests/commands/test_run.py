@@ -206,7 +206,8 @@ def test_a_package_of_another_model(
         (["--cell", "golden/txt2img-dim"], "did you mean golden/txt2img-ddim"),
         (["--cell", "golden/txt2img-ddim", "--only", "img2img"], "none of the cells named by --cell"),
         (["--rng", "dice", "--only", "txt2img"], "no stream named 'dice'"),
-        (["--golden-dir", "none", "--only", "txt2img-ddim"], "--update-golden"),
+        (["--golden-candidates"], "--golden-candidates needs --golden-dir"),
+        (["--expected", "none.toml"], "no such file or folder"),
     ],
 )
 def test_bad_input_exits_with_two_and_one_message(

@@ -27,7 +27,7 @@ def judge(reference: np.ndarray, candidate: np.ndarray) -> tuple[Check, ...]:
 
 
 def pictures() -> Iterator[np.ndarray]:
-    for path in sorted(assets.golden().glob("shapes-sd/*/image.png")):
+    for path in sorted(assets.golden().glob("shapes-sd/*/*/image.png")):
         yield np.asarray(Image.open(path).convert("RGB"))[None]
 
 

@@ -190,13 +190,34 @@ def test_goldens_alone_do_not_make_a_run_green(project: pytest.Pytester, tmp_pat
     result.stdout.fnmatch_lines(["no candidate was compared, 1 unknown; what was decided beside them (golden) says*"])
 
 
-def test_a_missing_golden_fails_and_can_be_made(project: pytest.Pytester, tmp_path: Path) -> None:
-    arguments = ["--pyargs", "parity.suite", f"--golden-dir={tmp_path}", "-k", "accepted"]
+def test_a_missing_golden_fails_and_can_be_made(
+    project: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARITY_AUTHOR", "Ada")
+    arguments = ["--pyargs", "parity.suite", f"--golden-dir={tmp_path / 'golden'}", "-k", "accepted"]
     result = project.runpytest_subprocess(*arguments)
     result.assert_outcomes(failed=1, deselected=1)
-    result.stdout.fnmatch_lines(["*no golden for case quick*--update-golden*"])
-    assert list(tmp_path.iterdir()) == []
+    result.stdout.fnmatch_lines(["*no golden for case quick*written aside*parity golden approve*--update-golden*"])
+    assert not list(tmp_path.rglob("approvals.jsonl"))  # what is written aside is accepted by nobody
     made = project.runpytest_subprocess(*arguments, "--update-golden")
     made.assert_outcomes(skipped=1, deselected=1)  # a golden never passes in the run that made it
     assert made.ret == 0
     project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, deselected=1)
+
+
+def test_expected_failures_are_xfailed_until_they_pass(project: pytest.Pytester, tmp_path: Path) -> None:
+    stage(project, "good", "defect")
+    entry = '[[expected]]\ncell = "candidate/{}/*"\nowner = "ada"\nreason = "known"\nuntil = {}-01-01\n'
+    listed = tmp_path / "expected.toml"
+    listed.write_text(entry.format("defect", 9999) + entry.format("elsewhere", 9999))
+    arguments = ["--pyargs", "parity.suite", f"--expected={listed}"]
+    result = project.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=1, xfailed=1)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fail, expected*", "expected failure 'candidate/elsewhere/[*]' is about no cell*"])
+    listed.write_text(entry.format("defect", 1999))
+    project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, failed=1)
+    listed.write_text(entry.format("good", 9999))
+    result = project.runpytest_subprocess(*arguments)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*that is expected to fail passes: take the entry*"])

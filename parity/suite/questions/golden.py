@@ -1,127 +1,175 @@
-"""Accepted traces: what the reference drew when a person last agreed with it, and under which versions.
+"""Does this machine still draw what a person accepted?
 
-A golden is a folder ``MODEL/CASE-RNG-SEED`` with ``trace.npz`` (chosen points), ``image.png`` (to look at) and
-``provenance.json``. It is written only by ``--update-golden``, and never counts as a pass in the run that wrote it.
+A series can hold several accepted goldens: the run passes with any of them, and the nearest is reported. Then the
+picture is compared with the anchor of that golden's line (bounds ``golden/drift``), so that a golden which was accepted
+again and again does not hide how far it went. A picture that was rejected fails by that alone. Without an accepted
+golden the run fails; what was drawn is written aside for a person to decide about, and never counts as a pass in the
+run that wrote it.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from parity.errors import FormatError, MissingError
-from parity.files import replacing
+from parity.errors import MissingError
 from parity.pipelines.trace import Trace
-from parity.suite import provenance
-from parity.suite.case import Case
+from parity.suite import comparison, provenance
+from parity.suite.comparison import Check
+from parity.suite.goldens import curate, log, store
+from parity.suite.goldens.curate import DRIFT, Wish
+from parity.suite.goldens.store import APPROVED, NEW, REJECTED, Asked, Golden
+from parity.suite.tolerance import Tolerance
+from parity.suite.verdict import Verdict
+
+_WAITING = 3  # goldens of a series that may wait for a decision; a run adds no more
+_UPDATED = "--update-golden"
+
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Golden:
-    """An accepted trace with its provenance."""
+class Answer:
+    """What was found.
 
-    trace: Trace
-    provenance: dict[str, Any]
-
-
-def points(trace: Trace) -> list[str]:
-    """Return the points that a golden keeps: start, text, first prediction, final latents, image."""
-    latents = [point for point in trace if point.startswith("latents/step")]
-    hidden = [point for point in trace if point.endswith("/hidden") and point.startswith("text_encoder/")]
-    return ["latents/initial", *hidden, "unet/step00/noise_pred", latents[-1], "image"]
-
-
-def folder(directory: Path, model: str, case: Case) -> Path:
-    """Return where the golden of a case lies."""
-    return directory / model.replace("/", "_") / case.slug
-
-
-def save(
-    directory: Path, model: str, case: Case, trace: Trace, *, weights: str, size: tuple[int, int] | None = None
-) -> Path:
-    """Write or replace the golden of a case and return its folder.
-
-    Parameters
+    Attributes
     ----------
-    directory : path
-        Folder of goldens.
-    model : str
-        Name of the original.
-    case : Case
-        What was drawn.
-    trace : Trace
-        What is accepted.
-    weights : str
-        Digest of the original's weights.
-    size : tuple of (int, int), optional
-        Height and width in pixels, if not the model's own.
+    checks : tuple of Check
+        Never empty.
+    pictures : mapping
+        By role: ``reference`` is the accepted one, ``candidate`` today's.
+    remarks : tuple of str
+        What a reader must know whatever the verdict.
     """
-    from PIL import Image
 
-    target = folder(directory, model, case)
-    record = {
-        "model": model,
-        "weights": weights,
-        "case": _settings(case, size),
-        "environment": provenance.environment(),
-        "image_sha256": provenance.picture_digest(trace["image"]),
-    }
-    with replacing(target) as scratch:
-        scratch.mkdir()
-        trace.save(scratch / "trace.npz", points(trace))
-        Image.fromarray(np.concatenate(list(trace["image"]), axis=1)).save(scratch / "image.png")
-        (scratch / "provenance.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return target
+    checks: tuple[Check, ...]
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+    remarks: tuple[str, ...] = ()
 
 
-def _settings(case: Case, size: tuple[int, int] | None) -> dict[str, Any]:
-    """Return what decides the picture; a size only where it is not the model's own."""
-    return {**case.settings(), **({"size": list(size)} if size else {})}
+@dataclass(frozen=True)
+class Goldens:
+    """A folder of goldens as a run asks it.
 
-
-def load(directory: Path, model: str, case: Case, *, weights: str, size: tuple[int, int] | None = None) -> Golden:
-    """Read the golden of a case; parameters as :func:`save`.
-
-    Raises
-    ------
-    MissingError
-        There is none; the message says how to make it.
-    FormatError
-        It is damaged, or was made with other weights or settings; the message names the first that differs.
+    Attributes
+    ----------
+    directory : pathlib.Path
+        The folder.
+    bounds : callable
+        The tolerances of a point, by its name.
+    writable : bool
+        Whether what was drawn may be written there: the folder is the user's, not the installed package's.
     """
-    source = folder(directory, model, case)
-    if not source.is_dir():
-        raise MissingError(
-            f"no golden for case {case.name} in {directory} (looked for {source}); make it with --update-golden"
+
+    directory: Path
+    bounds: Callable[[str], Sequence[Tolerance]]
+    writable: bool = True
+
+    def compare(self, asked: Asked, trace: Trace) -> Answer:
+        """Compare a run with the accepted goldens of its series.
+
+        Raises
+        ------
+        MissingError, FormatError
+            The log or a golden of the series is missing or damaged.
+        """
+        there, others = self._series(asked)
+        accepted = [one for one in there if one.standing == APPROVED]
+        digest = provenance.picture_digest(trace["image"])
+        pictures = {"candidate": trace["image"]}
+        for one in there:
+            if one.standing == REJECTED and one.decisions[-1].picture == digest:
+                text = f"golden: this very picture was rejected, {one.id}: {one.decisions[-1]}"
+                return Answer((_fails(one.id, text),), pictures)
+        if not accepted:
+            reason = f"no golden for case {asked.case.name} in {self.directory} is accepted for {asked.keys}{others}"
+            return Answer((_fails(asked.series, f"{reason}; {self._aside(asked, trace)}"),), pictures)
+        judged = {one.id: (one, *self._judge(one, trace, asked)) for one in accepted}
+        best, checks, kept = max(judged.values(), key=lambda found: curate.closeness(found[1]))
+        told = [_about(best, len(accepted))]
+        if any(check.verdict is Verdict.FAIL for check in checks):
+            told.append(self._aside(asked, trace))
+        return Answer(checks, {"reference": kept["image"], **pictures}, tuple(told))
+
+    def accept(self, asked: Asked, trace: Trace) -> Answer:
+        """Accept what was drawn, unless the same is accepted already: then it is compared.
+
+        Raises
+        ------
+        UsageError
+            It lies beyond the drift bound, or nobody is named in a job of continuous integration.
+        MissingError, FormatError
+            As :meth:`compare`.
+        """
+        golden = store.write(self.directory, asked, trace)
+        if golden.standing == APPROVED:
+            return self.compare(asked, trace)
+        table = self.bounds(DRIFT)
+        curate.approve(self.directory, [golden], Wish(f"accepted by {_UPDATED}", log.author()), table)
+        text = f"accepted now as golden {golden.folder}; look at image.png, then run again"
+        return Answer((comparison.unknown("image", text),))
+
+    def _series(self, asked: Asked) -> tuple[list[Golden], str]:
+        """Return what speaks about this question here, and what the others of the series differ by."""
+        there, other = [], ""
+        for one in store.in_series(self.directory, asked.series):
+            if one.decisions and not one.decisions[-1].keys.takes(asked.keys):
+                other = other or f" ({one.id} is for {one.decisions[-1].keys})"
+            elif differs := one.differs(asked):
+                other = f" ({differs})"
+            else:
+                there.append(one)
+        return there, other
+
+    def _judge(self, golden: Golden, trace: Trace, asked: Asked) -> tuple[tuple[Check, ...], Trace]:
+        kept = golden.open()
+        names = ("accepted", asked.keys.backend)
+        checks: list[Check] = []
+        for point, found in pairs(kept, trace).items():
+            checks += comparison.judge(point, found, self.bounds(point), names=names)
+        assert golden.approval is not None  # only accepted ones are judged
+        anchor = golden.approval.anchor
+        if anchor != golden.id:
+            if not (self.directory / anchor).is_dir():
+                raise MissingError(f"golden {self.directory / anchor}: drift is counted from it; restore it")
+            first = next(one for one in store.in_series(self.directory, asked.series) if one.id == anchor).open()
+            drifted: Pairs = {DRIFT: (first["image"], trace["image"])}
+            checks += comparison.judge(DRIFT, drifted, self.bounds(DRIFT), names=(f"anchor {anchor}", names[1]))
+        return tuple(checks), kept
+
+    def _aside(self, asked: Asked, trace: Trace) -> str:
+        """Write what was drawn where a person can decide about it; say where, or why not."""
+        if not self.writable:
+            return "name a folder of your own with --golden-dir to keep what was drawn"
+        waiting = [one for one in store.in_series(self.directory, asked.series) if one.standing == NEW]
+        if len(waiting) >= _WAITING:
+            return f"not written aside: {len(waiting)} of {asked.series} wait for a decision, see parity golden list"
+        try:
+            golden = store.write(self.directory, asked, trace)
+        except OSError as error:
+            return f"what was drawn cannot be written aside: {error}"
+        return (
+            f"what was drawn is written aside: look at {golden.folder / 'image.png'}, then accept it: parity golden "
+            f"approve {golden.id} --golden-dir {self.directory} --reason …, or accept all at once with {_UPDATED}"
         )
-    try:
-        record = json.loads((source / "provenance.json").read_text(encoding="utf-8"))
-        made_with = {"weights": record["weights"], **record["case"]}
-    except FileNotFoundError as error:
-        raise MissingError(
-            f"golden {source}: {Path(error.filename).name} is missing; make it again with --update-golden"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"golden {source}: provenance.json is damaged: {error!r}") from None
-    for key, value in {"weights": weights, "size": None, **_settings(case, size)}.items():
-        if made_with.get(key) != value:
-            raise FormatError(
-                f"golden {source} was made with {key} {made_with.get(key)!r}, this run has {value!r}; "
-                "accept the change with --update-golden"
-            )
-    trace = Trace.load(source / "trace.npz")
-    if missing := {"latents/initial", "unet/step00/noise_pred", "image"} - set(trace):
-        raise FormatError(
-            f"golden {source}: trace.npz lacks {', '.join(sorted(missing))}; make it again with --update-golden"
-        )
-    return Golden(trace, record)
 
 
-def pairs(accepted: Trace, now: Trace) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+def _about(golden: Golden, count: int) -> str:
+    decision = golden.approval
+    assert decision is not None
+    which = f"the nearest of {count} accepted goldens, " if count > 1 else "golden "
+    return f"compared with {which}{golden.id}, accepted by {decision.author} on {decision.time[:10]}: {decision.reason}"
+
+
+def _fails(where: str, text: str) -> Check:
+    return Check("golden", where, "", math.nan, math.nan, Verdict.FAIL, text)
+
+
+def pairs(accepted: Trace, now: Trace) -> dict[str, Pairs]:
     """Pair accepted and present values by the point that tolerances name.
 
     Returns
@@ -130,7 +178,7 @@ def pairs(accepted: Trace, now: Trace) -> dict[str, dict[str, tuple[np.ndarray, 
         ``golden/start``, ``golden/text_encoder``, ``golden/unet`` (first step), ``golden/latents`` (after the last
         step), ``golden/image``; each maps recorded points to (accepted, present), empty where the run has none.
     """
-    grouped: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    grouped: dict[str, Pairs] = {}
     for point, value in accepted.items():
         name = "start" if point == "latents/initial" else point.split("/")[0]
         group = grouped.setdefault(f"golden/{name}", {})
