@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from parity import __version__
+from parity import __version__, quiet
 from parity.errors import ParityError, UsageError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _refuse_unusable(arguments)
-        return int(parsed.main(parsed))
+        with quiet.libraries():
+            return int(parsed.main(parsed))
     except ParityError as error:
         print(f"parity {parsed.command}: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,7 +7,6 @@ imported when a test evaluates its cell. Results travel on the test reports, so 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -227,10 +226,11 @@ class Summary:
         from parity.report import html as page
         from parity.report import table
 
-        width = shutil.get_terminal_size((120, 24)).columns
         conclusion = self._conclusion()
         terminalreporter.section("parity")
-        terminalreporter.write_line(table.render(self._records, width=width, color=terminalreporter.hasmarkup))
+        terminalreporter.write_line(
+            table.render(self._records, width=table.columns(), color=terminalreporter.hasmarkup)
+        )
         for message in (*conclusion.messages, *self._lists()):
             terminalreporter.write_line(message)
         folder = _options(self._config).parity_report

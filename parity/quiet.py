@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 COREMLTOOLS_REMARKS = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
 """What coremltools logs at import about missing native modules and untested versions of other packages."""
+
+_LOUD = ("coremltools", "diffusers", "torch", "transformers")
 
 
 class _Without(logging.Filter):
@@ -42,6 +47,26 @@ def coremltools() -> Any:
     with without("coremltools", COREMLTOOLS_REMARKS):
         import coremltools
     return coremltools
+
+
+@contextmanager
+def libraries() -> Iterator[None]:
+    """Hold back what the big libraries say to their own users, for the length of a command.
+
+    Warnings that Python was asked to show (``-W``, PYTHONWARNINGS) and levels that the environment sets are left alone.
+    Nothing is imported.
+    """
+    levels = {name: "error" for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY") if name not in os.environ}
+    os.environ.update(levels)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                for name in _LOUD:
+                    warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+            yield
+    finally:
+        for name in levels:
+            os.environ.pop(name, None)
 
 
 @contextmanager

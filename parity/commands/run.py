@@ -39,8 +39,6 @@ def main(arguments: argparse.Namespace) -> int:
         where = "none of the cells named by --cell" if options.cell else "no case"
         raise UsageError(f"--only {arguments.only}: {where} has that in its name; try --only txt2img")
 
-    from rich.console import Console
-
     from parity.report import html, table
     from parity.suite.expected import excused
     from parity.suite.listed import unused
@@ -53,8 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
         asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))
         records = [held[cell.id] if cell.id in held else next(asked) for cell in cells]
     conclusion = conclude(records, options)
-    console = Console()
-    print(table.render(records, width=console.width, color=console.is_terminal))
+    print(table.render(records, width=table.columns(), color=table.colored()))
     for record in records:
         if record["verdict"] == "fail" and not excused(record):
             print(f"\n{record['explanation']}", file=sys.stderr)
@@ -85,26 +82,23 @@ def _folder(cells: Sequence[Cell], options: Options) -> Iterator[RunFolder | Non
 
 
 def _ask(cells: Sequence[Cell], options: Options, folder: RunFolder | None) -> list[dict[str, Any]]:
-    """Ask the cells under a progress bar and return their records."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """Ask the cells, show the progress, and return their records."""
+    from parity.report import progress
     from parity.suite.isolated import IsolatedRun
     from parity.suite.run import Run
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=len(cells))
+    with progress.shown(len(cells)) as shown:
 
         def begin(cell: Cell) -> None:
-            progress.update(task, description=cell.sentence, completed=cells.index(cell))
+            shown.advance(cells.index(cell))
+            shown.say(cell.sentence)
 
         def finished(record: dict[str, Any]) -> None:
             if folder is not None:
                 folder.add(record)
 
         kind = IsolatedRun if options.isolated else Run
-        with contextlib.closing(kind(options, lambda text: progress.update(task, description=text))) as run:
+        with contextlib.closing(kind(options, shown.say)) as run:
             return run.ask_all(cells, begin, finished)
 
 

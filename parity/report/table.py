@@ -1,14 +1,20 @@
 """The table at the end of a run: worst first, every skipped cell with its reason, and what a verdict speaks about.
 
-Old models in app releases make up to a hundred cells; where many of them pass they are one line below the table.
+A wide terminal, a pipe and a file get one line a cell, as long as it has to be, so that other programs can search it. A
+narrow terminal gets two: what decides, and below it who drew what. Old models in app releases make up to a hundred
+cells; where many of them pass they are one line below the table.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import os
+import shutil
+import sys
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +24,10 @@ from rich.text import Text
 _STYLES = {"pass": "green", "fail": "bold red", "unknown": "yellow"}
 _RANK = {"fail": 0, "unknown": 1, "pass": 2}
 _KINDS = ("candidate", "producer", "picture", "golden", "compatibility")
-_NARROW = 100  # columns; below it words would be cut in two
+_NARROW = 120  # columns; below it words would be cut in two
+_UNLIMITED = 10_000  # columns of what is no terminal
+_NUMBERS = (12, 12, 12)  # columns of value, bound and margin
+_INDENT = 9  # columns of the verdict
 _FEW = 8  # passing cells of compatibility that are shown one by one
 
 
@@ -34,6 +43,18 @@ def worst_first(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(records, key=key)
 
 
+def columns() -> int:
+    """Return how wide a line on standard output may be: COLUMNS, else the terminal's width, else as it comes."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size((_UNLIMITED, 24)).columns
+    return _UNLIMITED
+
+
+def colored() -> bool:
+    """Return whether standard output takes colours: a terminal does, unless NO_COLOR is set or it is a dumb one."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool = False) -> str:
     """Return the table as text.
 
@@ -42,48 +63,81 @@ def render(records: Sequence[dict[str, Any]], *, width: int = 120, color: bool =
     records : sequence of dict
         From :meth:`parity.suite.outcome.Outcome.record`.
     width : int
-        Columns of the terminal.
+        Columns of the terminal, see :func:`columns`; below 80 lines are as for 80.
     color : bool
         Whether to use ANSI colours.
     """
     buffer = io.StringIO()
     system: Any = "standard" if color else None
+    width = max(width, 80)
     console = Console(
-        file=buffer, width=max(width, 80), force_terminal=color, color_system=system, markup=False, emoji=False
+        file=buffer, width=width, force_terminal=color, color_system=system, markup=False, emoji=False, highlight=False
     )  # names are names: brackets and colons in them mean nothing
     passing = [r for r in records if r["kind"] == "compatibility" and r["verdict"] == "pass"]
     together = passing if len(passing) > _FEW else []
     hidden = {id(record) for record in [*together, *(r for r in records if not r["asked"])]}
-    console.print(_table([record for record in records if id(record) not in hidden], narrow=width < _NARROW))
-    for line in [*_summary(together), *notes(records)]:
-        console.print(Text(line))
-    return buffer.getvalue().rstrip("\n")
+    shown = worst_first([record for record in records if id(record) not in hidden])
+    if width < _NARROW:
+        for line in _narrow(shown, width):
+            console.print(line, no_wrap=True, overflow="ignore", crop=False)
+    else:
+        console.print(_wide(shown))
+    for text in [*_summary(together), *notes(records)]:
+        console.print(Text(text))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
 
 
-def _table(records: Sequence[dict[str, Any]], *, narrow: bool) -> Table:
-    """Lay out the rows; on a narrow terminal stream and seed stand below the case."""
+def _wide(records: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("case", "candidate", "compared") if narrow else ("case", "stream, seed", "candidate", "compared"):
-        table.add_column(title, overflow="fold")
+    for title in ("verdict", "case", "stream, seed", "candidate", "compared"):
+        table.add_column(title, overflow="fold", no_wrap=title == "verdict")
     for title in ("value", "bound", "margin"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for record in worst_first(records):
+    for record in records:
         check = record["checks"][record["decisive"]]
-        expected = record["verdict"] == "fail" and record.get("expected")
-        shown = check["shown"]
-        seed = f"{record['settings']['rng']}, {record['settings']['seed']}"
-        case = "\n".join(filter(None, [record["case"], said_producer(record)]))
         table.add_row(
-            *([f"{case}\n{seed}"] if narrow else [case, seed]),
+            Text(_verdict(record), style=_STYLES[record["verdict"]]),
+            _case(record),
+            _seed(record),
             said_candidate(record),
-            f"{check['where']} {check['metric']}",
-            shown["value"],
-            shown["bound"],
-            shown["margin"],
-            Text(f"{record['verdict']}{', expected' if expected else ''}", style=_STYLES[record["verdict"]]),
+            f"{check['where']} {check['metric']}".rstrip(),
+            *check["shown"].values(),
         )
     return table
+
+
+def _narrow(records: Sequence[dict[str, Any]], width: int) -> Iterator[Text]:
+    """Give two lines a cell; a name that is too long goes on in a line of its own."""
+    room = width - _INDENT - sum(_NUMBERS)
+    titles = "".join(title.rjust(size) for title, size in zip(("value", "bound", "margin"), _NUMBERS, strict=True))
+    yield Text("verdict".ljust(_INDENT) + "case".ljust(room) + titles, style="bold")
+    for record in records:
+        check = record["checks"][record["decisive"]]
+        numbers = "".join(text.rjust(size) for text, size in zip(check["shown"].values(), _NUMBERS, strict=True))
+        first, *rest = textwrap.wrap(_case(record), room - 1, break_on_hyphens=False) or [""]
+        verdict = record["verdict"].ljust(_INDENT)
+        yield Text.assemble((verdict, _STYLES[record["verdict"]]), first.ljust(room), numbers)
+        what = f"{_seed(record)}; {said_candidate(record)}; {check['where']} {check['metric']}".rstrip()
+        below = [*rest, f"expected; {what}" if _expected(record) else what]
+        for line in below:
+            for part in textwrap.wrap(line, width - _INDENT, break_on_hyphens=False):
+                yield Text(" " * _INDENT + part, style="dim")
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    return f"{record['verdict']}{', expected' if _expected(record) else ''}"
+
+
+def _expected(record: dict[str, Any]) -> bool:
+    return record["verdict"] == "fail" and bool(record.get("expected"))
+
+
+def _case(record: dict[str, Any]) -> str:
+    return " ".join(filter(None, [record["case"], said_producer(record)]))
+
+
+def _seed(record: dict[str, Any]) -> str:
+    return f"{record['settings']['rng']}, {record['settings']['seed']}"
 
 
 def said_producer(record: dict[str, Any]) -> str:
