@@ -89,6 +89,7 @@ def _trends(
     import numpy as np
 
     from parity.runs.history.sparkline import sparkline
+    from parity.runs.history.trends import important
 
     numbers, _, values = store.values()
     plain = "utf" not in (sys.stdout.encoding or "").lower()
@@ -101,7 +102,7 @@ def _trends(
         marks = "".join({"pass": ".", "fail": "F", "unknown": "?"}[verdict] for _, verdict in told)[-width:]
         lines.append(f"{key[1]} on {key[0]}: {told[-1][1]}, {len(told)} runs  {marks}")
         own = by_cell.get(key, [])
-        for series in own if whole else _important(own):
+        for series in own if whole else important(own):
             first, last = np.searchsorted(numbers, [series.id, series.id + 1])
             row = values[first:last].tolist()
             unit = f" {series.unit}" if series.unit else ""
@@ -111,11 +112,3 @@ def _trends(
         runs = store.runs()
         lines += [f"  {runs[run].title}: {verdict}" for told in known.values() for run, verdict in told]
     return lines
-
-
-def _important(own: list[Series]) -> list[Series]:
-    """Choose a cell's margin and its seconds: the picture's, else the first."""
-    margins = [series for series in own if series.unit != "s"]
-    image = [series for series in margins if series.what.startswith(("image ", "golden/image", "compatibility "))]
-    seconds = [series for series in own if series.what == "seconds candidate"]
-    return [*(image or margins)[:1], *seconds]

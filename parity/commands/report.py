@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from parity.errors import UsageError
 
 if TYPE_CHECKING:
+    from parity.report.page.view import Context
+    from parity.runs.ledger import Ledger
     from parity.runs.result import Result
     from parity.suite.run import Conclusion
 
@@ -22,8 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--summary", type=Path, metavar="FILE", help="write a summary in Markdown, for a workflow's page"
     )
+    parser.add_argument("--since", type=Path, metavar="DIR", help="say what changed since this earlier run")
     parser.add_argument(
-        "--history", type=Path, metavar="FILE", help="say in the summary what changed since earlier nights"
+        "--history", type=Path, metavar="FILE", help="say what changed since earlier nights, and draw trends"
     )
     parser.add_argument("--strict", action="store_true", help="unknown verdicts fail")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a ledger's lines, and end")
@@ -42,8 +45,6 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.folder is None:
         raise UsageError("a run's folder is needed: parity report DIR")
-    from rich.console import Console
-
     from parity.report import html, summary, table
     from parity.runs import ledger
     from parity.runs.result import result
@@ -51,27 +52,41 @@ def main(arguments: argparse.Namespace) -> int:
     read = ledger.read(arguments.folder)
     found = result(read)
     conclusion = conclude(found, strict=arguments.strict)
-    console = Console()
-    print(table.render(found.records, width=console.width, color=console.is_terminal))
+    print(table.render(found.records, width=table.columns(), color=table.colored()))
     for line in (*read.skipped, *conclusion.messages):
         print(f"parity report: {line}", file=sys.stderr)
+    context = _context(found, read, arguments)
+    if context.since:
+        worse = sum(change.worse for change in context.changes)
+        print(f"since {context.since}: {worse} got worse, {len(context.changes) - worse} other changes")
     if arguments.output is not None:
-        written = html.write(found.records, arguments.output, conclusion, machine=found.described)
-        print(f"report: {written}")
+        print(f"report: {html.write(found.records, arguments.output, conclusion, context=context)}")
     if arguments.summary is not None:
         messages = (*conclusion.messages, *read.skipped)
-        changes = _changes(arguments.history) if arguments.history is not None else ()
-        written = summary.write(found.records, arguments.summary, messages=messages, changes=changes)
-        print(f"summary: {written}")
+        print(f"summary: {summary.write(found.records, arguments.summary, messages=messages, context=context)}")
     return conclusion.code
 
 
-def _changes(path: Path) -> list[str]:
-    from parity.runs.history.check import check, lines
+def _context(found: Result, read: Ledger, arguments: argparse.Namespace) -> Context:
+    """Collect what changed since an earlier run or earlier nights, and the trends."""
+    from parity.report.page.view import Context
+    from parity.runs import ledger, since
+    from parity.runs.history.check import check
     from parity.runs.history.store import Store
+    from parity.runs.history.trends import trends
 
-    with Store(path) as store:
-        return lines(check(store)) or ["nothing got worse or better"]
+    changes: list[since.Change] = []
+    told = []
+    if arguments.since is not None:
+        earlier = ledger.read(arguments.since)
+        changes += since.changes(earlier, read)
+        told.append(f"{arguments.since} ({earlier.sessions[-1].started[:16].replace('T', ' ')})")
+    if arguments.history is None:
+        return Context(found.described, changes, " and ".join(told))
+    with Store(arguments.history) as store:
+        changes += [since.Change(one.text, one.worse, one.cell, one.machine) for one in check(store)]
+        told.append("earlier nights")
+        return Context(found.described, changes, " and ".join(told), trends(store))
 
 
 def conclude(found: Result, *, strict: bool = False) -> Conclusion:

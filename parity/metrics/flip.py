@@ -25,6 +25,27 @@ def flip_max(reference: np.ndarray, candidate: np.ndarray) -> float:
     return max(float(_evaluate(a, b)[0].max()) for a, b in pairs(reference, candidate))
 
 
+def error_map(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return FLIP's error map of one pair of pictures.
+
+    Parameters
+    ----------
+    reference, candidate : ndarray
+        (height, width, 3), 8-bit values of any dtype.
+
+    Returns
+    -------
+    ndarray
+        float64 (height, width), 0 to 1.
+
+    Raises
+    ------
+    MissingError
+        The library is not installed.
+    """
+    return np.asarray(_evaluate(reference, candidate)[0], np.float64).reshape(reference.shape[:2])
+
+
 def library() -> Any:
     """Return the module.
 

@@ -1,30 +1,31 @@
-"""The page ``index.html``: for each cell the two pictures, where they differ, and every check, worst first.
+"""The page ``index.html``: what changed and what fails, then every cell with its pictures, curves and checks.
 
-One self-contained file (pictures, style and script inside), so it can be attached to a ticket or kept as a CI artefact;
-``report.json`` beside it holds the same records for machines.
+One file (pictures, style and script inside) that asks nothing of the network, so it can be attached to a ticket or kept
+as a CI artefact. ``report.json`` beside it holds the same records for machines, pictures by the digests under which the
+page, or the run's folder, holds them.
 """
 
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from parity.files import replacing
+from parity.report.page.gallery import Gallery
+from parity.report.page.view import Context, View, groups
 from parity.report.table import notes, worst_first
 from parity.suite.provenance import environment
 
 if TYPE_CHECKING:
     from parity.suite.run import Conclusion
 
-# A difference of this many 8-bit steps is drawn at full brightness; most float16 differences are 1 to 4.
-FULL_SCALE = 16
+_MOST = 20  # failures that the summary lists
+_OPEN = 3  # failures that are open at first
 
 
 def write(
@@ -32,7 +33,7 @@ def write(
     folder: Path,
     conclusion: Conclusion | None = None,
     *,
-    machine: dict[str, str] | None = None,
+    context: Context | None = None,
 ) -> Path:
     """Write ``index.html`` and ``report.json`` and return the page's path.
 
@@ -41,52 +42,85 @@ def write(
     records : sequence of dict
         From :meth:`parity.suite.outcome.Outcome.record`.
     folder : path
-        Created if needed; files of those two names are replaced.
+        Created if needed; files of those two names are replaced. Pictures beyond what a page can hold are laid into
+        ``pictures/`` there.
     conclusion : Conclusion, optional
         What follows from the run; ``report.json`` has its exit code and messages, the page says the messages.
-    machine : dict, optional
-        Where the records were made; this machine by default.
+    context : Context, optional
+        Machines, changes and trends; by default this machine, and nothing earlier.
     """
     ordered = worst_first(records)
-    machine = environment() if machine is None else machine
+    context = context or Context({"": environment()})
     with replacing(folder / "report.json") as path:
-        document: dict[str, Any] = {"environment": machine, "records": ordered}
-        if conclusion is not None:
-            document["conclusion"] = {"exit_code": conclusion.code, "messages": list(conclusion.messages)}
-        path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        text = json.dumps(_document(ordered, context, conclusion), indent=1, sort_keys=True)
+        path.write_text(text + "\n", encoding="utf-8")
     with replacing(folder / "index.html") as path:
-        path.write_text(_page(ordered, machine, conclusion.messages if conclusion else ()), encoding="utf-8")
+        path.write_text(_page(ordered, folder, context, conclusion), encoding="utf-8")
     return folder / "index.html"
 
 
-def _page(records: list[dict[str, Any]], machine: dict[str, str], messages: Sequence[str]) -> str:
+def _document(records: Sequence[dict[str, Any]], context: Context, conclusion: Conclusion | None) -> dict[str, Any]:
+    machines = context.machines
+    environment = next(iter(machines.values()), {}) if len(machines) == 1 else machines
+    document: dict[str, Any] = {"environment": environment, "records": [_by_digest(record) for record in records]}
+    if context.since:
+        changes = [{"text": one.sentence, "worse": one.worse} for one in context.changes]
+        document["changes"] = {"since": context.since, "found": changes}
+    if conclusion is not None:
+        document["conclusion"] = {"exit_code": conclusion.code, "messages": list(conclusion.messages)}
+    return document
+
+
+def _by_digest(record: dict[str, Any]) -> dict[str, Any]:
+    digests = {role: hashlib.sha256(base64.b64decode(text)).hexdigest() for role, text in record["pictures"].items()}
+    return {**record, "pictures": digests}
+
+
+def _page(records: list[dict[str, Any]], folder: Path, context: Context, conclusion: Conclusion | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = Environment(loader=PackageLoader("parity.report"), autoescape=True, undefined=StrictUndefined)
-    cells = [{**record, "difference": _difference(record["pictures"])} for record in records if record["asked"]]
+    loader = Environment(
+        loader=PackageLoader("parity.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    gallery = Gallery(folder)
+    grouped = groups(records, context, gallery)
+    failing = [cell for group in grouped for cell in group.cells if cell.record["verdict"] == "fail"]
     return loader.get_template("index.html.j2").render(
-        cells=cells,
+        groups=grouped,
+        failing=failing[:_MOST],
+        left_out=max(0, len(failing) - _MOST),
+        opened={cell.anchor for cell in failing[:_OPEN]},
+        anchors=_anchors(cell for group in grouped for cell in group.cells),
         counts=Counter(record["verdict"] for record in records),
-        messages=messages,
+        models=list(dict.fromkeys(record["model"] for record in records)),
+        messages=conclusion.messages if conclusion else (),
         notes=[line for line in notes(records)[2:] if line],
-        machine=machine,
-        full_scale=FULL_SCALE,
+        machines=_machines(records, context),
+        context=context,
+        gallery=gallery,
     )
 
 
-def _difference(pictures: dict[str, str]) -> str:
-    """Return the amplified absolute difference of the two pictures as PNG in base64, empty without two of one size."""
-    if set(pictures) != {"reference", "candidate"}:
-        return ""
-    from PIL import Image
+def _anchors(cells: Any) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    cell: View
+    for cell in cells:
+        found[cell.record.get("machine", ""), cell.record["id"]] = cell.anchor
+    return found
 
-    first, second = (
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[role]))), dtype=np.int16)
-        for role in ("reference", "candidate")
-    )
-    if first.shape != second.shape:
-        return ""
-    amplified = np.minimum(np.abs(first - second) * (255 // FULL_SCALE), 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(amplified).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+def _machines(records: Sequence[dict[str, Any]], context: Context) -> list[dict[str, Any]]:
+    """Count verdicts by machine, and those that have no answer."""
+    rows = []
+    for machine in dict.fromkeys([*context.machines, *(record.get("machine", "") for record in records)]):
+        own = [record for record in records if record.get("machine", "") == machine]
+        facts = context.machines.get(machine, {})
+        if own:
+            counts = Counter(record["verdict"] for record in own)
+            absent = sum(not record["asked"] for record in own)
+            rows.append({"name": machine or "this machine", "counts": counts, "absent": absent, "facts": facts})
+    return rows

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from parity.files import replacing
+from parity.report.page.view import Context
 from parity.report.table import said_candidate, said_producer, worst_first
 
 _MOST = 50  # failures that are listed
 
 
 def write(
-    records: Sequence[dict[str, Any]], path: Path, *, messages: Sequence[str] = (), changes: Sequence[str] = ()
+    records: Sequence[dict[str, Any]],
+    path: Path,
+    *,
+    messages: Sequence[str] = (),
+    context: Context = Context(),  # noqa: B008 (frozen)
 ) -> Path:
     """Write the summary as Markdown and return its path.
 
@@ -26,22 +31,29 @@ def write(
         The file; it is replaced.
     messages : sequence of str
         What else follows from the run.
-    changes : sequence of str
-        What changed since earlier nights; empty where no history was asked.
+    context : Context
+        What changed since an earlier run, or earlier nights.
     """
     with replacing(path) as written:
-        written.write_text(render(records, messages=messages, changes=changes), encoding="utf-8")
+        written.write_text(render(records, messages=messages, context=context), encoding="utf-8")
     return path
 
 
-def render(records: Sequence[dict[str, Any]], *, messages: Sequence[str] = (), changes: Sequence[str] = ()) -> str:
+def render(
+    records: Sequence[dict[str, Any]],
+    *,
+    messages: Sequence[str] = (),
+    context: Context = Context(),  # noqa: B008 (frozen)
+) -> str:
     """Return the summary as Markdown, parameters as :func:`write`."""
     counts = Counter(record["verdict"] for record in records)
     lines = [f"## parity: {counts['fail']} fail, {counts['unknown']} unknown, {counts['pass']} pass", ""]
     lines += [f"- {_plain(message)}" for message in messages]
     lines += ["", *_machines(records), *_failures(records)]
-    if changes:
-        lines += ["", "### Since earlier nights", "", *(f"- {_plain(change)}" for change in changes)]
+    if context.since:
+        told = [_plain(change.sentence) for change in context.changes[:_MOST]] or ["nothing got worse or better"]
+        more = [f"- and {len(context.changes) - _MOST} more"] if len(context.changes) > _MOST else []
+        lines += ["", f"### Since {_plain(context.since)}", "", *(f"- {text}" for text in told), *more]
     undecided = [record["checks"][record["decisive"]] for record in records if record["verdict"] == "unknown"]
     if reasons := Counter(check["message"] for check in undecided):
         lines += ["", "### Unknown", "", *(f"- {count} x {_plain(reason)}" for reason, count in reasons.items())]

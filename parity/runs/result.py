@@ -12,6 +12,7 @@ from typing import Any
 from parity.runs.folder import filled
 from parity.runs.ledger import Ledger
 from parity.runs.schema import Planned, Session
+from parity.runs.since import facts
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Result:
         return sum(not record["asked"] for record in self.records)
 
     @property
-    def described(self) -> dict[str, str]:
-        """Return what a page says of the machines: facts by name, or a machine's facts by its name."""
-        if len(self.machines) == 1:
-            (session,) = self.machines.values()
-            return _facts(session)
-        return {name: ", ".join(_facts(session).values()) for name, session in self.machines.items()}
+    def described(self) -> dict[str, dict[str, str]]:
+        """Return what a page says of each machine: facts by name, the digests of what was asked among them."""
+        return {
+            name: {key: value for key, value in facts(session).items() if value}
+            for name, session in self.machines.items()
+        }
 
 
 def result(ledger: Ledger) -> Result:
@@ -88,6 +89,7 @@ def missing(cell: Planned, machine: str) -> dict[str, Any]:
         "remarks": [],
         "explanation": f"{cell.sentence}\n{message}\n  reproduce: {cell.reproduce}",
         "pictures": {},
+        "course": None,
     }
 
 
@@ -95,10 +97,3 @@ def _named(record: dict[str, Any], machine: str) -> dict[str, Any]:
     """Say on which machine a record was made, wherever it is shown."""
     sentence = f"{record['sentence']}, on {machine}"
     return {**record, "machine": machine, "sentence": sentence, "backend": f"{record['backend']}, {machine}"}
-
-
-def _facts(session: Session) -> dict[str, str]:
-    here = session.provenance
-    facts = {"parity": session.parity, "python": here.python, **here.packages}
-    facts |= {"system": here.system, "build": here.build, "machine": here.architecture, "chip": here.chip}
-    return facts | {name: value for name, value in (("commit", here.commit[:12]),) if value}

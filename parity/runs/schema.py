@@ -47,6 +47,20 @@ class Check(Struct, frozen=True):
     bad_input: bool
 
 
+class Course(Struct, frozen=True):
+    """How two runs' latents part, step by step; fields as in :class:`parity.suite.course.Course`."""
+
+    metric: str
+    points: list[str]
+    values: list[Number]
+    shown: list[str]
+    scale: Number
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.points):
+            raise ValueError(f"{len(self.points)} points and {len(self.values)} values")
+
+
 class Asked(Struct, frozen=True):
     """What a cell asks."""
 
@@ -86,6 +100,7 @@ class Record(Asked, frozen=True):
     explanation: str
     pictures: dict[str, Digest]
     expected: Annotated[str, Meta(description="by which entries a failure is expected; empty if it is not")] = ""
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         if self.decisive >= len(self.checks):

@@ -27,6 +27,7 @@ from parity.pipelines.trace import Trace
 from parity.suite import comparison, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
+from parity.suite.course import follow
 from parity.suite.goldens.keys import here
 from parity.suite.goldens.store import Asked
 from parity.suite.outcome import Outcome, reproduce
@@ -114,7 +115,7 @@ class Evaluator(Stage):
             raise broken  # no network by itself: whatever it was, the picture was not drawn
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
         about = () if cell.backend else self._about_models(components)
-        return self._outcome(cell, checks, seconds, pictures, about)
+        return replace(self._outcome(cell, checks, seconds, pictures, about), course=follow(reference, drawn))
 
     def _say(self, cell: Cell, text: str) -> str:
         """Name files as the user named them."""
@@ -164,8 +165,10 @@ class Evaluator(Stage):
         own = self.options.golden_dir is not None or self.options.update_golden
         goldens = golden.Goldens(directory, lambda point: self.bounds(point, backend), writable=own)
         answer = (goldens.accept if self.options.update_golden else goldens.compare)(asked, trace)
-        command = reproduce(self.options, cell)
-        return Outcome(cell, answer.checks, {"candidate": seconds}, command, dict(answer.pictures), answer.remarks)
+        course = follow(answer.accepted, trace) if answer.accepted is not None else None
+        command, pictures = reproduce(self.options, cell), dict(answer.pictures)
+        seconds_by = {"candidate": seconds}
+        return Outcome(cell, answer.checks, seconds_by, command, pictures, answer.remarks, course=course)
 
     def _producer(self, cell: Cell) -> Outcome:
         """Compare two producers, both by PyTorch."""
@@ -181,7 +184,8 @@ class Evaluator(Stage):
         names = (cell.against, case.producer)
         bounds = {point: self.bounds(f"golden/{point}", self.reference) for point in ("start", "image")}
         checks = between.compare((traces[0], traces[1]), names, bounds)
-        return self._outcome(cell, checks, {}, {"reference": traces[0]["image"], "candidate": traces[1]["image"]})
+        found = self._outcome(cell, checks, {}, {"reference": traces[0]["image"], "candidate": traces[1]["image"]})
+        return replace(found, course=follow(*traces))
 
     def _picture(self, cell: Cell) -> Outcome:
         """Compare a picture, or latents, drawn elsewhere with what the producer draws by PyTorch."""

@@ -15,6 +15,7 @@ from parity.coreml import COMPUTE_UNITS
 from parity.metrics import registry
 from parity.suite import comparison
 from parity.suite.comparison import Check
+from parity.suite.course import METRIC, Course
 from parity.suite.options import OPTIONS, Options
 from parity.suite.plan import Cell
 from parity.suite.tolerance import PICTURES
@@ -55,6 +56,8 @@ class Outcome:
         What a reader must know whatever the verdict, see :mod:`parity.suite.remarks`.
     asked : bool
         False where the run was interrupted before this cell's turn.
+    course : Course, optional
+        How the latents part, where two runs were compared.
     """
 
     cell: Cell
@@ -64,6 +67,7 @@ class Outcome:
     pictures: dict[str, np.ndarray] = field(default_factory=dict, compare=False)
     remarks: tuple[str, ...] = ()
     asked: bool = True
+    course: Course | None = field(default=None, compare=False)
 
     @property
     def bad_input(self) -> tuple[str, ...]:
@@ -89,6 +93,7 @@ class Outcome:
 
     def record(self) -> dict[str, Any]:
         """Return the outcome as JSON-serialisable data; pictures become PNG in base64, NaN and infinity text."""
+        sheets = {"latents": self.course.sheet} if self.course else {}
         return {
             "id": self.cell.id,
             "case": self.cell.case.name,
@@ -110,8 +115,19 @@ class Outcome:
             "reproduce": self.reproduce,
             "remarks": list(self.remarks),
             "explanation": self.explain() if self.verdict is not Verdict.PASS else "",
-            "pictures": {role: _png(pixels) for role, pixels in self.pictures.items()},
+            "pictures": {role: _png(pixels) for role, pixels in (self.pictures | sheets).items()},
+            "course": _course(self.course) if self.course else None,
         }
+
+
+def _course(course: Course) -> dict[str, Any]:
+    return {
+        "metric": METRIC,
+        "points": list(course.points),
+        "values": [_number(value) for value in course.values],
+        "shown": list(course.shown),
+        "scale": _number(course.scale),
+    }
 
 
 def _check(check: Check) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shutil
 import subprocess
@@ -56,7 +54,7 @@ def test_the_users_own_models_pass_and_are_reported(
     assert record["units"] == ["CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL"]
     assert record["backend"].startswith("reference runtime")
     page = (report / "index.html").read_text()
-    assert page.count("<img ") == 3
+    assert page.count("<img ") == 5  # reference, candidate, two maps, latents
     assert "http" not in page  # self-contained
 
 
@@ -137,7 +135,7 @@ def test_the_reference_draws_at_the_size_of_the_models(
     code, out, _ = run(
         capsys,
         *("--model-version", "tiny-sd", "--models", folder, "--cases", cases),
-        *("--coreml-runtime", "reference", "--parity-report", report),
+        *("--coreml-runtime", "reference", "--parity-report", report, "--run-dir", tmp_path / "night"),
     )
     assert code in (0, 1)  # random weights in two steps: whether they agree is asked elsewhere
     text = " ".join(out.split())
@@ -148,8 +146,8 @@ def test_the_reference_draws_at_the_size_of_the_models(
     assert all(len(record["remarks"]) == 1 for record in records)
     assert "stretched" in (report / "index.html").read_text()
     for record in records:
-        for png in record["pictures"].values():
-            assert Image.open(io.BytesIO(base64.b64decode(png))).size == (192, 128)
+        for role in ("reference", "candidate"):
+            assert Image.open(tmp_path / "night" / "pictures" / f"{record['pictures'][role]}.png").size == (192, 128)
 
 
 @pytest.mark.parametrize(

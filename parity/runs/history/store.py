@@ -23,6 +23,7 @@ from parity.errors import FormatError, MissingError, UnsupportedError, UsageErro
 from parity.runs import ledger
 from parity.runs.ledger import Entry, Ledger
 from parity.runs.schema import Session
+from parity.runs.since import facts
 
 SCHEMA: Final = 1
 CAP: Final = 200.0
@@ -190,7 +191,7 @@ class Store:
         """Return the row of a machine's runs in a folder; a merged folder may hold several, which are one night."""
         session, names = sessions[-1], sorted({session.run for session in sessions})
         name = names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()[:32]
-        environment = self._number("environment", facts=json.dumps(_facts(session), sort_keys=True))
+        environment = self._number("environment", facts=json.dumps(facts(session), sort_keys=True))
         others = (session.started, environment, *[None] * 4)
         number = self._number("run", name=name, machine=session.machine, others=others)
         self._base.execute("UPDATE run SET environment = ? WHERE id = ?", (environment, number))
@@ -294,13 +295,6 @@ def _by_machine(read: Ledger) -> dict[str, list[Session]]:
     for session in read.sessions:
         found.setdefault(session.machine, []).append(session)
     return found
-
-
-def _facts(session: Session) -> dict[str, str]:
-    here = session.provenance
-    variables = {f"${name}": value for name, value in here.variables.items()}
-    own = {"parity": session.parity, "python": here.python, "system": here.system, "build": here.build}
-    return {**own, "chip": here.chip, "commit": here.commit, **here.packages, **variables, **session.question}
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, tuple[str, float | None, float]]:

@@ -44,11 +44,14 @@ class Answer:
         By role: ``reference`` is the accepted one, ``candidate`` today's.
     remarks : tuple of str
         What a reader must know whatever the verdict.
+    accepted : Trace or None
+        What was accepted, where it was compared.
     """
 
     checks: tuple[Check, ...]
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     remarks: tuple[str, ...] = ()
+    accepted: Trace | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Goldens:
         told = [_about(best, len(accepted))]
         if any(check.verdict is Verdict.FAIL for check in checks):
             told.append(self._aside(asked, trace))
-        return Answer(checks, {"reference": kept["image"], **pictures}, tuple(told))
+        return Answer(checks, {"reference": kept["image"], **pictures}, tuple(told), kept)
 
     def accept(self, asked: Asked, trace: Trace) -> Answer:
         """Accept what was drawn, unless the same is accepted already: then it is compared.
