@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "report": "show a run that lies in a folder: table, page, JSON, summary",
     "merge": "join the run folders of several machines and workers",
     "history": "keep nights in a database; say what changed, drifts, got slower or is flaky",
+    "bench": "time loading, steps and pictures, and measure memory; print what others published",
     "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
     "mil": "show an ML Program, time its operations, or list the operators that run",
     "cache": "list what is kept between runs, or remove what is old",

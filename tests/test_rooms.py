@@ -29,6 +29,7 @@ ORDER = (  # lowest first; a room imports from itself and from those before it
     ("pipelines",),
     ("backends",),
     ("suite",),
+    ("bench",),
     ("runs",),
     ("report",),
     ("plugin", "cli", "commands"),

@@ -26,6 +26,7 @@ from parity.errors import ParityError, UsageError
 KINDS: Final = {
     "recipes": "diffusers models built from recipes",
     "converted": "converted packages",
+    "compiled": "models that Core ML compiled, one for each version of the system",
     "coreai": "Core AI files converted for the backend coreai",
     "controlnets": "ControlNets drawn for the compatibility cells",
     "safety": "safety checkers drawn for the compatibility cells",

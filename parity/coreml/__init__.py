@@ -141,5 +141,5 @@ def load(
 
             quiet.coremltools()  # the shim would import it aloud
             shim.install()
-        predictor = through_coremltools(path, compute_unit, function, profile)
+        predictor = through_coremltools(path, compute_unit, function, profile, keep=chosen == "native")
     return LoadedModel(path, described, predictor, compute_unit=compute_unit, runtime=chosen, numerics=numerics)

@@ -8,6 +8,7 @@ A :class:`LoadedModel` holds a *predictor*: an object with coremltools' own ``pr
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from parity import mil, quiet
-from parity.coreml import values
+from parity.coreml import kept, values
 from parity.errors import UnsupportedError, UsageError
 
 
@@ -133,7 +134,9 @@ def _features(declared: tuple[mil.Feature, ...]) -> tuple[Port, ...]:
     return tuple(Port(f.name, f.shape, values.numpy_dtype(f), f.kind, f.optional, f.flexible) for f in declared)
 
 
-def through_coremltools(path: Path, compute_unit: str, function: str | None, profile: str) -> Any:
+def through_coremltools(
+    path: Path, compute_unit: str, function: str | None, profile: str, *, keep: bool = False
+) -> Any:
     """Return coremltools' model object: ``MLModel`` for packages, ``CompiledMLModel`` for compiled folders.
 
     Parameters
@@ -146,6 +149,8 @@ def through_coremltools(path: Path, compute_unit: str, function: str | None, pro
         Function name; None for the default.
     profile : str
         Numeric profile, used when the shim is installed.
+    keep : bool
+        Compile a package once and keep the result in the cache, see :mod:`parity.coreml.kept`.
 
     Raises
     ------
@@ -157,6 +162,9 @@ def through_coremltools(path: Path, compute_unit: str, function: str | None, pro
     coremltools = quiet.coremltools()
 
     unit = coremltools.ComputeUnit[compute_unit]
+    if keep and path.suffix == ".mlpackage":
+        with contextlib.suppress(RuntimeError, OSError):  # loading the package says why, or needs no room in the cache
+            path = kept.compiled(path)
     with using_profile(profile):
         if path.suffix == ".mlmodelc":
             try:

@@ -33,7 +33,7 @@ def shown(total: int, *, every: float = EVERY) -> Iterator[Progress]:
     Parameters
     ----------
     total : int
-        Cells to ask.
+        Cells to ask; 0 where nobody knows.
     every : float
         Seconds between two lines where there is no terminal.
     """
@@ -61,7 +61,7 @@ def _bar(total: int) -> Iterator[Progress]:
     )
     columns = (BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(), told)
     with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task("loading", total=total)
+        task = bar.add_task("loading", total=total or None)
 
         class Shown:
             def say(self, text: str) -> None:
@@ -99,5 +99,6 @@ class _Lines:
     def _tell(self) -> None:
         while not self._end.wait(self._every):
             minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-            line = f"{self._done} of {self._total} cells after {minutes}:{seconds:02d}: {self._text}"
+            done = f"{self._done} of {self._total} cells " if self._total else ""
+            line = f"{done}after {minutes}:{seconds:02d}: {self._text}"
             print(line, file=sys.stderr, flush=True)

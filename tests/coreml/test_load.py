@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from typing import Any
@@ -179,18 +180,55 @@ class TestRefusals:
 
 
 def test_the_native_path_asks_coremltools_for_the_unit(ct, package, monkeypatch):
-    """On a Mac: MLModel(path, compute_units=…, function_name=None). Here over the stand-in's class."""
+    """On a Mac: a package is compiled once, then CompiledMLModel(path, unit, None). Here over the stand-in's class."""
     asked = []
-    original: Any = ct.models.model._MLModelProxy
+    original: Any = ct.models._compiled_model._MLModelProxy
 
     class Spy(original):
         def __init__(self, path, unit, *rest):
             asked.append(unit)
             super().__init__(path, unit, *rest)
 
-    monkeypatch.setattr(ct.models.model, "_MLModelProxy", Spy)
+    monkeypatch.setattr(ct.models._compiled_model, "_MLModelProxy", Spy)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert shim.installed()
     model = coreml.load(package, "CPU_AND_NE", runtime="native")
     assert (asked, model.numerics) == (["CPU_AND_NE"], "Core ML CPU_AND_NE")
     np.testing.assert_array_equal(model.predict({"x": X})["y"], Y)
+
+
+def test_on_a_mac_a_package_is_compiled_once_and_kept(ct, package, monkeypatch, tmp_path):
+    """The framework's compiler is the stand-in's here; what is kept is loaded the second time, and gives the same."""
+    made = []
+    proxy: Any = ct.models.model._MLModelProxy
+    compile_it = ct.models.utils.compile_model
+
+    def counted(model, *rest):
+        made.append(model)
+        return compile_it(model, *rest)
+
+    monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ct.models.utils, "compile_model", counted)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert proxy is not None
+    copy = tmp_path / "model.mlpackage"
+    shutil.copytree(package, copy)
+    for _ in range(2):
+        np.testing.assert_array_equal(coreml.load(copy, "CPU_AND_NE", runtime="native").predict({"x": X})["y"], Y)
+    assert len(made) == 1
+    assert [path.name for path in (tmp_path / "cache" / "compiled").glob("model-*/*")] == ["model.mlmodelc"]
+    weights = next(copy.rglob("*.mlmodel"))
+    os.utime(weights, (1, 1))  # another file under the same name
+    coreml.load(copy, "CPU_AND_NE", runtime="native")
+    assert len(made) == 2
+
+
+def test_a_package_that_cannot_be_compiled_is_loaded_as_it_is(ct, package, monkeypatch, tmp_path):
+    def refuse(model, *rest):
+        raise RuntimeError("no")
+
+    monkeypatch.setenv("PARITY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ct.models.utils, "compile_model", refuse)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    np.testing.assert_array_equal(coreml.load(package, runtime="native").predict({"x": X})["y"], Y)
+    assert not list((tmp_path / "cache" / "compiled").glob("*/*"))
