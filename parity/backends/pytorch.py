@@ -23,16 +23,19 @@ from parity.networks.signature import Component, kind
 DEVICES = ("cpu", "mps", "cuda")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
-# part of a pipeline -> module and class whose calls are written here
-_CLASSES = {
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "vae": ("diffusers", "AutoencoderKL"),
-    "safety_checker": ("diffusers.pipelines.stable_diffusion.safety_checker", "StableDiffusionSafetyChecker"),
-    "controlnet": ("diffusers", "ControlNetModel"),
+# part of a pipeline -> module and classes whose calls are written here
+_CLASSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "text_encoder": ("transformers", ("CLIPTextModel", "CLIPTextModelWithProjection")),  # SD3's has a projection
+    "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
+    "text_encoder_3": ("transformers", ("T5EncoderModel",)),
+    "unet": ("diffusers", ("UNet2DConditionModel",)),
+    "transformer": ("diffusers", ("SD3Transformer2DModel",)),
+    "vae": ("diffusers", ("AutoencoderKL",)),
+    "safety_checker": ("diffusers.pipelines.stable_diffusion.safety_checker", ("StableDiffusionSafetyChecker",)),
+    "controlnet": ("diffusers", ("ControlNetModel",)),
 }
 _PARTS = {
+    "mmdit": "transformer",
     "vae_decoder": "vae",
     "vae_encoder": "vae",
     "noising_encoder": "vae",
@@ -99,18 +102,19 @@ class TorchBackend(Backend):
 
     @property
     def _xl(self) -> bool:
-        """Whether the text encoders are SDXL's, whose last layer but one is used."""
+        """Whether the text encoders are SDXL's or SD3's, whose last layer but one is used."""
         entry = checkpoint.index(self.location).get("text_encoder_2")
         return isinstance(entry, list) and entry[-1] is not None
 
     def _module(self, name: str, part: str) -> Any:
         import torch
 
-        library, expected = _CLASSES[part]
+        library, (expected, *others) = _CLASSES[part]
         if kind(name) == "controlnet":
             location, subfolder = str(self._controlnet(name)), ""
         else:
-            location, subfolder = self._part(name, part, expected), part
+            location, expected = self._part(name, part, (expected, *others))
+            subfolder = part
         # the class that is expected, whatever the file says: no code of a checkpoint's choice is run
         module = checkpoint.load(_class(library, expected), location, part=subfolder)
         with quiet.loading():  # diffusers remarks on every change of precision
@@ -122,17 +126,17 @@ class TorchBackend(Backend):
             raise MissingError(f"{self.location}: no {name}; {len(self._controlnets)} ControlNets were given")
         return self._controlnets[number - 1]
 
-    def _part(self, name: str, part: str, expected: str) -> str:
-        """Return where a part lies, once it is known to be of the class whose calls are written here."""
+    def _part(self, name: str, part: str, expected: tuple[str, ...]) -> tuple[str, str]:
+        """Return where a part lies and its class, once it is known to be one whose calls are written here."""
         if name == "refiner" and self._refiner is None:
             raise MissingError(f"{self.location}: no refiner was given")
         location = str(self._refiner) if name == "refiner" else self.location
         entry = checkpoint.index(location).get(part)
         if not isinstance(entry, list) or entry[-1] is None:
             raise MissingError(f"{location}: the model has no {part}; this task needs it")
-        if entry[-1] != expected:
-            raise UnsupportedError(f"{location}: {part} is a {entry[-1]}; a {expected} is run here")
-        return location
+        if entry[-1] not in expected:
+            raise UnsupportedError(f"{location}: {part} is a {entry[-1]}; a {' or '.join(expected)} is run here")
+        return location, str(entry[-1])
 
 
 def available(device: str) -> bool:
@@ -178,6 +182,8 @@ class _TorchComponent:
         runs = {
             "text_encoder": self._text,
             "text_encoder_2": self._text,
+            "text_encoder_3": self._t5,
+            "mmdit": self._flow,
             "controlnet": self._residuals,
             "vae_decoder": self._decode,
             "vae_encoder": self._encode,
@@ -207,8 +213,25 @@ class _TorchComponent:
         if not self._xl:
             return {"hidden": self._module(ids)[0]}
         result = self._module(ids, output_hidden_states=True)
-        pooled = result.text_embeds if self.name == "text_encoder_2" else result.pooler_output
-        return {"hidden": result.hidden_states[-2], "pooled": pooled}
+        projected = getattr(result, "text_embeds", None)
+        return {
+            "hidden": result.hidden_states[-2],
+            "pooled": result.pooler_output if projected is None else projected,
+        }
+
+    def _t5(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"hidden": self._module(self._to_device("input_ids", inputs["input_ids"]))[0]}
+
+    def _flow(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        given = {name: self._to_device(name, array) for name, array in inputs.items()}
+        predicted = self._module(
+            hidden_states=given["sample"],
+            timestep=given["timestep"],
+            encoder_hidden_states=given["hidden"],
+            pooled_projections=given["pooled"],
+            return_dict=False,
+        )
+        return {"flow": predicted[0]}
 
     def _noise(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         tensors = {name: self._to_device(name, array) for name, array in inputs.items()}

@@ -53,18 +53,19 @@ class Checkpoint:
         return f"Checkpoint({self.name!r})"
 
     def config(self, part: str) -> dict[str, Any]:
-        """Return the configuration of ``unet``, ``vae`` or ``scheduler``.
+        """Return the configuration of ``unet``, ``transformer``, ``vae`` or ``scheduler``.
 
         Raises
         ------
         MissingError
             The model has no such part, or the hub cannot be reached; the message names the part and the file.
         """
-        from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+        from diffusers import AutoencoderKL, SchedulerMixin, SD3Transformer2DModel, UNet2DConditionModel
         from diffusers.configuration_utils import ConfigMixin
 
         kinds: dict[str, type[ConfigMixin]] = {
             "unet": UNet2DConditionModel,
+            "transformer": SD3Transformer2DModel,
             "vae": AutoencoderKL,
             "scheduler": SchedulerMixin,
         }
@@ -104,13 +105,18 @@ class Checkpoint:
         return float(self.config("vae").get("scaling_factor", 0.18215))
 
     @cached_property
+    def shift_factor(self) -> float:
+        """What is taken from the VAE's latents before they are scaled: 0 but for Stable Diffusion 3 (0.0609)."""
+        return float(self.config("vae").get("shift_factor") or 0)
+
+    @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents: of the size that was asked for, else of the model's own."""
-        unet = self.config("unet")
+        unet = self.config("transformer" if self.sd3 else "unet")
         size = self._latent_size or unet.get("sample_size") or 64
         height, width = size if isinstance(size, list | tuple) else (size, size)
         channels = int(unet["in_channels"])
-        if channels != 4:
+        if channels != 4 and not self.sd3:
             raise FormatError(
                 f"model {self.name}: unet/config.json: in_channels is {channels}; txt2img and img2img need 4 "
                 "(9 is an inpainting model)"
@@ -132,12 +138,21 @@ class Checkpoint:
     @cached_property
     def xl(self) -> bool:
         """Whether it is SDXL: there is a second text encoder, or the second alone (its refiner)."""
-        return bool((checkpoint.index(self.location).get("text_encoder_2") or [None])[-1])
+        return self.has("text_encoder_2") and not self.sd3
+
+    @cached_property
+    def sd3(self) -> bool:
+        """Whether it is Stable Diffusion 3: its denoiser is the multi-modal transformer."""
+        return (checkpoint.index(self.location).get("transformer") or [None])[-1] == "SD3Transformer2DModel"
+
+    def has(self, part: str) -> bool:
+        """Return whether the model has a part, e.g. ``text_encoder_3``."""
+        return bool((checkpoint.index(self.location).get(part) or [None])[-1])
 
     @cached_property
     def refines(self) -> bool:
         """Whether it is SDXL's refiner: there is no first text encoder."""
-        return self.xl and not (checkpoint.index(self.location).get("text_encoder") or [None])[-1]
+        return self.xl and not self.has("text_encoder")
 
     def resized(self, latent_size: tuple[int, int]) -> Model:
         """Return the same model at another height and width of its latents."""

@@ -61,18 +61,26 @@ class Signature:
 _UNET = Signature(("sample", "timestep", "hidden"), ("noise_pred",), further=("text_embeds", "time_ids", RESIDUALS))
 
 SIGNATURES: dict[str, Signature] = {
-    # input_ids (batch, tokens) int64 -> hidden (batch, tokens, width): SD's last layer, SDXL's last but one;
-    # SDXL also gives pooled (batch, width)
+    # input_ids (batch, tokens) int64 -> hidden (batch, tokens, width): SD's last layer, SDXL's and SD3's last but one;
+    # SDXL and SD3 also give pooled (batch, width)
     "text_encoder": Signature(("input_ids",), ("hidden",), also=("pooled",)),
     "text_encoder_2": Signature(("input_ids",), ("hidden", "pooled")),
+    # T5 of SD3: input_ids (batch, tokens) int64 -> hidden (batch, tokens, width), the last layer
+    "text_encoder_3": Signature(("input_ids",), ("hidden",)),
+    # the adapter behind Apple's language model: embeddings (batch, tokens, 512) -> hidden (batch, tokens, width)
+    "multilingual_projection": Signature(("embeddings",), ("hidden",)),
     # sample (batch, channels, h, w), timestep (batch,), hidden -> noise_pred like sample;
     # SDXL takes text_embeds (batch, width) and time_ids (batch, 6 or 5), a controlled UNet a ControlNet's residuals
     "unet": _UNET,
     "control-unet": _UNET,
     "refiner": _UNET,
+    # SD3's transformer: sample (batch, channels, h, w), timestep (batch,) of 1000 times sigma, hidden, pooled -> flow
+    # like sample
+    "mmdit": Signature(("sample", "timestep", "hidden", "pooled"), ("flow",)),
     # cond (batch, 3, H, W) in [0, 1] -> residuals
     "controlnet": Signature(("sample", "timestep", "hidden", "cond"), (), also=(RESIDUALS,)),
-    # latents (batch, channels, h, w), already divided by the scaling factor -> image (batch, 3, H, W) in about [-1, 1]
+    # latents (batch, channels, h, w), already divided by the scaling factor (and shifted) -> image (batch, 3, H, W)
+    # in about [-1, 1]
     "vae_decoder": Signature(("latents",), ("image",)),
     # image (batch, 3, H, W) in [-1, 1] -> moments (batch, 2 * channels, h, w): mean and log-variance
     "vae_encoder": Signature(("image",), ("moments",)),

@@ -15,7 +15,7 @@ from typing import Any
 from parity import assets, cache, quiet, tables
 from parity.errors import FormatError, MissingError
 from parity.files import replacing
-from parity.recipes import portable, tokenizer, weights
+from parity.recipes import portable, tokenizer, unigram, weights
 
 # Raise it when the same recipe text must give other files, e.g. after a change of how weights are drawn.
 _EDITION = 2
@@ -60,7 +60,7 @@ class Recipe:
             raise FormatError(f"recipe {self.name}: components.{name}.class: {library} has no {class_name}")
         config = dict(entry["config"])
         module = (
-            kind(kind.config_class(**self._token_ids(), **config))
+            kind(kind.config_class(**self._token_ids(class_name), **config))
             if library == "transformers"
             else kind.from_config(config)
         )
@@ -70,7 +70,10 @@ class Recipe:
         weights.fill(name, module, seed=self.table["seed"], rules=rules)
         return module.eval()
 
-    def _token_ids(self) -> dict[str, int]:
+    def _token_ids(self, class_name: str) -> dict[str, int]:
+        if class_name.startswith("T5"):
+            size = len(unigram.pieces(self.table["tokenizer_3"]["words"]))
+            return {"vocab_size": size, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
         size = 2 * 256 + len(tokenizer.merges(self.table["tokenizer"]["words"])) + 2
         return {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
 
@@ -91,7 +94,16 @@ def load(name: str) -> Recipe:
     path = assets.fixtures() / "recipes" / f"{name}.toml"
     if name not in names():
         raise MissingError(f"no recipe named {name!r}; there are {', '.join(names())}")
-    return Recipe(name, tables.read(path))
+    return Recipe(name, _extended(tables.read(path)))
+
+
+def _extended(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with what it takes over from the one that it ``extends``: all keys, and all components."""
+    if "extends" not in table:
+        return table
+    base = load(table["extends"]).table
+    own = {key: value for key, value in table.items() if key != "extends"}
+    return {**base, **own, "components": {**base["components"], **own.get("components", {})}}
 
 
 def write(recipe: Recipe, folder: Path) -> None:
@@ -106,8 +118,9 @@ def write(recipe: Recipe, folder: Path) -> None:
         else:  # a scheduler
             component.save_pretrained(folder / name)
     for name in (n for n in recipe.table if n.startswith("tokenizer")):
-        index[name] = ["transformers", "CLIPTokenizer"]
-        tokenizer.write(folder / name, recipe.table[name]["words"])
+        unigrams = recipe.table[name].get("kind") == "t5"
+        index[name] = ["transformers", "T5TokenizerFast" if unigrams else "CLIPTokenizer"]
+        (unigram if unigrams else tokenizer).write(folder / name, recipe.table[name]["words"])
     for absent in recipe.table.get("absent", ["feature_extractor", "safety_checker"]):
         index[absent] = [None, None]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parity import recipes
 from parity.errors import FormatError, MissingError
-from parity.recipes import tokenizer, weights
+from parity.recipes import tokenizer, unigram, weights
 
 # Written once from the code as it stands; torch, diffusers, the platform and the order of parameters must not matter.
 DIGESTS = {
@@ -60,6 +60,28 @@ def test_diffusers_loads_the_folder() -> None:
     assert pipeline.tokenizer.model_max_length == 77
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         assert all(bool(p.isfinite().all()) for p in part.parameters())
+
+
+def test_a_recipe_takes_over_what_it_extends() -> None:
+    base, more = recipes.load("tiny-sd3"), recipes.load("tiny-sd3-t5")
+    assert more.table["components"].keys() - base.table["components"].keys() == {"text_encoder_3"}
+    assert more.table["weights"] == base.table["weights"]
+    for part in ("transformer", "text_encoder"):  # the same names and seed: the same weights
+        ours, theirs = (dict(recipe.component(part).named_parameters()) for recipe in (base, more))
+        assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
+
+
+def test_the_t5_tokenizer_knows_its_words_and_spells_others(tmp_path: Path) -> None:
+    from transformers import T5TokenizerFast
+
+    unigram.write(tmp_path, ["red", "circle", "a"])
+    loaded = T5TokenizerFast.from_pretrained(tmp_path)
+    ids = {token: index for index, (token, _) in enumerate(unigram.pieces(["red", "circle", "a"]))}
+    assert loaded("a red circle")["input_ids"] == [ids["▁a"], ids["▁red"], ids["▁circle"], ids["</s>"]]
+    spelled = loaded("reds!", add_special_tokens=False)["input_ids"]
+    assert loaded.decode(spelled) == "reds!"
+    padded = loaded("red", padding="max_length", max_length=5)["input_ids"]
+    assert padded == [ids["▁red"], ids["</s>"], 0, 0, 0]
 
 
 def test_building_twice_gives_the_same_folder_and_leaves_no_scratch(

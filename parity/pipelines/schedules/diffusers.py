@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.errors import UsageError
+from parity.pipelines.schedules import flow
 
 SCHEDULERS: dict[str, str] = {
     "ddim": "DDIMScheduler",
@@ -25,8 +26,11 @@ SCHEDULERS: dict[str, str] = {
 
 def check(name: str) -> None:
     """Raise UsageError, listing the known ones, unless ``name`` is a scheduler."""
-    if name not in SCHEDULERS:
-        raise UsageError(f"no scheduler named {name!r}; there are {', '.join(SCHEDULERS)}")
+    if name not in SCHEDULERS and name not in flow.SCHEDULERS:
+        raise UsageError(
+            f"no scheduler named {name!r}; there are {', '.join(SCHEDULERS)} and, for Stable Diffusion 3, "
+            f"{', '.join(flow.SCHEDULERS)}"
+        )
 
 
 def make(name: str, config: Mapping[str, Any]) -> Any:
@@ -43,9 +47,11 @@ def make(name: str, config: Mapping[str, Any]) -> Any:
     Raises
     ------
     UsageError
-        Unknown name.
+        Unknown name, or a scheduler of models that predict a flow.
     """
     check(name)
+    if name in flow.SCHEDULERS:
+        raise UsageError(f"scheduler {name!r} steps along a flow, which only Stable Diffusion 3 predicts")
     import diffusers
 
     return getattr(diffusers, SCHEDULERS[name]).from_config(dict(config))
