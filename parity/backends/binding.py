@@ -21,7 +21,7 @@ from parity.pipelines.settings import ConsumerFailureError
 
 # Which rule of the tables describes a feature that does not fit: (component, feature) to its ids, by consumer
 _MISFITS = {
-    ("unet", "encoder_hidden_states"): ("tokens",),
+    ("unet", "encoder_hidden_states"): ("projection-tokens", "tokens"),
     ("unet", "time_ids"): ("flat-ids-batch",),
     ("unet", "batch of one"): ("batch-one-swift", "batch-one-swift-xl", "batch-one-python", "batch-one-python-xl"),
     ("unet", "batch of two"): ("unguided-swift", "unguided-python"),
@@ -34,6 +34,9 @@ _MISFITS = {
 }
 _MISSING = {
     "text_encoder": ("no-text-encoder",),
+    "text_encoder_2": ("no-text-encoder-2",),
+    "mmdit": ("no-mmdit",),
+    "multilingual_projection": ("no-projection",),
     "unet": ("no-unet",),
     "refiner": ("no-refiner",),
     "control-unet": ("no-controlled-unet",),
@@ -86,7 +89,9 @@ class ReleaseBinding(Backend):
 
     @property
     def latent(self) -> tuple[int, ...]:
-        """Shape of one image's latents, of the UNet's own input."""
+        """Shape of one image's latents, of the denoiser's own input."""
+        if "mmdit" in self.packages:
+            return (1, *self._shape(self.models("mmdit")[0], "latent_image_embeddings")[1:])
         name = next((name for name in ("unet", "control-unet") if name in self.packages), "unet")
         return (1, *self._shape(self.models(name)[0], "sample")[1:])
 
@@ -94,6 +99,14 @@ class ReleaseBinding(Backend):
     def refines(self) -> bool:
         """Whether the UNet is an SDXL refiner: its time ids are five."""
         return "unet" in self.packages and self._shape(self.models("unet")[0], "time_ids")[-1:] == (5,)
+
+    @property
+    def width(self) -> int:
+        """Width of the text that Stable Diffusion 3's transformer takes; 0 without one."""
+        if "mmdit" not in self.packages:
+            return 0
+        shape = self._shape(self.models("mmdit")[0], "token_level_text_embeddings")
+        return shape[1] if len(shape) > 1 else 0
 
     @property
     def clip_size(self) -> tuple[int, int]:
@@ -116,7 +129,7 @@ class ReleaseBinding(Backend):
 
     def _missing(self, name: str, *, halves: bool) -> tuple[str, ...]:
         rules = _MISSING.get(kind(name), ())
-        if name == "text_encoder" and "text_encoder_2" in self.packages:
+        if name == "text_encoder" and "text_encoder_2" in self.packages and "mmdit" not in self.packages:
             return ("no-text-encoder-xl",)
         if halves:
             return ("chunks-in-python", *rules)
@@ -141,13 +154,15 @@ class _Bound:
         self._models = models
         self._rules = owner.conventions
         self._swift = owner.conventions.pipeline == "swift"
-        self._xl = "text_encoder_2" in owner.packages
+        self._xl = "text_encoder_2" in owner.packages or "mmdit" in owner.packages
         self._features = {feature.name: feature for model in models for feature in model.inputs}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         runs: dict[str, Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]] = {
             "text_encoder": self._text,
             "text_encoder_2": self._text,
+            "mmdit": self._flow,
+            "multilingual_projection": self._project,
             "controlnet": self._residuals,
             "vae_decoder": self._decode,
             "vae_encoder": self._encode,
@@ -182,6 +197,22 @@ class _Bound:
         # up to the releases that know batch one, two timesteps are sent whatever the batch
         count = rows if self._rules.serial else 2
         return {"noise_pred": self._stages(given, np.resize(timestep, count))}
+
+    def _flow(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predict the flow: four literal names in, the first output out."""
+        given = {
+            "latent_image_embeddings": inputs["sample"],
+            "token_level_text_embeddings": _context(inputs["hidden"]),
+            "pooled_text_embeddings": inputs["pooled"][:, :, None, None],
+            "timestep": inputs["timestep"],
+        }
+        output, result = self._models[0].outputs[0], self._predict(self._models[0], given)
+        return {"flow": result[output.name]}
+
+    def _project(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Give token vectors the UNet's width: first input, first output, which is (1, width, 1, tokens)."""
+        found = self._first({next(iter(self._features)): inputs["embeddings"]})
+        return {"hidden": found[:, :, 0].transpose(0, 2, 1)}
 
     def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         model = self._models[0]

@@ -16,7 +16,7 @@ import numpy as np
 
 from parity import quiet
 from parity.errors import MissingError, UnsupportedError, UsageError
-from parity.models import checkpoint
+from parity.models import checkpoint, projection
 from parity.networks.backend import Backend
 from parity.networks.signature import Component, kind
 
@@ -60,6 +60,8 @@ class TorchBackend(Backend):
         Folders of diffusers ControlNets; the first is the component ``controlnet-1``.
     refiner : path, optional
         Folder of SDXL's refiner.
+    projection : path, optional
+        TorchScript file of the multilingual adapter, see :mod:`parity.models.projection`.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class TorchBackend(Backend):
         precision: str = "float32",
         controlnets: Sequence[Path] = (),
         refiner: Path | None = None,
+        projection: Path | None = None,
     ) -> None:
         super().__init__()
         if device not in DEVICES:
@@ -88,6 +91,7 @@ class TorchBackend(Backend):
         self.location = str(location)
         self._controlnets = tuple(controlnets)
         self._refiner = refiner
+        self._projection = projection
         self._modules: dict[str, Any] = {}
         self.device = device
         self.precision = precision
@@ -109,6 +113,10 @@ class TorchBackend(Backend):
     def _module(self, name: str, part: str) -> Any:
         import torch
 
+        if part == "multilingual_projection":
+            if self._projection is None:
+                raise MissingError(f"{self.location}: no multilingual adapter was given")
+            return projection.load(self._projection).to(device=self.device, dtype=getattr(torch, self.precision))
         library, (expected, *others) = _CLASSES[part]
         if kind(name) == "controlnet":
             location, subfolder = str(self._controlnet(name)), ""
@@ -184,6 +192,7 @@ class _TorchComponent:
             "text_encoder_2": self._text,
             "text_encoder_3": self._t5,
             "mmdit": self._flow,
+            "multilingual_projection": self._project,
             "controlnet": self._residuals,
             "vae_decoder": self._decode,
             "vae_encoder": self._encode,
@@ -221,6 +230,9 @@ class _TorchComponent:
 
     def _t5(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {"hidden": self._module(self._to_device("input_ids", inputs["input_ids"]))[0]}
+
+    def _project(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"hidden": self._module(self._to_device("embeddings", inputs["embeddings"]))}
 
     def _flow(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         given = {name: self._to_device(name, array) for name, array in inputs.items()}

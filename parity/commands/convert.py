@@ -9,7 +9,8 @@ from pathlib import Path
 from parity import convert
 from parity.convert.compress import NAMES
 from parity.convert.job import ATTENTION, TARGETS
-from parity.convert.plan import DEFAULT_COMPONENTS
+from parity.convert.multilingual import COMPONENT
+from parity.convert.plan import DEFAULT_COMPONENTS, SD3_COMPONENTS
 from parity.convert.probe import KINDS
 from parity.errors import UsageError
 from parity.files import require_writable
@@ -18,16 +19,20 @@ from parity.models.source import PARTS
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="diffusers folder, hub id or shipped model")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=f"diffusers folder, hub id or shipped model; for --components {COMPONENT} a TorchScript file that you trust",
+    )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for the packages")
     parser.add_argument(
         "--contract", default="main", metavar="RELEASE", help="converter release (0.1.0 … 1.1.1), window (C6) or main"
     )
     parser.add_argument(
         "--components",
-        default=",".join(DEFAULT_COMPONENTS),
         metavar="LIST",
-        help=f"any of {', '.join(PARTS)}; default %(default)s",
+        help=f"any of {', '.join(PARTS)}; default {','.join(DEFAULT_COMPONENTS)}, of Stable Diffusion 3 "
+        f"{','.join(SD3_COMPONENTS)}; {COMPONENT} alone",
     )
     parser.add_argument("--attention", default="SPLIT_EINSUM", metavar="KIND", help=", ".join(ATTENTION))
     parser.add_argument(
@@ -80,11 +85,38 @@ def main(arguments: argparse.Namespace) -> int:
     for option, folder in (("-o", arguments.output), ("--resources", arguments.resources)):
         if folder is not None:
             require_writable(folder, option)
-    packages = convert.convert(
+    packages = _packages(arguments, bar)
+    bar.end()
+    for key, (path, note) in convert.describe(arguments.output, packages).items():
+        print(f"{key:<16} {path}  {note}")
+    if arguments.resources:
+        resources = convert.bundle(
+            arguments.model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
+        )
+        print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}")
+        if resources.missing:
+            print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}")
+    return 0
+
+
+def _packages(arguments: argparse.Namespace, bar: _Bar) -> dict[str, Path]:
+    components = None if arguments.components is None else [name for name in arguments.components.split(",") if name]
+    if components and COMPONENT in components:
+        if components != [COMPONENT] or arguments.resources:
+            raise UsageError(f"{COMPONENT} is made from a file of its own: convert it alone, without --resources")
+        path = convert.multilingual_projection(
+            arguments.model,
+            arguments.output,
+            contract=arguments.contract,
+            force=arguments.force,
+            check=not arguments.no_check,
+        )
+        return {COMPONENT: path}
+    return convert.convert(
         arguments.model,
         arguments.output,
         contract=arguments.contract,
-        components=[name for name in arguments.components.split(",") if name],
+        components=components,
         attention=arguments.attention,
         identifier=arguments.model_id,
         controlnets=arguments.controlnet,
@@ -105,17 +137,6 @@ def main(arguments: argparse.Namespace) -> int:
         compression=arguments.compression,
         recipe=_recipe(arguments.recipe) if arguments.recipe else None,
     )
-    bar.end()
-    for key, (path, note) in convert.describe(arguments.output, packages).items():
-        print(f"{key:<16} {path}  {note}")
-    if arguments.resources:
-        resources = convert.bundle(
-            arguments.model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
-        )
-        print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}")
-        if resources.missing:
-            print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}")
-    return 0
 
 
 def _recipe(text: str) -> dict[str, int]:

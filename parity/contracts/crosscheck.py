@@ -266,7 +266,7 @@ def _computes_half(component: Component) -> bool:
 
 
 def _text(checked: Checked, found: list[Component], where: str, absent: str) -> None:
-    unet = _of(found, "unet") or _of(found, "unet", chunk=1) or _of(found, "control-unet")
+    unet = _of(found, "unet") or _of(found, "unet", chunk=1) or _of(found, "control-unet") or _of(found, "mmdit")
     first, second = _of(found, "text_encoder"), _of(found, "text_encoder_2")
     projection = _of(found, "multilingual_projection")
     tokens = [] if projection else [(unet, "S", first, "S"), (unet, "S", second, "S")]
@@ -274,6 +274,11 @@ def _text(checked: Checked, found: list[Component], where: str, absent: str) -> 
         both = first.sizes["E1"] + second.sizes["E2"]
         if unet.sizes.get("D") not in (None, both):
             text = f"the UNet takes width {unet.sizes['D']}, the text encoders give {both} together"
+            checked.findings.append(Finding("error", where, text))
+    if unet and unet.kind == "mmdit" and first and second and "E1" in first.sizes and "P" in second.sizes:
+        both, taken = first.sizes["E1"] + second.sizes["P"], _pooled(unet)
+        if taken not in (None, both):
+            text = f"the transformer takes pooled texts of width {taken}, the text encoders give {both} together"
             checked.findings.append(Finding("error", where, text))
     pairs = [*tokens, (unet, "D", first, "D"), (unet, "P", second, "P")]
     _compare(checked, "tokens", where, pairs, "denoiser and text encoder do not fit", absent)
@@ -290,6 +295,11 @@ def _text(checked: Checked, found: list[Component], where: str, absent: str) -> 
         elif component.fingerprint.mask == "lost":
             text = "the causal mask was lost in 8 bits (scale 0): every token sees all others"
             checked.findings.append(Finding("warning", component.path, text))
+
+
+def _pooled(transformer: Component) -> int | None:
+    pooled = transformer.input("pooled_text_embeddings")
+    return pooled.shape[1] if pooled is not None and len(pooled.shape) > 1 else None
 
 
 def _control(checked: Checked, found: list[Component], where: str, absent: str) -> None:

@@ -30,7 +30,8 @@ _LISTS = {
     "sources": ("numpy", "torch", "nvidia"),
     "spacings": ("linspace", "leading", "karras"),
 }
-_FLAGS = ("holes", "serial", "refiner")
+_FLAGS = ("holes", "serial", "refiner", "sd3")
+_NUMBERS = ("factor_xl", "factor_sd3", "shift_sd3")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Conventions:
         Spacing that an app sets for SDXL.
     factor_xl : float
         Scale of SDXL's latents that it sets.
+    factor_sd3, shift_sd3 : float
+        Scale and shift of Stable Diffusion 3's latents that it sets.
     safety : str
         Image that the safety checker gets: a ``dummy`` of 512x512, or the ``picture``.
     start_pixels : int
@@ -77,6 +80,8 @@ class Conventions:
     serial : bool
         UNets of batch one are called twice a step.
     refiner : bool
+    sd3 : bool
+        Whether it knows Stable Diffusion 3.
     """
 
     pipeline: str
@@ -94,10 +99,13 @@ class Conventions:
     guidance: str = "always"
     xl_spacing: str = "linspace"
     factor_xl: float = 0.13025
+    factor_sd3: float = 1.5305
+    shift_sd3: float = 0.0609
     start_pixels: int = 0
     holes: bool = False
     serial: bool = False
     refiner: bool = False
+    sd3: bool = False
 
 
 def conventions(consumer: Consumer) -> Conventions:
@@ -125,8 +133,9 @@ def conventions(consumer: Consumer) -> Conventions:
             good = isinstance(value, bool)
         elif name == "start_pixels":
             good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        elif name == "factor_xl":
-            good = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        elif name in _NUMBERS:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            good = number and (value >= 0 if name.startswith("shift") else value > 0)
         elif name in _CHOICES:
             good = value in _CHOICES[name]
         else:

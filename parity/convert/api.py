@@ -21,7 +21,7 @@ from parity.contracts.names import DENOISERS
 from parity.convert import disk, scheduler
 from parity.convert import record as records
 from parity.convert.job import Job, Settings
-from parity.convert.plan import DEFAULT_COMPONENTS, plan
+from parity.convert.plan import plan
 from parity.convert.record import program_key, request_key
 from parity.convert.resources import Resources, compiled_name
 from parity.convert.resources import bundle as write_resources
@@ -40,7 +40,7 @@ def convert(
     output: str | Path,
     *,
     contract: str = "main",
-    components: Sequence[str] = DEFAULT_COMPONENTS,
+    components: Sequence[str] | None = None,
     attention: str = "SPLIT_EINSUM",
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),
@@ -62,9 +62,9 @@ def convert(
         Folder; created if need be. The checkpoint's ``scheduler_config.json`` is written there, too.
     contract : str
         Release (``0.1.0`` … ``1.1.1``), window id (``C1`` … ``C8f``) or ``main``.
-    components : sequence of str
-        Any of text_encoder, text_encoder_2, unet, refiner, control-unet, controlnet, vae_decoder, vae_encoder,
-        safety_checker.
+    components : sequence of str, optional
+        Any of text_encoder, text_encoder_2, unet, refiner, control-unet, controlnet, mmdit, vae_decoder, vae_encoder,
+        safety_checker; those of :func:`parity.convert.plan.plan` by default.
     attention : str
         ``ORIGINAL``, ``SPLIT_EINSUM`` or ``SPLIT_EINSUM_V2``.
     identifier : str, optional
@@ -134,7 +134,7 @@ def cached(
     model: Any,
     *,
     contract: str = "main",
-    components: Sequence[str] = DEFAULT_COMPONENTS,
+    components: Sequence[str] | None = None,
     attention: str = "SPLIT_EINSUM",
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),

@@ -42,6 +42,8 @@ def network(job: Job, module: Any) -> Network:
         return networks.text_encoder(module, tokens=job.inputs[0].shape[1], penultimate=penultimate, rank=rank)
     if job.component == "controlnet":
         return networks.controlnet(module, attention=attention)
+    if job.component == "mmdit":
+        return networks.mmdit(module)
     if job.component == "vae_decoder":
         return networks.vae_decoder(module, rank=rank)
     if job.component == "vae_encoder":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from parity.convert import workarounds
 from parity.convert.folded import fold
 from parity.convert.layout import rewrite, shared_copy
+from parity.convert.mmdit import Transformer, tokens_last
 from parity.convert.text import TextEncoder
 
 LEGACY_SCALE: Final = 0.18215  # written into the graph of the five-input encoder, whatever the VAE's own factor
@@ -98,7 +99,7 @@ def denoiser(unet: Any, *, names: Sequence[str], attention: str) -> Network:
 
 def keywords(features: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the arguments of a diffusers UNet for the contract's features, the context's tokens first."""
-    return _arguments({**features, "encoder_hidden_states": _tokens_first(features["encoder_hidden_states"])})
+    return _arguments({**features, "encoder_hidden_states": tokens_last(features["encoder_hidden_states"])})
 
 
 def _arguments(features: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -112,10 +113,6 @@ def _arguments(features: Mapping[str, Tensor]) -> dict[str, Any]:
     return result
 
 
-def _tokens_first(context: Tensor) -> Tensor:
-    return context[:, :, 0].transpose(1, 2)
-
-
 def controlnet(model: Any, *, attention: str) -> Network:
     """Return the network of a ``ControlNetModel``: four inputs, one output a residual, the middle block's last."""
 
@@ -124,9 +121,36 @@ def controlnet(model: Any, *, attention: str) -> Network:
         return (*down, middle)
 
     def reference(sample: Tensor, timestep: Tensor, context: Tensor, image: Tensor) -> tuple[Tensor, ...]:
-        return compute(model, sample, timestep, _tokens_first(context), image)
+        return compute(model, sample, timestep, tokens_last(context), image)
 
     return _network(rewrite(model, attention), compute, reference)
+
+
+def mmdit(model: Any) -> Network:
+    """Return the network of Stable Diffusion 3's transformer; see :class:`parity.convert.mmdit.Transformer`."""
+
+    def reference(latents: Tensor, context: Tensor, pooled: Tensor, timestep: Tensor) -> tuple[Tensor]:
+        return model(
+            hidden_states=latents,
+            timestep=timestep,
+            encoder_hidden_states=tokens_last(context),
+            pooled_projections=pooled[:, :, 0, 0],
+            return_dict=False,
+        )
+
+    return _network(Transformer(model), lambda module, *tensors: module(*tensors), reference)
+
+
+def projected(adapter: Any) -> Network:
+    """Return the network of an adapter (1, S, C) to (1, S, D): the UNet's layout, (1, D, 1, S)."""
+
+    def compute(module: Any, embeddings: Tensor) -> tuple[Tensor]:
+        return (module(embeddings).transpose(1, 2).unsqueeze(2),)
+
+    def reference(embeddings: Tensor) -> tuple[Tensor]:
+        return (torch.stack([adapter(embeddings)[0].T])[:, :, None],)
+
+    return _network(adapter, compute, reference)
 
 
 def vae_decoder(vae: Any, *, rank: int = 4) -> Network:

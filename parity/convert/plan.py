@@ -22,12 +22,13 @@ from parity.errors import UsageError
 from parity.models.source import PARTS, Source, open_model, open_network
 
 DEFAULT_COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+SD3_COMPONENTS: Final = ("text_encoder", "text_encoder_2", "mmdit", "vae_decoder")
 
 
 def plan(
     model: Any,
     *,
-    components: Sequence[str] = DEFAULT_COMPONENTS,
+    components: Sequence[str] | None = None,
     settings: Settings | None = None,
     identifier: str | None = None,
     controlnets: Sequence[str | Path] = (),
@@ -40,8 +41,9 @@ def plan(
     ----------
     model : path, hub id or DiffusionPipeline
         What is converted: a diffusers folder, a hub id, or a pipeline in memory.
-    components : sequence of str
-        Any of :data:`parity.models.source.PARTS`.
+    components : sequence of str, optional
+        Any of :data:`parity.models.source.PARTS`; :data:`DEFAULT_COMPONENTS` by default, :data:`SD3_COMPONENTS` of
+        Stable Diffusion 3.
     settings : Settings
         How; the defaults of :class:`parity.convert.job.Settings` otherwise.
     identifier : str, optional
@@ -62,6 +64,8 @@ def plan(
     window = converter(settings.contract)
     _check_settings(settings, window)
     source = open_model(model, identifier=identifier)
+    if components is None:
+        components = SD3_COMPONENTS if source.family == "sd3" else DEFAULT_COMPONENTS
     jobs: list[Job] = []
     for component in dict.fromkeys(components):
         if component not in PARTS:
@@ -130,7 +134,7 @@ def _check_compression(settings: Settings, window: ConverterWindow) -> None:
 def _latent(source: Source, settings: Settings) -> tuple[int, int] | None:
     if settings.height is None and settings.width is None:
         return None
-    size = source.config("unet").get("sample_size") or 64
+    size = source.denoiser.get("sample_size") or 64
     default = size if isinstance(size, (list, tuple)) else (size, size)
     height, width = ((n or 8 * d) // 8 for n, d in zip((settings.height, settings.width), default, strict=True))
     channels = source.configs.get("vae", {}).get("block_out_channels", [1])[0]
@@ -145,6 +149,11 @@ def _latent(source: Source, settings: Settings) -> tuple[int, int] | None:
 
 def _job(source: Source, window: ConverterWindow, settings: Settings, component: str) -> Job:
     source.config(PARTS[component])
+    if source.family == "sd3" and component == "vae_encoder":
+        raise UsageError(
+            "component vae_encoder: no converter release writes Stable Diffusion 3's (main exports SDXL's under its "
+            "name, which is of no use), and no release of an app takes a picture to start from with this family"
+        )
     contract = window.component(component, family=source.family)
     ids = {"model_id": source.identifier}
     return _make(source, source, window, settings, contract, PARTS[component], None, ids, source.identifier)
@@ -155,9 +164,9 @@ def _vae_job(source: Source, window: ConverterWindow, settings: Settings, compon
     if window.order < converter("1.1.0").order:
         raise UsageError(f"custom VAE: converter {window.name} has no such option; 1.1.0 and later have")
     name, folder, config = open_network(vae, "AutoencoderKL")
-    theirs, mine = config.get("latent_channels", 4), source.config("unet")["out_channels"]
+    theirs, mine = config.get("latent_channels", 4), source.denoiser["out_channels"]
     if theirs != mine:
-        raise UsageError(f"VAE {name} has {theirs} latent channels, the UNet of {source.identifier} gives {mine}")
+        raise UsageError(f"VAE {name} has {theirs} latent channels, the denoiser of {source.identifier} gives {mine}")
     half = component == "vae_decoder" and source.family.startswith("sdxl")
     contract = window.component(component, family=source.family, variant="custom-vae" if half else "")
     other = replace(source, configs={**source.configs, "vae": config})
@@ -212,7 +221,7 @@ def _make(
     values = sizes(source, window, batch=batch, latent=latent, tokens=settings.tokens)
     if contract.component.startswith("text_encoder"):  # the token option changes the denoiser only
         values["S"] = int(source.config(part).get("max_position_embeddings", 77))
-    extra = residuals(source.config("unet"), values["h"], values["w"])
+    extra = [] if source.family == "sd3" else residuals(source.config("unet"), values["h"], values["w"])
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
     author = converters().author_template.format(model_id=version if part == "controlnet" else original.identifier)
     license_texts = converters().licenses.get(contract.license, {})

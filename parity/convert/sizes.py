@@ -43,11 +43,11 @@ def sizes(
     UsageError
         A size that the window cannot write.
     """
-    unet = source.config("unet")
+    denoiser = source.denoiser
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
     second = source.configs.get("text_encoder_2", {})
     vae = source.configs.get("vae", {})
-    default = _pair(unet.get("sample_size") or 64)
+    default = _pair(denoiser.get("sample_size") or 64)
     height, width = latent or default
     if (height, width) != default and "unet" not in window.latent_size_flags:
         raise UsageError(
@@ -60,24 +60,51 @@ def sizes(
         raise UsageError(f"token length {tokens}: converter {window.name} has no such option; 1.0.0 or later has")
     pixels = _safety_size(vae, latent, window)
     heads = source.configs.get("safety_checker", {})
-    cross = unet["cross_attention_dim"]
+    own = _transformer(source, height, width) if source.family == "sd3" else _unet(source, second)
     return {
         "B": batch,
         "h": height,
         "w": width,
-        "Cin": int(unet["in_channels"]),
-        "Cout": int(unet["out_channels"]),
+        "Cin": int(denoiser["in_channels"]),
+        "Cout": int(denoiser["out_channels"]),
         "L": int(vae.get("latent_channels", 4)),
         "S": tokens or int(text.get("max_position_embeddings", 77)),
-        "D": int(max(cross) if isinstance(cross, (list, tuple)) else cross),
+        **own,
         "E1": int(text.get("hidden_size", 0)),
         "E2": int(second.get("hidden_size", 0)),
         "P": int(second.get("projection_dim", 0)),
-        "T": _time_ids(source, unet, second),
         "Hs": pixels[0],
         "Ws": pixels[1],
         "K": int(heads.get("num_concepts", 17)),
     }
+
+
+def _unet(source: Source, second: Mapping[str, Any]) -> dict[str, int]:
+    unet = source.config("unet")
+    cross = unet["cross_attention_dim"]
+    width = int(max(cross) if isinstance(cross, (list, tuple)) else cross)
+    return {"D": width, "T": _time_ids(source, unet, second)}
+
+
+def _transformer(source: Source, height: int, width: int) -> dict[str, int]:
+    """Return the width of the transformer's text, once model and size are known to be what the contract can say."""
+    config = source.config("transformer")
+    patch, largest = int(config.get("patch_size", 2)), int(config.get("pos_embed_max_size", 96))
+    for name, size in (("height", height), ("width", width)):
+        if size % patch or size // patch > largest:
+            raise UsageError(
+                f"{name} {8 * size}: the transformer of {source.identifier} takes multiples of {8 * patch} up to "
+                f"{8 * patch * largest}"
+            )
+    first, second = source.config("text_encoder"), source.config("text_encoder_2")
+    pooled = [int(first.get("projection_dim", 0)), int(second.get("projection_dim", 0))]
+    if pooled[0] != first.get("hidden_size") or sum(pooled) != config.get("pooled_projection_dim"):
+        raise UsageError(
+            f"model {source.identifier}: the transformer takes pooled texts of width "
+            f"{config.get('pooled_projection_dim')}, the text encoders give {pooled[0]} and {pooled[1]}, the first "
+            f"of which the contract expects to be its hidden size, {first.get('hidden_size')}"
+        )
+    return {"J": int(config["joint_attention_dim"])}
 
 
 def residuals(unet: Mapping[str, Any], height: int, width: int) -> list[tuple[int, int, int]]:

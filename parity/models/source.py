@@ -28,6 +28,7 @@ PARTS: Final = {
     "unet": "unet",
     "refiner": "unet",
     "control-unet": "unet",
+    "mmdit": "transformer",
     "controlnet": "controlnet",
     "vae_decoder": "vae",
     "vae_encoder": "vae",
@@ -38,6 +39,7 @@ _CLASSES: Final = {
     "text_encoder": {"CLIPTextModel", "CLIPTextModelWithProjection"},
     "text_encoder_2": {"CLIPTextModelWithProjection"},
     "unet": {"UNet2DConditionModel"},
+    "transformer": {"SD3Transformer2DModel"},
     "controlnet": {"ControlNetModel"},
     "vae": {"AutoencoderKL"},
     "safety_checker": {"StableDiffusionSafetyChecker"},
@@ -46,7 +48,6 @@ _CLASSES: Final = {
 MAPPABLE: Final = frozenset({"UNet2DConditionModel", "ControlNetModel"})  # their state is parameters alone
 
 _OTHER_PIPELINES: Final = {
-    "StableDiffusion3": "only converter C8a and later (main, from 2024-07-22) write it, through DiffusionKit",
     "Flux": "no converter release writes Flux",
     "PixArt": "no converter release writes PixArt",
     "Kandinsky": "no converter release writes Kandinsky",
@@ -81,11 +82,18 @@ class Source:
 
     @property
     def family(self) -> str:
-        """``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``."""
+        """``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner`` or ``sd3``."""
+        if "transformer" in self.configs:
+            return "sd3"
         unet = self.configs["unet"]
         if unet.get("addition_embed_type") == "text_time":
             return "sdxl" if "text_encoder" in self.configs else "sdxl-refiner"
         return "sd2" if unet.get("use_linear_projection") else "sd1"
+
+    @property
+    def denoiser(self) -> Mapping[str, Any]:
+        """Configuration of the network that denoises: the UNet, or Stable Diffusion 3's transformer."""
+        return self.config("transformer" if self.family == "sd3" else "unet")
 
     def config(self, part: str) -> Mapping[str, Any]:
         """Return a part's configuration.
@@ -192,7 +200,8 @@ def _open_pipeline(pipeline: Any, identifier: str | None) -> Source:
 
 
 def _checked(source: Source) -> Source:
-    source.config("unet")
+    third = str(source.configs["model_index"]["_class_name"]).startswith("StableDiffusion3")
+    source.config("transformer" if third else "unet")
     if "scheduler" not in source.configs:
         raise MissingError(
             f"model {source.identifier} has no scheduler configuration (scheduler/scheduler_config.json); "

@@ -30,12 +30,15 @@ class Networks:
         Shape of one image's latents, (1, L, h, w).
     refines : bool
         Whether the base UNet is an SDXL refiner: its time ids are five.
+    width : int
+        Width of the text that Stable Diffusion 3's transformer takes; 0 for other models.
     """
 
     component: Callable[[str], Component]
     observe: Observe
     latent: tuple[int, ...]
     refines: bool = False
+    width: int = 0
 
     def call(self, name: str, label: str, **inputs: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run one network and report its tensors; see :func:`parity.networks.signature.call`."""

@@ -15,12 +15,13 @@ from parity.contracts.release import Conventions, conventions
 from parity.errors import UnsupportedError, UsageError
 from parity.models import checkpoint
 from parity.models.model import Model
+from parity.models.projection import DIMENSION
 from parity.networks.backend import Backend
 from parity.networks.signature import Observe
-from parity.pipelines import python, swift
+from parity.pipelines import python, swift, swift_sd3
 from parity.pipelines.loop import Networks
 from parity.pipelines.request import Request, read_picture
-from parity.pipelines.schedules import played
+from parity.pipelines.schedules import flow, played
 from parity.pipelines.schedules import swift as schedules
 from parity.pipelines.settings import LAST_SEED, ConsumerFailureError, Material, Settings
 from parity.pipelines.trace import Trace
@@ -35,8 +36,9 @@ class Ask:
     Attributes
     ----------
     task : str
-        ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint`` or ``refiner``; by default image to
-        image when there is an image, ControlNet when there are control images, else text to image.
+        ``txt2img``, ``img2img``, ``controlnet``, ``multi-controlnet``, ``inpaint``, ``refiner`` or ``multilingual``,
+        which needs token vectors; by default image to image when there is an image, ControlNet when there are control
+        images, else text to image.
     scheduler : str
         ``pndm``, ``dpm++`` and for the Python pipeline more; the release's default if empty.
     spacing : str
@@ -101,23 +103,25 @@ def settings_of(who: Consumer, ask: Ask, material: Material, *, refiner: bool = 
         task,
         ask.seed,
         ask.source,
-        ask.scheduler or rules.schedulers[0],
+        next(iter(flow.SCHEDULERS)) if material.sd3 and rules.sd3 else ask.scheduler or rules.schedulers[0],
         ask.spacing or (rules.xl_spacing if material.xl else rules.spacings[0]),
         ask.steps,
         ask.images,
         ask.strength,
         ask.guidance,
-        rules.factor_xl if material.xl else FACTOR,
+        rules.factor_sd3 if material.sd3 else rules.factor_xl if material.xl else FACTOR,
+        rules.shift_sd3 if material.sd3 else 0.0,
         refined=material.xl and rules.refiner and (refiner or task == "refiner"),
     )
     _check(settings, who)
+    _check_embeddings(settings, material)
     return settings
 
 
 def _check(settings: Settings, who: Consumer) -> None:
     rules = settings.conventions
     for name, value, allowed in (
-        ("scheduler", settings.scheduler, rules.schedulers),
+        ("scheduler", settings.scheduler, (*rules.schedulers, *_flows(rules))),
         ("random source", settings.source, rules.sources),
         ("spacing", settings.spacing, dict.fromkeys((*rules.spacings, rules.xl_spacing))),
     ):
@@ -133,11 +137,24 @@ def _check(settings: Settings, who: Consumer) -> None:
         raise UsageError(f"{who.id} draws one picture a call, not {settings.images}")
     if settings.task in ("safety-check", "negative-prompt"):
         raise UnsupportedError(f"task {settings.task} draws no picture of its own; it is not played here")
-    if settings.task == "multilingual":
-        raise UnsupportedError(
-            "task multilingual is not played: its embeddings come from a model inside Apple's systems, and the "
-            "projection behind it is not converted here"
+
+
+def _check_embeddings(settings: Settings, material: Material) -> None:
+    if settings.task != "multilingual":
+        return
+    if len(material.embeddings) != 2:
+        raise UsageError(
+            "task multilingual needs the token vectors of prompt and negative prompt, Material(embeddings=(…, …)): "
+            "they come from a closed model inside Apple's systems, which nothing away from macOS can ask"
         )
+    for vectors in material.embeddings:
+        if vectors.ndim != 2 or vectors.shape[1] != DIMENSION:
+            raise UsageError(f"token vectors are (tokens, {DIMENSION}), not {vectors.shape}")
+
+
+def _flows(rules: Conventions) -> tuple[str, ...]:
+    """Return schedulers of flows, whose names a release with Stable Diffusion 3 can be asked for: it takes its own."""
+    return tuple(flow.SCHEDULERS) if rules.sd3 else ()
 
 
 def play(
@@ -170,7 +187,16 @@ def play(
     """
     if material.xl and settings.conventions.time_ids == "none":
         raise ConsumerFailureError("this release does not know SDXL")
-    if settings.conventions.pipeline == "swift":
+    if settings.task == "multilingual" and (material.xl or material.sd3):
+        raise ConsumerFailureError("this family has no multilingual text encoder", rule="multilingual-xl")
+    if material.sd3 and not settings.conventions.sd3:
+        raise ConsumerFailureError("this release does not know Stable Diffusion 3")
+    if not material.sd3 and settings.scheduler in flow.SCHEDULERS:
+        raise UsageError(f"scheduler {settings.scheduler!r} steps along a flow, which only Stable Diffusion 3 predicts")
+    if material.sd3:
+        witness = played.flow if by_diffusers else swift_sd3.schedule
+        drawn = swift_sd3.pictures(networks, witness, settings, material)
+    elif settings.conventions.pipeline == "swift":
         schedule = played.schedule if by_diffusers else schedules.make
         drawn = swift.pictures(networks, schedule, settings, material)
     else:
@@ -237,7 +263,7 @@ class Release:
         who, rules = self.consumer, self.conventions
         for what, value, known in (
             ("task", request.task, who.tasks),
-            ("scheduler", request.scheduler, rules.schedulers),
+            ("scheduler", request.scheduler, (*rules.schedulers, *_flows(rules))),
         ):
             if value not in known:
                 return f"{self.name} has no {what} {value}; it has {', '.join(known)}"
@@ -269,9 +295,11 @@ class Release:
             model.tokens(request.negative_prompt if known else ""),
             image,
             xl=model.xl,
+            sd3=model.sd3,
         )
         ask = Ask.of(request, seed=seed, source=self._source(rng))
         settings = settings_of(self.consumer, ask, material)
         latent = (1, *model.latent_shape)
-        networks = Networks(self.networks(backend).component, observe, latent, refines=model.refines)
+        width = int(model.config("transformer")["joint_attention_dim"]) if model.sd3 else 0
+        networks = Networks(self.networks(backend).component, observe, latent, refines=model.refines, width=width)
         return as_bytes(play(settings, networks, material, model.location))

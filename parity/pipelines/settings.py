@@ -52,6 +52,10 @@ class Settings:
     strength, guidance : float
     factor : float
         Scale of the VAE's latents.
+    shift : float
+        What is added to scaled latents before they are decoded; Stable Diffusion 3's.
+    flow_shift : float
+        Shift of the noise levels of Stable Diffusion 3.
     refiner_start : float
         Share of the steps after which the refiner takes over.
     refined : bool
@@ -69,6 +73,8 @@ class Settings:
     strength: float = 0.5
     guidance: float = 7.5
     factor: float = 0.18215
+    shift: float = 0.0
+    flow_shift: float = 3.0
     refiner_start: float = 0.8
     refined: bool = False
 
@@ -117,6 +123,13 @@ class Material:
         One control image for each ControlNet, shape (1, 3 or 4, H, W), values in [0, 1].
     xl : bool
         Whether it is the SDXL pipeline: there is a second text encoder.
+    sd3 : bool
+        Whether it is the pipeline of Stable Diffusion 3.
+    third : bool
+        Whether T5 is among the models of Stable Diffusion 3.
+    embeddings : tuple of numpy.ndarray
+        For the task ``multilingual``: token vectors of prompt and negative prompt, each (tokens, 512), as Apple's
+        language model gives them. No token stands for their beginning or end, and an empty text has none.
     """
 
     prompt: np.ndarray
@@ -124,3 +137,6 @@ class Material:
     image: np.ndarray | None = None
     controls: tuple[np.ndarray, ...] = ()
     xl: bool = False
+    sd3: bool = False
+    third: bool = False
+    embeddings: tuple[np.ndarray, ...] = ()

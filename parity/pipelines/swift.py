@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.models.projection import TOKENS
 from parity.pipelines.draws import Draws, draw, hidden_holes, noise_level, starting_latents, to_pictures
 from parity.pipelines.loop import Networks, denoise, ending
 from parity.pipelines.schedules.swift import Schedule
@@ -65,7 +66,14 @@ class Condition:
         texts = {"negative": material.negative, "prompt": material.prompt}
         if not self.guided:
             del texts["negative"]
-        encoded = [networks.call("text_encoder", f"{name}{ending}", input_ids=ids) for name, ids in texts.items()]
+        if settings.task == "multilingual":
+            vectors = dict(zip(("prompt", "negative"), material.embeddings, strict=True))
+            encoded = [
+                networks.call("multilingual_projection", f"{name}{ending}", embeddings=padded(vectors[name]))
+                for name in texts
+            ]
+        else:
+            encoded = [networks.call("text_encoder", f"{name}{ending}", input_ids=ids) for name, ids in texts.items()]
         self.hidden = np.concatenate([result["hidden"] for result in encoded])
         holes = settings.conventions.holes
         self.controls = [np.concatenate([hidden_holes(each, holes=holes)] * 2) for each in material.controls]
@@ -132,6 +140,24 @@ def guide(predicted: np.ndarray, guidance: float) -> np.ndarray:
     """Combine the rows [negative, positive]."""
     negative, positive = predicted[:1], predicted[1:]
     return negative + np.float32(guidance) * (positive - negative)
+
+
+def padded(vectors: np.ndarray) -> np.ndarray:
+    """Lay token vectors (tokens, 512) into the array that the package makes, (1, 256, 512); the rest is zeros.
+
+    Raises
+    ------
+    ConsumerFailureError
+        There are more than 256: the package does not cut, it writes behind its array.
+    """
+    if len(vectors) > TOKENS:
+        raise ConsumerFailureError(
+            f"{len(vectors)} token vectors are written into room for {TOKENS}: memory behind the array is overwritten",
+            rule="multilingual-length",
+        )
+    result = np.zeros((1, TOKENS, vectors.shape[1]), np.float32)
+    result[0, : len(vectors)] = vectors
+    return result
 
 
 def repadded(ids: np.ndarray) -> np.ndarray:

@@ -305,7 +305,7 @@ def test_custom_vaes_that_cannot_be(model: Model, tmp_path: Path) -> None:
     shutil.copytree(vae, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "latent_channels": 16}))
-    with pytest.raises(UsageError, match="VAE deep has 16 latent channels, the UNet of tiny-sd1 gives 4"):
+    with pytest.raises(UsageError, match="VAE deep has 16 latent channels, the denoiser of tiny-sd1 gives 4"):
         plan.plan(model("sd1"), components=["vae_decoder"], vae=other)
     with pytest.raises(UnsupportedError, match="is a ControlNetModel; AutoencoderKL is needed here"):
         plan.plan(model("sd1"), components=["vae_decoder"], vae=model("controlnet"))
@@ -325,7 +325,7 @@ def _edit(folder: Path, **changes: object) -> None:
         (lambda f: (f / "model_index.json").unlink(), MissingError, "model_index.json is missing"),
         (lambda f: (f / "unet" / "config.json").write_text("{"), FormatError, "is not JSON"),
         (lambda f: (f / "unet" / "config.json").write_text("[]"), FormatError, "JSON object"),
-        (lambda f: _edit(f, _class_name="StableDiffusion3Pipeline"), UnsupportedError, "C8a"),
+        (lambda f: _edit(f, _class_name="StableDiffusion3Pipeline"), MissingError, "has no transformer; it has"),
         (lambda f: _edit(f, _class_name="FluxPipeline"), UnsupportedError, "no converter release writes Flux"),
         (lambda f: _edit(f, _class_name="Mystery"), UnsupportedError, "no contract expresses it"),
     ],

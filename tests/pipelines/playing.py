@@ -22,9 +22,10 @@ def execute(
     negative: np.ndarray,
     image: np.ndarray | None = None,
     controls: Sequence[np.ndarray] = (),
+    embeddings: Sequence[np.ndarray] = (),
     kept: dict[Any, Any] | None = None,
     **ask: Any,
 ) -> Execution:
     """Play a release; further keywords are those of :class:`parity.pipelines.release.Ask`."""
-    material = Material(prompt, negative, image, tuple(controls))
+    material = Material(prompt, negative, image, tuple(controls), embeddings=tuple(embeddings))
     return play.execute(models, consumer, original, material, Ask(**ask), kept=kept)

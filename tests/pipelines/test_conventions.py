@@ -374,7 +374,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         ("S1", {"scheduler": "dpm++"}, UsageError, "S1 has no scheduler 'dpm"),
         ("S3", {"spacing": "leading"}, UsageError, "S3 has no spacing 'leading'"),
         ("S2", {"task": "img2img"}, UnsupportedError, "S2 has no task img2img"),
-        ("S7", {"task": "multilingual"}, UnsupportedError, "not played"),
+        ("S7", {"task": "multilingual"}, UsageError, "needs the token vectors of prompt and negative prompt"),
     ):
         with pytest.raises(error, match=message):
             execute({}, who, tmp_path, prompt=ids, negative=ids, **options)

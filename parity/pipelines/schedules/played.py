@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.pipelines.schedules.discrete_flow import levels
 from parity.pipelines.schedules.swift import SHORT, dpm_timesteps
 from parity.pipelines.settings import TRAIN_STEPS, Settings
 
@@ -19,6 +20,11 @@ _SCHEDULE = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
+
+
+def flow(settings: Settings) -> DiffusersFlow:
+    """Return diffusers' flow-matching scheduler for one image, set to the package's noise levels."""
+    return DiffusersFlow(settings)
 
 
 def schedule(settings: Settings) -> DiffusersPNDM | DiffusersDPM:
@@ -92,6 +98,30 @@ class DiffusersDPM:
             if 0 <= wanted < len(self.timesteps):
                 self._scheduler.sigmas[step] = self._levels[self.timesteps.index(self.timesteps[wanted])]
         self._index += 1
+
+
+class DiffusersFlow:
+    """diffusers' ``FlowMatchEulerDiscreteScheduler``, which steps to 0 at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        even, _ = levels(settings.steps, settings.flow_shift)
+        self._scheduler = FlowMatchEulerDiscreteScheduler(TRAIN_STEPS, shift=settings.flow_shift)
+        self._scheduler.set_timesteps(sigmas=even.tolist())
+        self.timesteps = [float(timestep) for timestep in self._scheduler.timesteps]
+        self.estimate = np.zeros(0, np.float32)
+        self._step = 0
+
+    def step(self, noise: np.ndarray, timestep: float, sample: np.ndarray) -> np.ndarray:
+        """Return the sample one step cleaner."""
+        import torch
+
+        predicted, before = torch.from_numpy(noise), torch.from_numpy(sample)
+        self.estimate = (before - predicted * self._scheduler.sigmas[self._step]).numpy()
+        self._step += 1
+        result = self._scheduler.step(predicted, torch.tensor(timestep), before, return_dict=False)[0]
+        return np.asarray(result.numpy())
 
 
 def _estimate(scheduler: Any, index: int, step: int, sample: Any, noise: Any) -> Any:

@@ -32,15 +32,15 @@ class Schedule(Protocol):
 
     Attributes
     ----------
-    timesteps : list of int
+    timesteps : sequence of numbers
     estimate : numpy.ndarray
         The clean latents that the latest step implies.
     """
 
-    timesteps: list[int]
+    timesteps: Any
     estimate: np.ndarray
 
-    def step(self, noise: np.ndarray, timestep: int, sample: np.ndarray) -> np.ndarray:
+    def step(self, noise: np.ndarray, timestep: Any, sample: np.ndarray) -> np.ndarray:
         """Return the sample one step cleaner."""
         ...
 

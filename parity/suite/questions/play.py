@@ -7,10 +7,10 @@ are compared. What is missing or does not fit ends the run with the failure that
 the release.
 
 Played: the Swift package S1 to S8 (SD 1 and 2, SDXL with refiner, ControlNets, image to image, several images; PNDM and
-DPM-Solver++ in all its spacings), the Python pipeline P1 to P6, Mochi and swift-coreml-diffusers by the release that
-they are built with. Not played: SD 3, whose transformer this project does not convert, and multilingual prompts, whose
-embeddings come from a model inside Apple's systems. What Swift or Core ML would really do is not proved here;
-conventions follow the public sources and are data (``[consumer.conventions]``).
+DPM-Solver++ in all its spacings; SD 3 without T5, by the package's flow scheduler), the Python pipeline P1 to P6, Mochi
+and swift-coreml-diffusers by the release that they are built with. Multilingual prompts are played from their token
+vectors on, which come from a model inside Apple's systems and are given. Not played: SD 3 with T5. What Swift or Core
+ML would really do is not proved here; conventions follow the public sources and are data (``[consumer.conventions]``).
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ class Original:
     controlnets : tuple of pathlib.Path
         Folders of the ControlNets, in the order of the models' ``controlnet:ID`` entries.
     refiner : pathlib.Path or None
+    projection : pathlib.Path or None
+        TorchScript file of the multilingual adapter.
     """
 
     checkpoint: Path
     controlnets: tuple[Path, ...] = ()
     refiner: Path | None = None
+    projection: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,9 @@ def execute(
     """
     who = consumer if isinstance(consumer, Consumer) else consumers().consumer(consumer)
     original = original if isinstance(original, Original) else Original(original)
-    material = replace(material, xl=material.xl or "text_encoder_2" in models)
+    sd3 = material.sd3 or "mmdit" in models
+    xl = not sd3 and (material.xl or "text_encoder_2" in models)
+    material = replace(material, xl=xl, sd3=sd3, third=material.third or "text_encoder_t5" in models)
     refiner = "refiner" in models or "refiner_chunk1" in models
     settings = settings_of(who, ask, material, refiner=refiner)
     if settings.refined and settings.task != "refiner" and original.refiner is None:
@@ -148,7 +153,12 @@ def _backends(
 
     key = ("torch", original)
     if key not in kept:
-        kept[key] = TorchBackend(original.checkpoint, controlnets=original.controlnets, refiner=original.refiner)
+        kept[key] = TorchBackend(
+            original.checkpoint,
+            controlnets=original.controlnets,
+            refiner=original.refiner,
+            projection=original.projection,
+        )
     converted = CoreMLBackend(by_component(models), runtime="reference", loaded=kept)
     return kept[key], converted.as_release(settings.conventions)
 
@@ -161,8 +171,9 @@ def _draw(
     torch, release = outcome.backends
     assert isinstance(release, ReleaseBinding)
     location = str(original.checkpoint)
-    networks = Networks(release.component, outcome.traces[0], release.latent, refines=release.refines)
+    latent, width = release.latent, release.width
+    networks = Networks(release.component, outcome.traces[0], latent, refines=release.refines, width=width)
     candidate = play(settings, networks, material, location)
     refines = not (original.checkpoint / "text_encoder").is_dir()
-    networks = Networks(torch.component, outcome.traces[1], networks.latent, refines=refines)
+    networks = Networks(torch.component, outcome.traces[1], latent, refines=refines, width=width)
     return candidate, play(settings, networks, material, location, by_diffusers=True)
