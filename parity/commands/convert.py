@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"diffusers folder, hub id or shipped model; for --components {COMPONENT} a TorchScript file that you trust",
+        help="diffusers folder, hub id or shipped model; "
+        f"for --components {COMPONENT} a TorchScript file that you trust",
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="folder for the packages")
     parser.add_argument(

@@ -10,9 +10,7 @@ The order of operations and of random draws is that of diffusers' ``StableDiffus
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,12 @@ from parity.networks.signature import Components, Observe
 from parity.pipelines.loop import Networks, denoise
 from parity.pipelines.request import Request, read_picture
 from parity.pipelines.schedules import diffusers as schedulers
-
-Noise = Callable[[tuple[int, ...]], np.ndarray]
-"""Gives the next standard normal tensor of a stream, float32, of the shape asked for."""
+from parity.pipelines.schedules.noise import Drawing, Noise
 
 
-def run(request: Request, model: Model, components: Components, noise: Noise, *, observe: Observe) -> np.ndarray:
+def run(
+    request: Request, model: Model, components: Components, noise: Noise, *, observe: Observe, seed: int = 0
+) -> np.ndarray:
     """Draw the pictures of a request.
 
     Parameters
@@ -39,9 +37,12 @@ def run(request: Request, model: Model, components: Components, noise: Noise, *,
     components : mapping
         The networks, by the names in ``TASK_COMPONENTS[request.task]``, from any mixture of backends.
     noise : callable
-        The random stream; it is asked for the encoder's sample first (image to image), then for the latents.
+        The random stream; it is asked for the encoder's sample first (image to image), then for the latents, then by
+        the steps of a scheduler that draws.
     observe : callable
         Receives every named point of the run.
+    seed : int
+        Of the stream, for the scheduler whose noise is a Brownian tree.
 
     Returns
     -------
@@ -53,16 +54,17 @@ def run(request: Request, model: Model, components: Components, noise: Noise, *,
     networks = Networks(components.__getitem__, observe, latent=(1, *model.latent_shape))
     with torch.inference_mode():
         hidden, guided = _encode_prompts(request, model, networks)
-        scheduler = schedulers.make(request.scheduler, model.scheduler_config)
+        chosen = schedulers.make(request.scheduler, model.scheduler_config, request.schedule)
+        scheduler = Drawing(chosen, noise, seed=seed, eta=request.schedule.eta)
         scheduler.set_timesteps(request.steps)
         if request.task == "txt2img":
             latents = _start_from_noise(request, model, scheduler, noise)
             timesteps = scheduler.timesteps
         else:
             latents, timesteps = _start_from_picture(request, model, networks, scheduler, noise)
-        predict = _Prediction(networks, scheduler, hidden, request.guidance_scale if guided else None)
-        step = partial(scheduler.step, return_dict=False)
-        latents = denoise(timesteps, latents, predict, lambda *given: step(*given)[0], observe)
+        guidance = request.guidance_scale if guided else None
+        predict = _Prediction(networks, scheduler, hidden, guidance, request.guidance_rescale)
+        latents = denoise(timesteps, latents, predict, scheduler.step, observe)
         return _decode(latents, model, networks)
 
 
@@ -105,12 +107,16 @@ def _start_from_picture(
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What predicts the noise of a step: both texts' hidden states, and the guidance unless it is off."""
+    """What predicts the noise of a step: both texts' hidden states, and the guidance unless it is off.
+
+    ``rescale`` mixes the guided noise with itself at the deviation of the prompt's, as diffusers' ``guidance_rescale``.
+    """
 
     networks: Networks
     scheduler: Any
     hidden: np.ndarray
     guidance: float | None
+    rescale: float
 
     def __call__(self, label: str, timestep: Any, latents: Any) -> Any:
         import torch
@@ -123,7 +129,12 @@ class _Prediction:
         if self.guidance is None:
             return noise_pred
         negative, positive = noise_pred.chunk(2)
-        return negative + self.guidance * (positive - negative)
+        guided = negative + self.guidance * (positive - negative)
+        if self.rescale <= 0:
+            return guided
+        every = list(range(1, guided.ndim))
+        scaled = guided * (positive.std(dim=every, keepdim=True) / guided.std(dim=every, keepdim=True))
+        return self.rescale * scaled + (1 - self.rescale) * guided
 
 
 def _decode(latents: Any, model: Model, networks: Networks) -> np.ndarray:

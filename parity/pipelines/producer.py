@@ -137,7 +137,7 @@ class Diffusers:
             return stream.normal(shape).astype(np.float32)
 
         components = backend.components(TASK_COMPONENTS[request.task])
-        return diffusers.run(request, model, components, noise, observe=observe)
+        return diffusers.run(request, model, components, noise, observe=observe, seed=seed)
 
 
 def producer(text: str) -> Producer:

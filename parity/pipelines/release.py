@@ -267,6 +267,8 @@ class Release:
         ):
             if value not in known:
                 return f"{self.name} has no {what} {value}; it has {', '.join(known)}"
+        if own := [*request.schedule.given(), *(["guidance_rescale"] if request.guidance_rescale else [])]:
+            return f"{self.name} takes no {' or '.join(own)}: its schedule is its own"
         if rules.pipeline == "swift" and rules.images == "one" and request.images != 1:
             return f"{self.name} draws one picture a call, not {request.images}"
         return ""

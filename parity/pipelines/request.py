@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from parity.errors import FormatError, MissingError, UsageError
 from parity.models.model import Model
 from parity.pipelines.schedules import diffusers as schedulers
+from parity.pipelines.schedules.diffusers import Schedule
 
 TASK_COMPONENTS: dict[str, tuple[str, ...]] = {
     "txt2img": ("text_encoder", "unet", "vae_decoder"),
@@ -35,6 +36,11 @@ class Request:
         Denoising steps asked of the scheduler, at least 1.
     guidance_scale : float
         Classifier-free guidance is used above 1, as in diffusers.
+    guidance_rescale : float
+        Share of the guided noise that is brought to the deviation of the prompt's, in [0, 1]; 0.7 goes with rescaled
+        betas.
+    schedule : Schedule
+        How the scheduler is set up otherwise than the model says.
     strength : float
         Image to image only: share of the steps that are run, in (0, 1].
     image : path, optional
@@ -52,11 +58,15 @@ class Request:
     strength: float = 0.8
     image: Path | None = None
     images: int = 1
+    guidance_rescale: float = 0.0
+    schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
         if self.task not in TASK_COMPONENTS:
             raise UsageError(f"no task named {self.task!r}; there are {', '.join(TASK_COMPONENTS)}")
-        schedulers.check(self.scheduler)
+        schedulers.check(self.scheduler, self.schedule)
+        if not 0 <= self.guidance_rescale <= 1:
+            raise UsageError(f"guidance_rescale must lie in [0, 1], not {self.guidance_rescale}")
         if self.steps < 1 or self.images < 1:
             raise UsageError(f"steps and images must be at least 1, not {self.steps} and {self.images}")
         if self.task == "img2img" and self.image is None:

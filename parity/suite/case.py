@@ -18,9 +18,10 @@ from parity.errors import FormatError, ParityError, UsageError
 from parity.pipelines.producer import DEFAULT as DEFAULT_PRODUCER
 from parity.pipelines.producer import Producer, producer
 from parity.pipelines.request import Request
+from parity.pipelines.schedules.diffusers import Schedule
 
 DEFAULT = Path(__file__).with_name("cases.toml")
-_TEXT, _WHOLE, _NUMBER = "a text", "a whole number", "a number"
+_TEXT, _WHOLE, _NUMBER, _SWITCH = "a text", "a whole number", "a number", "true or false"
 _KEYS = {
     "name": _TEXT,
     "as": _TEXT,
@@ -35,7 +36,15 @@ _KEYS = {
     "strength": _NUMBER,
     "image": _TEXT,
     "images": _WHOLE,
+    "guidance_rescale": _NUMBER,
+    "sigmas": _TEXT,
+    "timestep_spacing": _TEXT,
+    "prediction_type": _TEXT,
+    "rescale_betas_zero_snr": _SWITCH,
+    "eta": _NUMBER,
 }  # key of a case -> what its value must be
+_SCHEDULE = frozenset(field.name for field in dataclasses.fields(Schedule))
+_UNSAID = {"guidance_rescale": 0.0}  # what no accepted trace says about a request that leaves it alone
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ class Case:
     @property
     def sentence(self) -> str:
         """What the case does, as read in test ids: ``txt2img with pndm, seed 93 of torch-cpu``."""
-        drawn = f"{self.request.task} with {self.request.scheduler}, seed {self.seed} of {self.rng}"
+        set_up = ", ".join(f"{key} {value}" for key, value in self.request.schedule.given().items())
+        scheduler = f"{self.request.scheduler} ({set_up})" if set_up else self.request.scheduler
+        drawn = f"{self.request.task} with {scheduler}, seed {self.seed} of {self.rng}"
         return f"{drawn}, as {self.producer}" if self.released else drawn
 
     @property
@@ -93,6 +104,9 @@ class Case:
     def settings(self) -> dict[str, Any]:
         """Return everything that decides the picture, for provenance; a picture's folder does not."""
         settings = {**dataclasses.asdict(self.request), "seed": self.seed, "rng": self.rng}
+        del settings["schedule"]
+        settings |= self.request.schedule.given()
+        settings = {key: value for key, value in settings.items() if key not in _UNSAID or value != _UNSAID[key]}
         settings["image"] = self.request.image.name if self.request.image else ""
         if self.released:
             settings["producer"] = self.producer
@@ -152,7 +166,8 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
     try:
         if who:
             producer(who)
-        return Case(name, Request(**entry), own_seed if seed is None else seed, chosen_rng, who)
+        schedule = Schedule(**{key: entry.pop(key) for key in _SCHEDULE & set(entry)})
+        return Case(name, Request(**entry, schedule=schedule), own_seed if seed is None else seed, chosen_rng, who)
     except ParityError as error:
         raise UsageError(f"{file}: case {name}: {error}") from None
 
@@ -160,6 +175,8 @@ def _case(file: Path, entry: dict[str, Any], *, seed: int | None, rng: str | Non
 def _is(value: object, what: str) -> bool:
     if what == _TEXT:
         return isinstance(value, str)
+    if what == _SWITCH:
+        return isinstance(value, bool)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     return what == _NUMBER or isinstance(value, int)

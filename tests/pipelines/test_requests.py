@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parity import assets, recipes
-from parity.errors import FormatError, MissingError, ParityError, UsageError
+from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
 from parity.models.model import Model
 from parity.pipelines import request as tasks
 from parity.pipelines.request import Request
 from parity.pipelines.schedules import diffusers as schedulers
+from parity.pipelines.schedules.diffusers import Schedule
+from parity.pipelines.schedules.noise import Drawing
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
         ({"task": "inpaint"}, "txt2img, img2img"),
-        ({"scheduler": "plms"}, "ddim, dpm"),
+        ({"scheduler": "plms"}, "ddim, ddpm, deis, dpm"),
+        ({"scheduler": "pndm", "schedule": Schedule(sigmas="karras")}, r"pndm takes no sigmas; .* deis, dpm\+\+"),
+        ({"scheduler": "dpm++-2s", "schedule": Schedule(timestep_spacing="trailing")}, "takes no timestep_spacing"),
+        ({"scheduler": "heun", "schedule": Schedule(rescale_betas_zero_snr=True)}, "takes no rescale_betas_zero_snr"),
+        ({"scheduler": "euler", "schedule": Schedule(eta=0.5)}, "takes no eta; those that do: ddim, tcd"),
+        ({"scheduler": "dpm2", "schedule": Schedule(prediction_type="sample")}, "dpm2 cannot do prediction_type 'samp"),
+        ({"guidance_rescale": 1.5}, r"\[0, 1\]"),
         ({"steps": 0}, "at least 1"),
         ({"images": 0}, "at least 1"),
         ({"task": "img2img"}, "picture to start from"),
@@ -31,6 +41,82 @@ from parity.pipelines.schedules import diffusers as schedulers
 def test_bad_requests(fields: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Request(**{"task": "txt2img", "prompt": "x", **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"sigmas": "quadratic"}, "karras, exponential or beta, not 'quadratic'"),
+        ({"timestep_spacing": "even"}, "leading, linspace or trailing"),
+        ({"prediction_type": "v"}, "epsilon, v_prediction or sample, not 'v'"),
+        ({"eta": 1.2}, r"\[0, 1\]"),
+    ],
+)
+def test_a_set_up_that_nothing_takes(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Schedule(**fields)
+
+
+@pytest.mark.parametrize("name", list(schedulers.SCHEDULERS))
+def test_the_table_of_schedulers_says_what_diffusers_classes_take(name: str) -> None:
+    import diffusers
+
+    entry = schedulers.SCHEDULERS[name]
+    kind = getattr(diffusers, entry.kind)
+    takes, steps = inspect.signature(kind.__init__).parameters, inspect.signature(kind.step).parameters
+    assert entry.sigmas == all(f"use_{sigmas}_sigmas" in takes for sigmas in schedulers.SIGMAS)
+    assert entry.spacing == ("timestep_spacing" in takes)
+    assert entry.rescales == ("rescale_betas_zero_snr" in takes)
+    assert entry.eta == ("eta" in steps)
+    assert (entry.draws == "tree") == ("noise_sampler_seed" in takes)
+
+
+@pytest.mark.parametrize("name", list(schedulers.SCHEDULERS))
+def test_predictions_that_a_scheduler_cannot_do_are_those_that_diffusers_refuses(name: str) -> None:
+    import torch
+
+    entry = schedulers.SCHEDULERS[name]
+    for prediction in schedulers.PREDICTIONS:
+        made = getattr(__import__("diffusers"), entry.kind).from_config({"prediction_type": prediction, **entry.config})
+        made.set_timesteps(4)
+        sample = torch.ones(1, 4, 8, 8)
+        try:
+            made.step(sample, made.timesteps[0], sample)
+        except (NotImplementedError, ValueError):
+            assert prediction not in entry.predictions
+        else:
+            assert prediction in entry.predictions
+
+
+def test_a_prediction_of_the_models_own_that_the_scheduler_cannot_do() -> None:
+    with pytest.raises(
+        UsageError, match=r"pndm cannot do prediction_type 'sample' \(scheduler_config.json of the model"
+    ):
+        schedulers.make("pndm", {"prediction_type": "sample"})
+
+
+def test_rescaled_betas_do_not_go_with_predicted_noise() -> None:
+    config = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    with pytest.raises(UsageError, match="timestep 999 is noise alone"):
+        Drawing(schedulers.make("ddim", config), np.zeros).set_timesteps(5)
+    Drawing(schedulers.make("ddim", {**config, "prediction_type": "v_prediction"}), np.zeros).set_timesteps(5)
+
+
+def test_what_diffusers_refuses_is_said_with_the_schedulers_name() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"scheduler euler with this model's scheduler_config.json: .*Only one of"
+    ):
+        schedulers.make("euler", {"use_karras_sigmas": True, "use_beta_sigmas": True})
+    with pytest.raises(UsageError, match="DDIMScheduler does not take 2000 steps: "):
+        Drawing(schedulers.make("ddim", {}), np.zeros).set_timesteps(2000)
+
+
+def test_a_brownian_tree_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingError, match=r"dpm\+\+-sde: DPMSolverSDEScheduler needs torchsde; .*coreml-parity\[sde\]"
+    ):
+        schedulers.make("dpm++-sde", {})
 
 
 def test_an_unknown_scheduler_lists_the_known_ones() -> None:
@@ -90,3 +176,15 @@ def test_pictures_of_other_sizes_are_brought_to_the_models() -> None:
     model = Model("tiny-sd")
     assert tasks.read_picture(assets.fixtures() / "pictures" / "start.png", model).shape == (1, 3, 128, 128)
     assert Image.open(assets.fixtures() / "pictures" / "start.png").size == (128, 128)
+
+
+def test_the_page_lists_every_scheduler_as_the_table_has_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "suite.md").read_text(encoding="utf-8")
+    for name, entry in schedulers.SCHEDULERS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        _, _, kind, sigmas, spacing, rescales, predicts, draws, _ = (cell.strip() for cell in row.split("|"))
+        assert entry.kind in kind or kind.startswith("the same")
+        assert (bool(sigmas), bool(spacing), bool(rescales)) == (entry.sigmas, entry.spacing, entry.rescales), name
+        assert predicts == ("all" if entry.predictions == schedulers.PREDICTIONS else "not `sample`")
+        words = {"": "", "always": "yes", "eta": "with `eta` above 0", "tree": "a Brownian tree"}
+        assert draws == words[entry.draws]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from parity.errors import FormatError, MissingError, UsageError
+from parity.pipelines.producer import producer
+from parity.pipelines.schedules.diffusers import Schedule
 from parity.suite import case
 
 
@@ -40,6 +42,24 @@ def test_defaults_and_relative_pictures(tmp_path: Path) -> None:
     assert only.sentence == "img2img with pndm, seed 93 of torch-cpu"
 
 
+def test_a_schedulers_set_up_stands_beside_its_name(tmp_path: Path) -> None:
+    lines = 'name = "a"\ntask = "txt2img"\nprompt = "x"\nscheduler = "dpm++"\n'
+    more = 'sigmas = "karras"\nrescale_betas_zero_snr = true\nguidance_rescale = 0.7\n'
+    (plain,) = case.load(write(tmp_path, f"[[case]]\n{lines}"))
+    (only,) = case.load(write(tmp_path, f"[[case]]\n{lines}{more}"))
+    assert only.request.schedule == Schedule(sigmas="karras", rescale_betas_zero_snr=True)
+    assert only.sentence == "txt2img with dpm++ (sigmas karras, rescale_betas_zero_snr True), seed 93 of torch-cpu"
+    added = {"sigmas": "karras", "rescale_betas_zero_snr": True, "guidance_rescale": 0.7}
+    assert only.settings() == {**plain.settings(), **added}  # what is left alone says nothing: goldens stay valid
+
+
+def test_a_release_has_its_own_schedule(tmp_path: Path) -> None:
+    text = '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nscheduler = "dpm++"\nsigmas = "karras"\n'
+    (only,) = case.load(write(tmp_path, text))
+    assert producer("swift==1.1.0").refusal(only.request) == "swift==1.1.0 takes no sigmas: its schedule is its own"
+    assert producer("diffusers").refusal(only.request) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
@@ -64,6 +84,7 @@ def test_defaults_and_relative_pictures(tmp_path: Path) -> None:
                 ("seed = [1, 2]", "a whole number"),
                 ("seed = true", "a whole number"),
                 ("steps = 8.5", "a whole number"),
+                ("rescale_betas_zero_snr = 1", "true or false"),
                 ("images = 1.0", "a whole number"),
                 ('guidance_scale = "7"', "a number"),
                 ("negative_prompt = false", "a text"),
