@@ -39,6 +39,7 @@ OTHER_OPTIONS = {
     "--min-deployment-target",
     "--name",
     "--untracked-files",
+    "--include",
 }
 NOT_NAMES = {
     "parity.mil._generated": "an alias that is made in sys.modules",

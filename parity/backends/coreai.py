@@ -26,7 +26,7 @@ from parity.coreai.process import Process
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
 from parity.files import replacing
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES, Component
+from parity.networks.signature import SIGNATURES, Component, last_layer_only
 
 UNITS = ("CPU", "GPU", "NEURAL_ENGINE")
 PRECISIONS = ("float32", "float16")
@@ -159,6 +159,7 @@ class _Given:
         self._process = process
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        last_layer_only(self.name, inputs)
         return {SIGNATURES[self.name].output: self._run(inputs)}
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -200,6 +201,7 @@ class _Converted:
         self._module: Any = None
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        last_layer_only(self.name, inputs)
         names = SIGNATURES[self.name].inputs
         key = tuple(inputs[name].shape for name in names)
         if key not in self._processes:

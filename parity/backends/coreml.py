@@ -23,7 +23,7 @@ from parity.contracts.release import Conventions
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError
 from parity.mil import dtypes
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES, Component
+from parity.networks.signature import SIGNATURES, Component, last_layer_only
 
 _PRODUCTS = ("conv", "linear", "matmul", "einsum", "scaled_dot_product_attention")
 _UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
@@ -165,7 +165,14 @@ class CoreMLComponent:
         self._batch = first.shape[0] if first is not None and first.shape else 1
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the models on a batch of any size and return the output as float32."""
+        """Run the models on a batch of any size and return the output as float32.
+
+        Raises
+        ------
+        UnsupportedError
+            An earlier layer of a text encoder is asked for: a package gives its last one.
+        """
+        last_layer_only(self.name, inputs)
         return {SIGNATURES[self.name].output: self._run(inputs)}
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

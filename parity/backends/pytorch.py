@@ -42,7 +42,7 @@ _PARTS = {
     "control-unet": "unet",
     "refiner": "unet",
 }  # network -> part, where the names differ
-_EXACT = ("input_ids", "timestep")  # keep their dtype in every precision
+_EXACT = ("input_ids", "timestep", "skip")  # keep their dtype in every precision
 
 
 class TorchBackend(Backend):
@@ -219,14 +219,19 @@ class _TorchComponent:
 
     def _text(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         ids = self._to_device("input_ids", inputs["input_ids"])
-        if not self._xl:
+        skipped = int(inputs["skip"][0]) if "skip" in inputs else 0
+        if not self._xl and not skipped:
             return {"hidden": self._module(ids)[0]}
         result = self._module(ids, output_hidden_states=True)
+        layers, counted = len(result.hidden_states) - 1, skipped + int(self._xl)
+        if counted >= layers:
+            raise UsageError(f"clip_skip {skipped}: {self.name} has {layers} layers, one must remain")
+        hidden = result.hidden_states[-1 - counted]
+        if not self._xl:
+            text_model = getattr(self._module, "text_model", self._module)  # transformers 5 has one class less
+            return {"hidden": text_model.final_layer_norm(hidden)}
         projected = getattr(result, "text_embeds", None)
-        return {
-            "hidden": result.hidden_states[-2],
-            "pooled": result.pooler_output if projected is None else projected,
-        }
+        return {"hidden": hidden, "pooled": result.pooler_output if projected is None else projected}
 
     def _t5(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {"hidden": self._module(self._to_device("input_ids", inputs["input_ids"]))[0]}

@@ -27,6 +27,7 @@ KINDS: Final = {
     "recipes": "diffusers models built from recipes",
     "converted": "converted packages",
     "compiled": "models that Core ML compiled, one for each version of the system",
+    "assembled": "diffusers models with other VAEs, LoRAs or embeddings, or from single files",
     "coreai": "Core AI files converted for the backend coreai",
     "controlnets": "ControlNets drawn for the compatibility cells",
     "safety": "safety checkers drawn for the compatibility cells",

@@ -14,7 +14,10 @@ from parity.convert.plan import DEFAULT_COMPONENTS, SD3_COMPONENTS
 from parity.convert.probe import KINDS
 from parity.errors import UsageError
 from parity.files import require_writable
+from parity.models.ingredients import Ingredients
+from parity.models.pickles import SUFFIXES
 from parity.models.source import PARTS
+from parity.suite.options import ON_TOP
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vae", "--custom-vae-version", metavar="MODEL", help="VAE in the place of the model's own (1.1.0 and later)"
     )
+    for option in ON_TOP:
+        if option.name != "vae":
+            parser.add_argument(f"--{option.name}", dest=option.key, **option.arguments())
     parser.add_argument("--height", type=int, metavar="PIXELS", help="image height, a multiple of 8")
     parser.add_argument("--width", type=int, metavar="PIXELS", help="image width, a multiple of 8")
     parser.add_argument("--batch", type=int, default=2, help="batch of the denoiser, 2 or 1")
@@ -73,9 +79,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command; see the module's docstring."""
     bar = _Bar()
+    model, identifier = (arguments.model, None) if _multilingual(arguments) else _model(arguments)
     if arguments.analyse_bits:
         analysis = convert.analyse_bits(
-            arguments.model, arguments.analyse_bits, progress=bar, probe=arguments.probe, steps=arguments.probe_steps
+            model, arguments.analyse_bits, progress=bar, probe=arguments.probe, steps=arguments.probe_steps
         )
         bar.end()
         for name, recipe in analysis["recipes"].items():
@@ -86,13 +93,24 @@ def main(arguments: argparse.Namespace) -> int:
     for option, folder in (("-o", arguments.output), ("--resources", arguments.resources)):
         if folder is not None:
             require_writable(folder, option)
-    packages = _packages(arguments, bar)
+    if _multilingual(arguments):
+        packages = {
+            COMPONENT: convert.multilingual_projection(
+                arguments.model,
+                arguments.output,
+                contract=arguments.contract,
+                force=arguments.force,
+                check=not arguments.no_check,
+            )
+        }
+    else:
+        packages = _packages(arguments, model, identifier, bar)
     bar.end()
     for key, (path, note) in convert.describe(arguments.output, packages).items():
         print(f"{key:<16} {path}  {note}")
     if arguments.resources:
         resources = convert.bundle(
-            arguments.model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
+            model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
         )
         print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}")
         if resources.missing:
@@ -100,26 +118,28 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _packages(arguments: argparse.Namespace, bar: _Bar) -> dict[str, Path]:
-    components = None if arguments.components is None else [name for name in arguments.components.split(",") if name]
-    if components and COMPONENT in components:
-        if components != [COMPONENT] or arguments.resources:
-            raise UsageError(f"{COMPONENT} is made from a file of its own: convert it alone, without --resources")
-        path = convert.multilingual_projection(
-            arguments.model,
-            arguments.output,
-            contract=arguments.contract,
-            force=arguments.force,
-            check=not arguments.no_check,
-        )
-        return {COMPONENT: path}
+def _multilingual(arguments: argparse.Namespace) -> bool:
+    """Tell whether the multilingual adapter is asked for, which is made from a file of its own."""
+    if COMPONENT not in _components(arguments):
+        return False
+    if _components(arguments) != [COMPONENT] or arguments.resources:
+        raise UsageError(f"{COMPONENT} is made from a file of its own: convert it alone, without --resources")
+    return True
+
+
+def _components(arguments: argparse.Namespace) -> list[str]:
+    return [name for name in (arguments.components or "").split(",") if name]
+
+
+def _packages(arguments: argparse.Namespace, model: str, identifier: str | None, bar: _Bar) -> dict[str, Path]:
+    components = None if arguments.components is None else _components(arguments)
     return convert.convert(
-        arguments.model,
+        model,
         arguments.output,
         contract=arguments.contract,
         components=components,
         attention=arguments.attention,
-        identifier=arguments.model_id,
+        identifier=identifier,
         controlnets=arguments.controlnet,
         refiner=arguments.refiner,
         vae=arguments.vae,
@@ -138,6 +158,27 @@ def _packages(arguments: argparse.Namespace, bar: _Bar) -> dict[str, Path]:
         compression=arguments.compression,
         recipe=_recipe(arguments.recipe) if arguments.recipe else None,
     )
+
+
+def _model(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """Return the model with its LoRAs and embeddings merged in, and the id that goes into names and metadata."""
+    vae = arguments.vae or ""
+    single_vae = vae if Path(vae).suffix in (".safetensors", *SUFFIXES) else ""
+    ingredients = Ingredients.read(
+        arguments.model,
+        config=arguments.model_config or "",
+        vae=single_vae,
+        loras=arguments.lora or (),
+        embeddings=arguments.embedding or (),
+    )
+    if ingredients.plain:
+        return arguments.model, arguments.model_id
+    from parity.models import assemble
+
+    where = assemble.location(ingredients, lambda text: print(text, file=sys.stderr))
+    if single_vae:
+        arguments.vae = str(Path(where) / "vae")
+    return where, arguments.model_id or ingredients.name
 
 
 def _recipe(text: str) -> dict[str, int]:

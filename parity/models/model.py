@@ -27,6 +27,8 @@ class Checkpoint:
         needs the hub or its local cache.
     latent_size : tuple of (int, int), optional
         Height and width of the latents instead of the model's own, e.g. those of converted models.
+    name : str, optional
+        What it is called; by default as ``source`` says.
 
     Raises
     ------
@@ -34,7 +36,7 @@ class Checkpoint:
         A path without ``model_index.json``.
     """
 
-    def __init__(self, source: str, *, latent_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, source: str, *, latent_size: tuple[int, int] | None = None, name: str = "") -> None:
         self.name = self._source = source
         self._latent_size = latent_size
         if (shipped := recipes.find(source)) is not None:
@@ -48,6 +50,7 @@ class Checkpoint:
             self.location, self.name = str(folder), folder.resolve().name
         else:
             self.location = source
+        self.name = name or self.name
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.name!r})"
@@ -88,7 +91,10 @@ class Checkpoint:
         from transformers import CLIPTokenizer
 
         try:
-            return CLIPTokenizer.from_pretrained(self.location, subfolder="tokenizer")
+            found = CLIPTokenizer.from_pretrained(self.location, subfolder="tokenizer")
+            if found.vocab_size <= len(found.all_special_tokens):  # what transformers 5 makes of no files at all
+                raise OSError("no vocabulary (vocab.json and merges.txt, or tokenizer.json)")
+            return found
         except (OSError, ValueError, TypeError) as error:
             raise MissingError(
                 f"model {self.name}: tokenizer/ is missing or unreadable: {_first_line(error)}"
@@ -158,7 +164,7 @@ class Checkpoint:
         """Return the same model at another height and width of its latents."""
         if latent_size == self.latent_shape[1:]:
             return self
-        return Model(self._source, latent_size=latent_size)
+        return Model(self._source, latent_size=latent_size, name=self.name)
 
     @property
     def has_other_size(self) -> bool:
@@ -190,20 +196,29 @@ class Checkpoint:
     def cut(self, text: str) -> str:
         """Return the end of a text that its tokens leave out, as words; empty if nothing is cut."""
         limit = self.tokenizer.model_max_length
-        ids = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(self._expanded(text), truncation=False, verbose=False)["input_ids"]
         # what diffusers' pipelines warn about: of `limit` tokens one is the start and one the end
         return str(self.tokenizer.decode(ids[limit - 1 : -1])).strip() if len(ids) > limit else ""
 
     def tokens(self, text: str) -> np.ndarray:
         """Return the padded token ids of one text, int64 (1, tokens); longer texts are truncated, as diffusers does."""
         encoded = self.tokenizer(
-            text,
+            self._expanded(text),
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="np",
         )
         return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+    def _expanded(self, text: str) -> str:
+        """Write out the tokens of an embedding of several vectors, as diffusers does: ``<x>`` is ``<x> <x>_1 …``."""
+        added = self.tokenizer.added_tokens_encoder
+        if not any(f"{token}_1" in added for token in added):
+            return text
+        from diffusers.loaders import TextualInversionLoaderMixin
+
+        return str(TextualInversionLoaderMixin().maybe_convert_prompt(text, self.tokenizer))
 
 
 def _first_line(error: Exception) -> str:

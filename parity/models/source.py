@@ -299,6 +299,22 @@ def open_network(model: str | Path, class_name: str) -> tuple[str, Path, Mapping
     return name, folder, config
 
 
+def folder_of(model: str | Path, *, patterns: Sequence[str] = ("*.json", "*.txt", "*/*.safetensors")) -> Path:
+    """Return the diffusers folder of a path or hub id, downloading what is not there yet.
+
+    Raises
+    ------
+    MissingError
+        No such folder, no ``model_index.json`` in it, or the hub gives nothing.
+    """
+    folder = Path(model).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(str(model)):
+        folder = _download(str(model), patterns)
+    if not (folder / "model_index.json").is_file():
+        raise MissingError(f"model {model}: no model_index.json; a diffusers folder or a hub id (OWNER/NAME) is needed")
+    return folder
+
+
 def _identifier(folder: Path) -> str:
     for part in folder.resolve().parts:  # a snapshot in the hub's cache: models--OWNER--NAME/snapshots/REVISION
         if part.startswith("models--"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from parity.errors import FormatError, MissingError
+from parity.models import pickles
 
 _NAME: Final = re.compile(
     r"(diffusion_pytorch_model|model)(?P<half>\.fp16)?(-\d{5}-of-\d{5})?(?P<old>\.fp16)?\.safetensors"
@@ -32,7 +33,13 @@ def files(folder: Path) -> list[Path]:
     found = {path: match for path in sorted(folder.glob("*.safetensors")) if (match := _NAME.fullmatch(path.name))}
     full = [path for path, match in found.items() if not match["half"] and not match["old"]]
     if not found:
-        raise MissingError(f"{folder}: no *.safetensors weights; save the model with safe_serialization=True")
+        pickled = next((path for path in sorted(folder.glob("*")) if path.suffix in pickles.SUFFIXES), None)
+        how = (
+            f"there is a pickle, which is not read; write it as safetensors:\n  {pickles.command(pickled)}"
+            if pickled
+            else ("save the model with safe_serialization=True")
+        )
+        raise MissingError(f"{folder}: no *.safetensors weights; {how}")
     return full or list(found)
 
 
@@ -53,7 +60,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     result: dict[str, tuple[int, ...]] = {}
     for path in files(folder):
-        for name, entry in _header(path).items():
+        for name, entry in header(path).items():
             if name != "__metadata__":
                 result[name] = tuple(int(size) for size in entry["shape"])
     return result
@@ -64,13 +71,20 @@ def count(folder: Path) -> int:
     return sum(math.prod(shape) for shape in shapes(folder).values())
 
 
-def _header(path: Path) -> dict[str, dict[str, list[int]]]:
+def header(path: Path) -> dict[str, dict[str, list[int]]]:
+    """Return a safetensors file's header: tensor (or ``__metadata__``) to its entry.
+
+    Raises
+    ------
+    FormatError
+        It has none.
+    """
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         data = stream.read(length) if length <= _HEADER_LIMIT else b""
     try:
-        header = json.loads(data)
-        assert all("shape" in entry for name, entry in header.items() if name != "__metadata__")
+        found = json.loads(data)
+        assert all("shape" in entry for name, entry in found.items() if name != "__metadata__")
     except (ValueError, AttributeError, TypeError, AssertionError):
         raise FormatError(f"{path}: no safetensors header; the file is damaged, fetch it again") from None
-    return dict(header)
+    return dict(found)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from parity.errors import FormatError, UsageError
+from parity.errors import FormatError, UnsupportedError, UsageError
 
 Observe = Callable[[str, np.ndarray], None]
 """Called with the name of a point of the run and its value; must not modify the value."""
@@ -62,9 +62,9 @@ _UNET = Signature(("sample", "timestep", "hidden"), ("noise_pred",), further=("t
 
 SIGNATURES: dict[str, Signature] = {
     # input_ids (batch, tokens) int64 -> hidden (batch, tokens, width): SD's last layer, SDXL's and SD3's last but one;
-    # SDXL and SD3 also give pooled (batch, width)
-    "text_encoder": Signature(("input_ids",), ("hidden",), also=("pooled",)),
-    "text_encoder_2": Signature(("input_ids",), ("hidden", "pooled")),
+    # SDXL and SD3 also give pooled (batch, width); skip (1,) int64: so many layers earlier
+    "text_encoder": Signature(("input_ids",), ("hidden",), further=("skip",), also=("pooled",)),
+    "text_encoder_2": Signature(("input_ids",), ("hidden", "pooled"), further=("skip",)),
     # T5 of SD3: input_ids (batch, tokens) int64 -> hidden (batch, tokens, width), the last layer
     "text_encoder_3": Signature(("input_ids",), ("hidden",)),
     # the adapter behind Apple's language model: embeddings (batch, tokens, 512) -> hidden (batch, tokens, width)
@@ -107,6 +107,20 @@ def kind(name: str) -> str:
     if found not in SIGNATURES:
         raise UsageError(f"no component named {name!r}; there are {', '.join(SIGNATURES)}")
     return found
+
+
+def last_layer_only(name: str, inputs: Mapping[str, np.ndarray]) -> None:
+    """Refuse a call that asks a converted text encoder for another layer than its last.
+
+    Raises
+    ------
+    UnsupportedError
+        There is an input ``skip``.
+    """
+    if "skip" in inputs:
+        raise UnsupportedError(
+            f"{name}: converted, it gives its last layer alone, and clip_skip asks for an earlier one"
+        )
 
 
 class Component(Protocol):

@@ -72,8 +72,11 @@ def _encode_prompts(request: Request, model: Model, networks: Networks) -> tuple
     """Return hidden states (batch, tokens, width), negative prompts first, and whether guidance is used."""
     guided = request.guidance_scale > 1.0
     texts = {"negative": request.negative_prompt, "prompt": request.prompt} if guided else {"prompt": request.prompt}
+    # diffusers skips layers for the prompt alone
+    skip = {"prompt": {"skip": np.array([request.clip_skip])} if request.clip_skip else {}}
     states = [
-        networks.call("text_encoder", label, input_ids=model.tokens(text))["hidden"] for label, text in texts.items()
+        networks.call("text_encoder", label, input_ids=model.tokens(text), **skip.get(label, {}))["hidden"]
+        for label, text in texts.items()
     ]
     return np.concatenate([np.repeat(state, request.images, axis=0) for state in states]), guided
 

@@ -267,8 +267,9 @@ class Release:
         ):
             if value not in known:
                 return f"{self.name} has no {what} {value}; it has {', '.join(known)}"
-        if own := [*request.schedule.given(), *(["guidance_rescale"] if request.guidance_rescale else [])]:
-            return f"{self.name} takes no {' or '.join(own)}: its schedule is its own"
+        own = [name for name in ("guidance_rescale", "clip_skip") if getattr(request, name)]
+        if own := [*request.schedule.given(), *own]:
+            return f"{self.name} takes no {' or '.join(own)}: the schedule and the layer are its own"
         if rules.pipeline == "swift" and rules.images == "one" and request.images != 1:
             return f"{self.name} draws one picture a call, not {request.images}"
         return ""

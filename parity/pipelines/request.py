@@ -39,6 +39,9 @@ class Request:
     guidance_rescale : float
         Share of the guided noise that is brought to the deviation of the prompt's, in [0, 1]; 0.7 goes with rescaled
         betas.
+    clip_skip : int
+        Layers of the text encoder that are skipped at its end, for the prompt alone, as in diffusers: 1 is what
+        AUTOMATIC1111 and ComfyUI call 2 or -2.
     schedule : Schedule
         How the scheduler is set up otherwise than the model says.
     strength : float
@@ -59,6 +62,7 @@ class Request:
     image: Path | None = None
     images: int = 1
     guidance_rescale: float = 0.0
+    clip_skip: int = 0
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
@@ -67,6 +71,8 @@ class Request:
         schedulers.check(self.scheduler, self.schedule)
         if not 0 <= self.guidance_rescale <= 1:
             raise UsageError(f"guidance_rescale must lie in [0, 1], not {self.guidance_rescale}")
+        if self.clip_skip < 0:
+            raise UsageError(f"clip_skip must not be negative, not {self.clip_skip}; 1 skips the last layer")
         if self.steps < 1 or self.images < 1:
             raise UsageError(f"steps and images must be at least 1, not {self.steps} and {self.images}")
         if self.task == "img2img" and self.image is None:

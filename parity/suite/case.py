@@ -37,6 +37,7 @@ _KEYS = {
     "image": _TEXT,
     "images": _WHOLE,
     "guidance_rescale": _NUMBER,
+    "clip_skip": _WHOLE,
     "sigmas": _TEXT,
     "timestep_spacing": _TEXT,
     "prediction_type": _TEXT,
@@ -44,7 +45,7 @@ _KEYS = {
     "eta": _NUMBER,
 }  # key of a case -> what its value must be
 _SCHEDULE = frozenset(field.name for field in dataclasses.fields(Schedule))
-_UNSAID = {"guidance_rescale": 0.0}  # what no accepted trace says about a request that leaves it alone
+_UNSAID = {"guidance_rescale": 0.0, "clip_skip": 0}  # what no accepted trace says about a request that leaves it alone
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,9 @@ class Evaluator(Stage):
         pictures: dict[str, np.ndarray],
         about: Sequence[str] = (),
     ) -> Outcome:
-        said = (*remarks(cell.case, self.model, self.cases), *self._stream(cell.case), *about)
+        made = self.options.ingredients.sentence()
+        on_top = (made,) if made else ()
+        said = (*on_top, *remarks(cell.case, self.model, self.cases), *self._stream(cell.case), *about)
         return Outcome(cell, tuple(checks), seconds, reproduce(self.options, cell), pictures, said)
 
     def _stream(self, case: Case) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from parity import assets, coreml
 from parity.errors import MissingError, UsageError
+from parity.models.ingredients import Ingredients
 
 DEFAULT_MODEL = "shapes-sd"
 
@@ -43,8 +44,23 @@ class Option:
         return arguments
 
 
+ON_TOP: tuple[Option, ...] = (
+    Option(
+        "model-config", "for a single file: diffusers model of the same architecture, for its configurations", "DIR"
+    ),
+    Option("vae", "another VAE: folder, hub id or .safetensors file", "MODEL"),
+    Option("lora", "LoRA (.safetensors) to merge into the original, repeatable", "FILE[:SCALE]", kind="several"),
+    Option("embedding", "textual inversion (.safetensors), repeatable", "FILE[:TOKEN]", kind="several"),
+)
+"""What makes the original beside ``--model-version``; ``parity convert`` takes the same."""
+
 OPTIONS: tuple[Option, ...] = (
-    Option("model-version", "the PyTorch original: diffusers folder, hub id or shipped model", "ID_OR_PATH"),
+    Option(
+        "model-version",
+        "the PyTorch original: diffusers folder, hub id, shipped model or a single .safetensors file",
+        "ID_OR_PATH",
+    ),
+    *ON_TOP,
     Option("models", "folder of converted models; without it the original is converted here", "DIR", kind="path"),
     Option(
         "compute-unit",
@@ -118,6 +134,10 @@ class Options:
     """Parsed options of a run, see :data:`OPTIONS`."""
 
     model_version: str = DEFAULT_MODEL
+    model_config: str = ""
+    vae: str = ""
+    lora: tuple[str, ...] = ()
+    embedding: tuple[str, ...] = ()
     models: Path | None = None
     compute_unit: tuple[str, ...] = coreml.COMPUTE_UNITS
     coreml_runtime: str = "auto"
@@ -146,10 +166,24 @@ class Options:
     parity_strict: bool = False
 
     @property
+    def ingredients(self) -> Ingredients:
+        """The original as its user put it together.
+
+        Raises
+        ------
+        ParityError
+            As :meth:`parity.models.ingredients.Ingredients.read`.
+        """
+        return Ingredients.read(
+            self.model_version, config=self.model_config, vae=self.vae, loras=self.lora, embeddings=self.embedding
+        )
+
+    @property
     def shipped(self) -> bool:
         """Whether the shipped cases are asked of the shipped model: there are goldens for these alone."""
         own = (self.cases, self.seed, self.rng, self.models, self.picture)
-        asked = self.model_version != DEFAULT_MODEL or self.producers or self.against
+        on_top = self.vae or self.lora or self.embedding
+        asked = self.model_version != DEFAULT_MODEL or on_top or self.producers or self.against
         return not asked and all(value is None for value in own)
 
     @property
@@ -200,6 +234,7 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
 
 def _check(options: Options) -> None:
     """Refuse paths that do not exist and options that do not go together."""
+    _ = options.ingredients
     for key in ("models", "cases", "tolerances", "picture", "expected"):
         path = getattr(options, key)
         if path is not None and not path.exists():

@@ -36,6 +36,7 @@ def question(options: Options) -> dict[str, str]:
     asked = {
         "model": Path(options.model_version).name if _is_folder(options.model_version) else options.model_version,
         **_weights(options.model_version),
+        **{f"original {name}": value for name, value in options.ingredients.record().items()},
         "tolerances": cache.key(entries=[str(entry) for entry in tolerance.load(options.tolerances)])[:_SHORT],
         "device": options.device,
         "goldens": "being accepted" if options.update_golden else _decided(options.goldens),

@@ -54,7 +54,13 @@ class Stage:
     @once
     def model(self) -> Model:
         """The PyTorch original, at the size of the user's models where there are some."""
-        model = Model(self.options.model_version)
+        ingredients = self.options.ingredients
+        if ingredients.plain:
+            model = Model(ingredients.model)
+        else:
+            from parity.models import assemble
+
+            model = Model(assemble.location(ingredients, self.progress), name=ingredients.name)
         if not model.xl:
             model.check_tasks()
         if self.options.models is None or self._only_core_ai or self.packages.latent is None:

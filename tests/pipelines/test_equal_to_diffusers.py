@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from parity import assets, streams
 from parity.backends.pytorch import TorchBackend
+from parity.errors import UsageError
 from parity.models.model import Model
 from parity.pipelines import diffusers as tasks
 from parity.pipelines.request import TASK_COMPONENTS, Request
@@ -83,6 +84,10 @@ def their_pipeline(location: str, task: str) -> Any:
     kind: Any = StableDiffusionPipeline if task == "txt2img" else StableDiffusionImg2ImgPipeline
     pipeline = kind.from_pretrained(location)
     pipeline.set_progress_bar_config(disable=True)
+    # with clip_skip diffusers 0.42 asks for .text_model, which transformers 5 no longer has: the encoder is its own
+    vars(pipeline.text_encoder).setdefault(
+        "text_model", getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+    )
     return pipeline
 
 
@@ -93,6 +98,8 @@ def theirs(model: Model, request: Request, seed: int) -> tuple[np.ndarray, np.nd
     pipeline = their_pipeline(model.location, request.task)
     pipeline.scheduler = scheduler(request, dict(model.scheduler_config), seed)
     extra: dict[str, Any] = {"eta": request.schedule.eta}
+    if request.clip_skip:
+        extra["clip_skip"] = request.clip_skip
     if request.guidance_rescale:
         extra["guidance_rescale"] = request.guidance_rescale
     if request.image is not None:
@@ -169,6 +176,24 @@ def set_ups() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "schedule"), [*set_ups()])
 def test_every_set_up_equals_diffusers(model: Model, backend: TorchBackend, name: str, schedule: Schedule) -> None:
     assert_equal(model, backend, Request("txt2img", "a ring", scheduler=name, steps=3, schedule=schedule), seed=5)
+
+
+def test_skipped_layers_equal_diffusers(model: Model, backend: TorchBackend) -> None:
+    request = Request("txt2img", "a ring", "blurry", scheduler="ddim", steps=2, clip_skip=1)
+    trace = assert_equal(model, backend, request, seed=5)
+    plain = ours(model, backend, replace(request, clip_skip=0), seed=5)[1]
+    negative, prompt = "text_encoder/negative/hidden", "text_encoder/prompt/hidden"
+    assert np.array_equal(trace[negative], plain[negative])
+    assert not np.array_equal(trace[prompt], plain[prompt])
+    with pytest.raises(UsageError, match="clip_skip 40: text_encoder has 2 layers"):
+        ours(model, backend, replace(request, clip_skip=40), seed=5)
+
+
+def test_long_prompts_and_empty_ones_equal_diffusers(model: Model, backend: TorchBackend) -> None:
+    prompt = "a photo of a red circle and a blue square, " * 30
+    assert model.cut(prompt)
+    assert_equal(model, backend, Request("txt2img", prompt, prompt + "x", scheduler="ddim", steps=2), seed=5)
+    assert_equal(model, backend, Request("txt2img", "", "", scheduler="ddim", steps=2), seed=5)
 
 
 @pytest.mark.parametrize("rescale", [0.7, 1.0])

@@ -56,7 +56,10 @@ def test_a_schedulers_set_up_stands_beside_its_name(tmp_path: Path) -> None:
 def test_a_release_has_its_own_schedule(tmp_path: Path) -> None:
     text = '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nscheduler = "dpm++"\nsigmas = "karras"\n'
     (only,) = case.load(write(tmp_path, text))
-    assert producer("swift==1.1.0").refusal(only.request) == "swift==1.1.0 takes no sigmas: its schedule is its own"
+    assert (
+        producer("swift==1.1.0").refusal(only.request)
+        == "swift==1.1.0 takes no sigmas: the schedule and the layer are its own"
+    )
     assert producer("diffusers").refusal(only.request) == ""
 
 

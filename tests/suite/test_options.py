@@ -13,6 +13,7 @@ from parity.errors import MissingError, UsageError
 from parity.suite import options as suite_options
 from parity.suite import plan
 from parity.suite.options import Option, Options
+from parity.suite.question import question
 
 
 def test_every_option_has_a_field_and_the_reverse() -> None:
@@ -47,6 +48,19 @@ def test_values_that_are_not_allowed(given: dict[str, object], says: str) -> Non
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="--models"):
         suite_options.read({"models": str(tmp_path / "none")})
+
+
+def test_what_is_merged_into_the_original_decides_the_run(tmp_path: Path) -> None:
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(b"")
+    options = suite_options.read({"lora": [f"{lora}:0.5"]})
+    assert options.ingredients.sentence() == "the original has LoRA style.safetensors at 0.5 merged in"
+    assert options.goldens is None  # the shipped ones are of the model as it is
+    asked, plain = question(options), question(Options())
+    assert {key: asked[key] for key in asked.keys() - plain.keys()} == {
+        "original lora style.safetensors": "scale 0.5 e3b0c44298fc1c14"
+    }
+    assert question(suite_options.read({"lora": [f"{lora}:0.6"]})) != asked
 
 
 def test_goldens_are_the_shipped_ones_for_the_default_cases_only(tmp_path: Path) -> None:

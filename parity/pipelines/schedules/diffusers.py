@@ -177,7 +177,7 @@ def make(name: str, config: Mapping[str, Any], schedule: Schedule | None = None)
     Raises
     ------
     UsageError
-        Unknown name, or a scheduler of models that predict a flow; a prediction type or a set-up that the scheduler does not take.
+        Unknown name, or a scheduler of models that predict a flow; a prediction type or a set-up that it does not take.
     UnsupportedError
         The model's configuration does not fit this scheduler: diffusers' own reason.
     MissingError

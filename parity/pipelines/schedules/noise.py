@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from parity import quiet
 from parity.errors import UsageError
 
 Noise = Callable[[tuple[int, ...]], np.ndarray]
@@ -60,7 +62,8 @@ class Drawing:
         """
         scheduler = self._scheduler
         try:
-            scheduler.set_timesteps(steps)
+            with quiet.loading():  # what it changes in its own configuration is diffusers' business
+                scheduler.set_timesteps(steps)
         except (ValueError, IndexError) as error:
             raise UsageError(f"{type(scheduler).__name__} does not take {steps} steps: {error}") from None
         first = scheduler.timesteps[0]
@@ -74,7 +77,9 @@ class Drawing:
 
     def step(self, predicted: Any, timestep: Any, latents: Any) -> Any:
         """Return the latents one step cleaner."""
-        with self._drawing():
+        with self._drawing(), warnings.catch_warnings():
+            # torchsde remarks on the last bits of a noise level that diffusers rounded to float32
+            warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning)
             return self._scheduler.step(predicted, timestep, latents, return_dict=False, **self._extra)[0]
 
     @contextmanager

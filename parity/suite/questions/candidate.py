@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from parity.errors import ParityError
+from parity.errors import ParityError, UnsupportedError
 from parity.networks.backend import Backend
 from parity.networks.signature import checked
 from parity.pipelines.producer import Producer
@@ -116,7 +116,8 @@ class _Judge:
         try:
             pairs = forced(reference, backend, name)
         except ParityError as error:
-            return (comparison.unknown(name, str(error), bad_input=True),)
+            at_fault = not isinstance(error, UnsupportedError)
+            return (comparison.unknown(name, str(error), bad_input=at_fault),)
         except ConsumerFailureError as failure:  # said of the release as a whole
             return (comparison.unknown(name, str(failure)),)
         except RuntimeError as error:  # of the framework, or of torch: this network cannot be computed here
