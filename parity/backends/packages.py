@@ -17,6 +17,7 @@ from parity.contracts.discover import unpacked
 from parity.contracts.inspect import inspect
 from parity.contracts.inspection import Bundle, Component, Finding
 from parity.errors import FormatError, MissingError
+from parity.models import hub
 
 _RESOURCES = "Resources"  # where the converter puts compiled models, beside its packages
 _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel")
@@ -116,8 +117,8 @@ def find(path: Path) -> Packages:
     Parameters
     ----------
     path : path
-        Folder, ``.mlpackage``, ``.mlmodelc``, or ``.zip``, which is unpacked to a temporary folder that vanishes with
-        the result.
+        Folder, ``OWNER/NAME:FOLDER`` of the hub, ``.mlpackage``, ``.mlmodelc``, or ``.zip``, which is unpacked to a
+        temporary folder that vanishes with the result.
 
     Raises
     ------
@@ -126,11 +127,9 @@ def find(path: Path) -> Packages:
     FormatError
         Two models for one component, several sets of models, or an archive that is damaged or hostile.
     """
-    if not path.exists():
-        raise MissingError(f"--models {path}: no such file or folder")
+    root, refused = hub.local(path), list[Finding]()
     held = ExitStack()
     atexit.register(held.close)
-    root, refused = path, list[Finding]()
     if path.is_file() and path.suffix.lower() == ".zip":
         root, refused, _ = held.enter_context(unpacked(path, whole=True))
     try:

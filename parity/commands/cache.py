@@ -31,6 +31,7 @@ KINDS: Final = {
     "coreai": "Core AI files converted for the backend coreai",
     "controlnets": "ControlNets drawn for the compatibility cells",
     "safety": "safety checkers drawn for the compatibility cells",
+    "hub": "converted models of the hub, as files",
     "hashes": "hashes of large weight files",
 }
 """Folders of the cache, by what :func:`parity.cache.folder` is called with, and what they hold."""

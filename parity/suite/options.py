@@ -13,6 +13,7 @@ from typing import Any
 
 from parity import assets, coreml
 from parity.errors import MissingError, UsageError
+from parity.models import hub
 from parity.models.ingredients import Ingredients
 
 DEFAULT_MODEL = "shapes-sd"
@@ -61,7 +62,12 @@ OPTIONS: tuple[Option, ...] = (
         "ID_OR_PATH",
     ),
     *ON_TOP,
-    Option("models", "folder of converted models; without it the original is converted here", "DIR", kind="path"),
+    Option(
+        "models",
+        "folder of converted models, or OWNER/NAME:FOLDER of the hub; without it the original is converted here",
+        "DIR",
+        kind="path",
+    ),
     Option(
         "compute-unit",
         "Core ML compute unit, repeatable; default all four",
@@ -179,6 +185,11 @@ class Options:
         )
 
     @property
+    def models_folder(self) -> Path | None:
+        """Where the converted models lie on this machine; None where there are none."""
+        return None if self.models is None else hub.local(self.models)
+
+    @property
     def shipped(self) -> bool:
         """Whether the shipped cases are asked of the shipped model: there are goldens for these alone."""
         own = (self.cases, self.seed, self.rng, self.models, self.picture)
@@ -235,7 +246,9 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
 def _check(options: Options) -> None:
     """Refuse paths that do not exist and options that do not go together."""
     _ = options.ingredients
-    for key in ("models", "cases", "tolerances", "picture", "expected"):
+    if options.models is not None:
+        hub.local(options.models)
+    for key in ("cases", "tolerances", "picture", "expected"):
         path = getattr(options, key)
         if path is not None and not path.exists():
             raise MissingError(f"--{key} {path}: no such file or folder")

@@ -43,8 +43,8 @@ def question(options: Options) -> dict[str, str]:
     }
     if options.expected is not None:
         asked["expected"] = _tree(options.expected)
-    if options.models is not None:
-        asked |= {f"package {name}": digest for name, digest in _packages(options.models).items()}
+    if options.models_folder is not None:
+        asked |= {f"package {name}": digest for name, digest in _packages(options.models_folder).items()}
     if options.picture is not None:
         asked["picture"] = _tree(options.picture)
     return asked

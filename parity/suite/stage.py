@@ -81,7 +81,7 @@ class Stage:
     @cached_property
     def _only_core_ai(self) -> bool:
         """Whether the user's folder holds Core AI files and a named backend reads them."""
-        folder = self.options.models
+        folder = self.options.models_folder
         return bool(self.options.backend) and folder is not None and any(folder.glob("*.aimodel"))
 
     @cached_property
@@ -118,7 +118,9 @@ class Stage:
         """Return the backend of a candidate's networks, bound by nobody yet."""
         if cell.backend:
             if cell.backend not in self._candidates:
-                subject = Subject(self.model.location, self.options.models, lambda: self.packages.played, self.progress)
+                subject = Subject(
+                    self.model.location, self.options.models_folder, lambda: self.packages.played, self.progress
+                )
                 self._candidates[cell.backend] = registry.open_backend(cell.backend, subject)
             return self._candidates[cell.backend]
         if cell.numerics not in self._candidates:
