@@ -40,6 +40,7 @@ OTHER_OPTIONS = {
     "--name",
     "--untracked-files",
     "--include",
+    "--resource-path",
 }
 NOT_NAMES = {
     "parity.mil._generated": "an alias that is made in sys.modules",

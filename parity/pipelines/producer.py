@@ -1,7 +1,8 @@
 """Who draws, and how does a user name them?
 
 ``diffusers`` is diffusers' own pipelines. Apps are named with a version, ``swift==1.1.0``, ``python==0.4.0``,
-``mochi==6.0``, or by the id of their row in the tables, ``S7``; an app alone is its newest release.
+``mochi==6.0``, or by the id of their row in the tables, ``S7``; an app alone is its newest release. ``swift-command``
+is the Swift package's command line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from parity.errors import UsageError
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.networks.signature import Observe
-from parity.pipelines import diffusers
+from parity.pipelines import command, diffusers
 from parity.pipelines.release import Release
 from parity.pipelines.request import TASK_COMPONENTS, Request
 from parity.pipelines.settings import ConsumerFailureError
@@ -152,6 +153,8 @@ def producer(text: str) -> Producer:
     """
     if text == DEFAULT:
         return Diffusers()
+    if text.partition("==")[0].strip() == command.NAME:
+        return command.SwiftCommand(text, _consumer(text.replace(command.NAME, "swift", 1)))
     return Release(text, _consumer(text))
 
 

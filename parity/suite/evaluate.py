@@ -10,16 +10,20 @@ The verdict is about the numerics named in the cell and nothing else: the refere
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from parity.errors import ParityError, UnsupportedError
 from parity.models.model import Model
 from parity.networks.backend import Backend
+from parity.pipelines import command
+from parity.pipelines.command import PRODUCT, Setting, SwiftCommand
 from parity.pipelines.producer import producer
 from parity.pipelines.release import Release
 from parity.pipelines.settings import ConsumerFailureError
@@ -189,6 +193,8 @@ class Evaluator(Stage):
 
     def _picture(self, cell: Cell) -> Outcome:
         """Compare a picture, or latents, drawn elsewhere with what the producer draws by PyTorch."""
+        if cell.units:
+            return self._command(cell)
         assert self.options.picture is not None  # the plan has no such cell otherwise
         self.require(cell.case)
         elsewhere = between.read(self.options.picture)
@@ -198,6 +204,32 @@ class Evaluator(Stage):
             return self._outcome(cell, (candidate.failed(failure, cell.case.who, cell.case),), {}, {})
         checks, pictures = between.elsewhere(reference, elsewhere, self.options.picture, self.tolerances)
         return self._outcome(cell, checks, {"reference": seconds}, pictures)
+
+    def _command(self, cell: Cell) -> Outcome:
+        """Let the Swift command line draw, and compare its pictures with what its release draws by PyTorch."""
+        case, who = cell.case, cell.case.who
+        assert isinstance(who, SwiftCommand)  # the plan has no such cell otherwise
+        assert self.options.swift_package is not None
+        program = tuple(command.program(self.options.swift_package))
+        resources = command.resources(self.options.models_folder)
+        try:
+            reference, seconds = self.reference_run(case)
+            with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+                setting = Setting(program, cell.units[0], resources, Path(folder))
+                self.progress(f"{case.name} by {cell.numerics}")
+                start = time.perf_counter()
+                drawn = who.pictures(case.request, self.model, seed=case.seed, rng=case.rng, setting=setting)
+                took = time.perf_counter() - start
+        except ConsumerFailureError as failure:
+            return self._outcome(cell, (candidate.failed(failure, who, case),), {}, {})
+        except UnsupportedError as error:
+            return self._unknown(cell, str(error))
+        if drawn.shape != reference["image"].shape:
+            text = f"it drew pictures of {drawn.shape[:3]}, and by PyTorch they are {reference['image'].shape[:3]}"
+            return self._unknown(cell, f"{text} (images, height, width): models of another size lie in {resources}")
+        checks, pictures = between.elsewhere(reference, drawn, Path(PRODUCT), self.tolerances)
+        about = ("drawn by the Swift command line; parity's way of asking it was not verified on hardware",)
+        return self._outcome(cell, checks, {"reference": seconds, "candidate": took}, pictures, about)
 
     def _compatibility(self, cell: Cell) -> Outcome:
         assert cell.pairing is not None  # only these cells are of this kind

@@ -94,6 +94,12 @@ OPTIONS: tuple[Option, ...] = (
         kind="several",
         attribute="producers",
     ),
+    Option(
+        "swift-package",
+        "for --as swift-command: checkout of ml-stable-diffusion, or its built StableDiffusionSample",
+        "DIR",
+        kind="path",
+    ),
     Option("against", "compare each producer with this one instead, both by PyTorch", "PRODUCER"),
     Option(
         "picture",
@@ -149,6 +155,7 @@ class Options:
     coreml_runtime: str = "auto"
     backend: tuple[str, ...] = ()
     producers: tuple[str, ...] = ()
+    swift_package: Path | None = None
     against: str = ""
     picture: Path | None = None
     device: str = "cpu"
@@ -248,10 +255,10 @@ def _check(options: Options) -> None:
     _ = options.ingredients
     if options.models is not None:
         hub.local(options.models)
-    for key in ("cases", "tolerances", "picture", "expected"):
+    for key in ("cases", "tolerances", "picture", "expected", "swift_package"):
         path = getattr(options, key)
         if path is not None and not path.exists():
-            raise MissingError(f"--{key} {path}: no such file or folder")
+            raise MissingError(f"--{key.replace('_', '-')} {path}: no such file or folder")
     if options.against and options.picture:
         raise UsageError("--against and --picture are two questions; ask one at a time")
     if options.backend and (options.against or options.picture):

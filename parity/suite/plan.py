@@ -17,6 +17,7 @@ from parity import coreml
 from parity.backends import registry
 from parity.coreai import availability
 from parity.errors import MissingError, UnsupportedError, UsageError
+from parity.pipelines.command import PRODUCT, SwiftCommand
 from parity.pipelines.producer import DEFAULT, producer
 from parity.suite import case as cases
 from parity.suite.case import Case
@@ -40,7 +41,8 @@ class Cell:
         ``candidate``: converted model against the original; ``golden``: the original, or a candidate, against what was
         accepted of it;
         ``compatibility``: a converter release's models in a consumer release, against the contract tables;
-        ``producer``: two producers, both by PyTorch; ``picture``: a picture drawn elsewhere against the original's.
+        ``producer``: two producers, both by PyTorch; ``picture``: a picture drawn elsewhere,
+        or by the Swift command line on one unit, against the original's.
     units : tuple of str
         Compute units that this candidate stands for; empty for goldens of the original.
     numerics : str
@@ -91,7 +93,7 @@ class Cell:
         endings = {
             "golden": f"on {self.numerics} as accepted" if self._candidate() else "as accepted",
             "producer": f"compared with {self.against}",
-            "picture": f"as in {self.against}",
+            "picture": f"by {self.numerics}" if self.units else f"as in {self.against}",
         }
         return f"{self.model} draws {self.case.sentence}, {endings.get(self.kind, f'on {self.numerics}')}"
 
@@ -127,7 +129,8 @@ def _planned(options: Options) -> list[Cell]:
         if options.against or options.picture:
             planned.append(_between(options, case, wrong))
             continue
-        planned += [replace(cell, unavailable=wrong or cell.unavailable) for cell in candidates(case)]
+        made = _commanded(options, case) if isinstance(case.who, SwiftCommand) else candidates(case)
+        planned += [replace(cell, unavailable=wrong or cell.unavailable) for cell in made]
     if options.shipped and options.default_candidates and not availability.reason(convert=True):
         first = replace(cases.load(options.cases)[0], producer=DEFAULT)
         planned.append(Cell(options.model_version, first, "candidate", (), *_resolved("coreai"), backend="coreai"))
@@ -187,6 +190,19 @@ def _between(options: Options, case: Case, wrong: str) -> Cell:
     if options.picture is not None:
         kind, other = "picture", options.picture.name
     return Cell(options.model_version, case, kind, (), f"PyTorch {options.device}", wrong, against=other)
+
+
+def _commanded(options: Options, case: Case) -> list[Cell]:
+    """Return the cells in which the Swift command line draws, one for each compute unit."""
+    missing = (
+        "" if options.swift_package else "--swift-package DIR says where the Swift command line is; none was named"
+    )
+    return [
+        Cell(
+            options.model_version, case, "picture", (unit,), f"the Swift command line, {unit}", missing, against=PRODUCT
+        )
+        for unit in options.compute_unit
+    ]
 
 
 def _resolved(text: str) -> tuple[str, str]:
