@@ -14,7 +14,7 @@ WARN = """
 import sys, types, warnings
 from parity import quiet
 with quiet.libraries():
-    for name in ("transformers.modeling_utils", "parity.own", "torchish"):
+    for name in ("transformers.modeling_utils", "parity.files", "torchish"):
         module = types.ModuleType(name)
         exec("import warnings\\nwarnings.warn('said by %s' % __name__, FutureWarning)", module.__dict__)
 """
@@ -31,7 +31,7 @@ def said(*options: str) -> str:
 def test_warnings_of_libraries_are_held_back_and_others_are_not() -> None:
     text = said()
     assert "said by transformers" not in text
-    assert "said by parity.own" in text
+    assert "said by parity.files" in text
     assert "said by torchish" in text
 
 

@@ -55,8 +55,13 @@ def _open(job: dict[str, Any]) -> tuple[Stage, Cell, Backend]:
     stage = Stage(options)
     protocol = Protocol(**job["protocol"])
     cell = next(cell for cell in plan.cells(options) if cell.id == job["cell"])
-    settings = {"steps": protocol.steps, "guidance_scale": protocol.guidance_scale, "scheduler": protocol.scheduler}
-    case = replace(cell.case, request=replace(cell.case.request, **settings))
+    request = replace(
+        cell.case.request,
+        steps=protocol.steps,
+        guidance_scale=protocol.guidance_scale,
+        scheduler=protocol.scheduler,
+    )
+    case = replace(cell.case, request=request)
     backend = stage.reference if job["reference"] else stage.candidate(cell)
     _import_libraries(stage, backend)
     return stage, replace(cell, case=case), case.who.networks(backend)

@@ -20,10 +20,10 @@ import numpy as np
 from parity.models import tokens
 from parity.models.model import Model
 from parity.networks.signature import Components, Observe
-from parity.pipelines.diffusers import Noise
 from parity.pipelines.loop import Networks, denoise
 from parity.pipelines.request import Request, read_picture
 from parity.pipelines.schedules import flow
+from parity.pipelines.schedules.noise import Noise
 
 T5_TOKENS: Final = 77
 """Tokens of T5 in a run of the suite, as many as converted transformers take; diffusers' own default is 256."""

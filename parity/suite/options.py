@@ -252,13 +252,7 @@ def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda op
 
 def _check(options: Options) -> None:
     """Refuse paths that do not exist and options that do not go together."""
-    _ = options.ingredients
-    if options.models is not None:
-        hub.local(options.models)
-    for key in ("cases", "tolerances", "picture", "expected", "swift_package"):
-        path = getattr(options, key)
-        if path is not None and not path.exists():
-            raise MissingError(f"--{key.replace('_', '-')} {path}: no such file or folder")
+    _check_files(options)
     if options.against and options.picture:
         raise UsageError("--against and --picture are two questions; ask one at a time")
     if options.backend and (options.against or options.picture):
@@ -274,6 +268,16 @@ def _check(options: Options) -> None:
         raise UsageError("--update-golden needs --golden-dir DIR for your own model or cases")
     if options.golden_candidates and options.golden_dir is None:
         raise UsageError("--golden-candidates needs --golden-dir DIR; goldens of candidates are not shipped")
+
+
+def _check_files(options: Options) -> None:
+    _ = options.ingredients  # reading them refuses what is not there
+    if options.models is not None:
+        hub.local(options.models)
+    for key in ("cases", "tolerances", "picture", "expected", "swift_package"):
+        path = getattr(options, key)
+        if path is not None and not path.exists():
+            raise MissingError(f"--{key.replace('_', '-')} {path}: no such file or folder")
 
 
 def _convert(option: Option, value: Any) -> Any:
