@@ -78,7 +78,9 @@ dist: $(STAMP)  ## sdist and wheel in dist/; the wheel is installed into an empt
 	$(PYTHON) -m venv $(EMPTY)
 	$(EMPTY)/bin/python -m pip install --quiet dist/*.whl
 	cd $(EMPTY) && bin/python -c 'from importlib.resources import files; assert files("parity").joinpath("py.typed").is_file()'
+	cd $(EMPTY) && bin/python -c 'from importlib.util import find_spec; assert find_spec("torch") is None'
 	cd $(EMPTY) && PARITY_CACHE=cache bin/parity doctor
+	$(EMPTY)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[run]"
 	cd $(EMPTY) && PARITY_CACHE=cache bin/parity run --only txt2img-ddim --compatibility none
 
 clean:  ## remove what the targets above made

@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
 
 _ALL = "*"  # instead of a command's name: declare the options of every command
 _SHELLS = ("bash", "zsh")
+_OF_RUN = frozenset({"diffusers", "flip_evaluator", "pytest", "skimage", "ssimulacra2", "torch", "transformers"})
 _TEXTS = frozenset({"--only", "--author", "--reason"})  # options that may be empty: they name no file
 
 
@@ -89,6 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ParityError as error:
         print(f"parity {parsed.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").partition(".")[0]) not in _OF_RUN:
+            raise
+        needs = f"this needs {package}: pip install 'coreml-parity[run]'"
+        print(f"parity {parsed.command}: {needs}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `parity … | head` is not an error of the user's
         sys.stderr.close()
         return 0

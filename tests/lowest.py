@@ -20,9 +20,12 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[^\]]*\])?>=(?P<lowest>[\w.]+)
 def lowest(pyproject: Path) -> dict[str, str]:
     """Return each requirement of the project and of its tests, and the lowest release in its range."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["run"], *extras["dev"]]
     found = {}
     for text in wanted:
+        if text.startswith(f"{project['name']}["):  # one extra that names another
+            continue
         match = _REQUIREMENT.match(text)
         if match is None:
             raise ValueError(f"{pyproject}: {text!r} has no lower end (>=)")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.errors import FormatError, UsageError
+from parity.errors import FormatError, MissingError, UsageError
 
 if TYPE_CHECKING:
     from parity.contracts.consumers import Consumer
@@ -65,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     _print_plan(plan)
     if arguments.dry_run:
         return _finish(problem)
+    if plan.jobs and not arguments.no_proof and importlib.util.find_spec("torch") is None:
+        raise MissingError("the proof executes models, which needs torch: pip install 'coreml-parity[run]'")
     output = _output(arguments, inspection.single)
     results = repair.apply(
         plan,
