@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
     "golden": "list, look at, accept and reject goldens: pictures that later runs must draw again",
+    "calibrate": "measure how a model's own figures spread, and write a table of bounds",
     "report": "show a run that lies in a folder: table, page, JSON, summary",
     "merge": "join the run folders of several machines and workers",
     "history": "keep nights in a database; say what changed, drifts, got slower or is flaky",

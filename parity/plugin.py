@@ -47,11 +47,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test per cell of the matrix, named by what it asks."""
     if "parity_cell" not in metafunc.fixturenames:
         return
-    from parity.suite import plan, tolerance
+    from parity.suite import factors, plan, tolerance
 
     try:
         options = _options(metafunc.config)
         cells = plan.cells(options)
+        factors.load(options.tolerances)
         tolerance.load(options.tolerances)  # a damaged table is an error of the whole run, as a file of cases is
     except ParityError as error:
         raise pytest.UsageError(f"parity: {error}") from None

@@ -147,6 +147,22 @@ class TorchBackend(Backend):
         return location, str(entry[-1])
 
 
+def folder_of(backend: TorchBackend, name: str) -> Path | None:
+    """Return the folder of a network's configuration and weights; None for a hub id."""
+    if kind(name) == "controlnet":
+        return backend._controlnet(name)
+    location = Path(backend.location) if name != "refiner" else backend._refiner
+    folder = None if location is None else location / _PARTS.get(name, kind(name))
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def parameters(backend: TorchBackend, name: str) -> dict[str, np.ndarray]:
+    """Return the parameters of a network's module by name, as float32."""
+    component = backend.component(name)
+    assert isinstance(component, _TorchComponent)
+    return {key: value.detach().float().cpu().numpy() for key, value in component._module.named_parameters()}
+
+
 def available(device: str) -> bool:
     """Return whether torch can use the device here."""
     import torch

@@ -1,4 +1,4 @@
-"""``parity mil show | profile | operators``: look at ML Programs and at what running them costs."""
+"""``parity mil show | profile | compare | operators``: what is in a program, and what float16 does."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     profile.add_argument("--repeats", type=int, default=3, metavar="N", help="predictions to time (default 3)")
     profile.add_argument("--top", type=int, default=15, metavar="N", help="slowest operations to list (default 15)")
     profile.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    compare = actions.add_parser(
+        "compare", help="name the first operation that leaves float16's range, or departs from its float32 value"
+    )
+    compare.add_argument("path", type=Path, help=".mlpackage or .mlmodelc")
+    compare.add_argument(
+        "--inputs", type=Path, required=True, metavar="FILE", help=".npz with an array for each input of the model"
+    )
+    compare.add_argument("--function", help="which function; default the model's")
+    compare.add_argument(
+        "--numerics",
+        default="declared",
+        help="what is compared with float32: declared (default), float16-accumulate, …",
+    )
+    compare.add_argument("--top", type=int, default=5, metavar="N", help="results with the largest gain (default 5)")
     actions.add_parser("operators", help="list the operators that run, with their opsets")
 
 
@@ -40,6 +54,8 @@ def main(arguments: argparse.Namespace) -> int:
         return _show(arguments)
     if arguments.action == "profile":
         return _profile(arguments)
+    if arguments.action == "compare":
+        return _compare(arguments)
     return _operators()
 
 
@@ -133,6 +149,64 @@ def _profile(arguments: argparse.Namespace) -> int:
     for name, median in sorted(medians.items(), key=lambda item: -item[1])[: max(arguments.top, 0)]:
         print(f"{median:>10.4f}{median / whole:>8.1%}  {kinds[name]} {name}")
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Compare a program with itself in float32: 0 if float16 carries every operation, 1 if not."""
+    import math
+
+    from parity.mil import departure, load
+
+    model = load(arguments.path)
+    if model.kind != "mlProgram":
+        raise UsageError(f"{arguments.path}: no ML Program; only those say which operations are float16")
+    read = _given(arguments.inputs, model.function(arguments.function).inputs, arguments.path)
+    inputs = departure.given(model, read, arguments.function)
+    found = list(departure.values(model, inputs, function=arguments.function, profile=arguments.numerics))
+    leaving = [value for value in found if value.leaves]
+    departing = [value for value in found if value.departs]
+    print(f"{arguments.path}: {len(found)} results, {arguments.numerics} compared with float32")
+    for title, values in (("leaves float16's range", leaving), ("departs", departing)):
+        print(f"{title}: {f'{len(values)}, the first is' if values else 'none'}")
+        if values:
+            print(f"  {values[0].sentence}")
+    print(f"\n{'error':>10}{'gain':>8}{'largest':>12}  result")
+    finite = [value for value in found if math.isfinite(value.gain)]
+    for value in sorted(finite, key=lambda each: -each.gain)[: max(arguments.top, 0)]:
+        decibel = f"{-20 * math.log10(value.error):.1f} dB" if value.error else "none"
+        print(f"{decibel:>10}{value.gain:>8.1f}{value.largest:>12.5g}  {value.place}")
+    return int(bool(leaving or departing))
+
+
+def _given(file: Path, features: Any, model: Path) -> dict[str, Any]:
+    """Read a model's inputs from an archive, in the dtypes that it declares."""
+    import zipfile
+
+    import numpy as np
+
+    from parity.errors import FormatError, MissingError
+    from parity.tables import nearest
+
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise MissingError(f"--inputs {file}: no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise FormatError(f"--inputs {file}: an .npz with one array an input is needed: {error}") from None
+    named = {feature.name: feature for feature in features}
+    for name, array in arrays.items():
+        if name not in named:
+            raise UsageError(f"--inputs {file}: {model} has no input {name!r}{nearest(name, named)}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UsageError(
+                f"--inputs {file}: {name} holds values that are NaN or infinite; nothing follows from them"
+            )
+        if array.size == 0:
+            raise UsageError(f"--inputs {file}: {name} is empty, with shape {array.shape}")
+    if missing := [name for name, feature in named.items() if name not in arrays and not feature.optional]:
+        raise UsageError(f"--inputs {file}: no array {missing[0]!r}; {model} needs {', '.join(named)}")
+    return arrays
 
 
 def _operators() -> int:

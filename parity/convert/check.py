@@ -13,7 +13,7 @@ hardware.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from parity import tables
+from parity import mil, tables
 from parity.convert.job import Job
 from parity.convert.samples import examples
 from parity.errors import ParityError
@@ -111,12 +111,34 @@ def check(job: Job, package: Path, expected: Sequence[Reference], *, runtime: st
             if not result >= worst.psnr:
                 worst = Agreement(result, name, reference.seed, least, model.numerics)
     if not worst.psnr >= least:
-        raise DriftError(
-            f"{job.key}: output {worst.output} of the converted package agrees with PyTorch to only "
-            f"{worst.psnr:.1f} dB (seed {worst.seed}, {worst.numerics}); at least {least:g} dB are needed. "
-            "The package was removed. Try FLOAT32 precision or another attention, or less compression"
-        )
+        inputs = next(reference.inputs for reference in expected if reference.seed == worst.seed)
+        raise DriftError(_message(job, worst, package, inputs))
     return worst
+
+
+def _message(job: Job, worst: Agreement, package: Path, inputs: Mapping[str, np.ndarray]) -> str:
+    """Say how far the package is from PyTorch, which operation of it float16 does not carry, and what can be done."""
+    from parity.mil import departure
+
+    output = f"{job.key}: output {worst.output} of the converted package"
+    where = f"(seed {worst.seed}, {worst.numerics})"
+    try:
+        model = mil.load(package)
+        leaving, departing = departure.first(departure.values(model, departure.given(model, inputs)))
+    except ParityError:  # no ML Program
+        leaving = departing = None
+    if leaving is not None:
+        return (
+            f"{output} is not finite {where}: {leaving.sentence}. The package was removed. The network needs FLOAT32 "
+            "precision there, or smaller activations"
+        )
+    agrees = "holds NaN or infinity, as in float32," if math.isnan(worst.psnr) else "agrees with PyTorch to only "
+    agrees += "" if math.isnan(worst.psnr) else f"{worst.psnr:.1f} dB"
+    cause = f" {departing.sentence}." if departing is not None else ""
+    return (
+        f"{output} {agrees} {where}; at least {worst.bound:g} dB are needed.{cause} "
+        "The package was removed. Try FLOAT32 precision or another attention, or less compression"
+    )
 
 
 def bound(job: Job) -> float:

@@ -30,6 +30,16 @@ class Shown(Struct, frozen=True):
     value: str
     bound: str
     margin: str
+    half: str = "-"
+
+
+class Yardstick(Struct, frozen=True):
+    """An error against half precision's own; fields as in :class:`parity.suite.yardstick.Score`."""
+
+    half: Number
+    rms: Number
+    largest: Number
+    overlap: Number
 
 
 class Check(Struct, frozen=True):
@@ -45,6 +55,7 @@ class Check(Struct, frozen=True):
     verdict: Verdict
     message: str
     bad_input: bool
+    yardstick: Yardstick | None = None
 
 
 class Course(Struct, frozen=True):

@@ -12,6 +12,7 @@ from parity.errors import ParityError
 from parity.metrics import Metric, registry
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
+from parity.suite.yardstick import Score
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Check:
         For *fail* and *unknown*: all that a reader needs. Empty for *pass*, unless a known failure was seen.
     bad_input : bool
         Not compared because a file is damaged or belongs to another model: no run passes with it.
+    score : Score, optional
+        The error as a multiple of half precision's own, where that was measured.
     """
 
     point: str
@@ -44,6 +47,7 @@ class Check:
     verdict: Verdict
     message: str
     bad_input: bool = False
+    score: Score | None = None
 
     @property
     def margin(self) -> float:
@@ -99,18 +103,36 @@ def worst(
         return unknown(point, "nothing was recorded at this point")
     if tolerance is None:
         return unknown(point, f"no tolerance in the table for {names[1]}; add one with --tolerances")
-    checks = [_one(point, where, *pair, tolerance, names) for where, pair in pairs.items()]
+    return closest([one((point, where), *pair, tolerance, names=names) for where, pair in pairs.items()])
+
+
+def closest(checks: Sequence[Check]) -> Check:
+    """Return the check with the smallest margin; one without a margin is the worst."""
     return min(checks, key=lambda check: check.margin if not math.isnan(check.margin) else -math.inf)
 
 
-def _one(
-    point: str,
-    where: str,
+def one(
+    place: tuple[str, str],
     reference: np.ndarray,
     candidate: np.ndarray,
     tolerance: Tolerance,
+    *,
     names: tuple[str, str],
 ) -> Check:
+    """Compare two tensors by one bound.
+
+    Parameters
+    ----------
+    place : (str, str)
+        The point, as tolerances name it, and the exact call.
+    reference, candidate : numpy.ndarray
+        What is compared.
+    tolerance : Tolerance
+        The bound.
+    names : (str, str)
+        What the two are called in messages.
+    """
+    point, where = place
     metric = registry.get(tolerance.metric)
     if reference.shape != candidate.shape:
         text = f"{where}: shapes differ: {names[0]} {reference.shape}, {names[1]} {candidate.shape}"

@@ -36,7 +36,7 @@ from parity.suite.goldens.keys import here
 from parity.suite.goldens.store import Asked
 from parity.suite.outcome import Outcome, reproduce
 from parity.suite.plan import Cell
-from parity.suite.questions import between, candidate, golden, played
+from parity.suite.questions import between, candidate, golden, overflow, played
 from parity.suite.questions import pairings as compatibility
 from parity.suite.questions.candidate import Situation
 from parity.suite.remarks import remarks
@@ -144,13 +144,20 @@ class Evaluator(Stage):
                 blocked[name] = str(error)
                 damaged.add(name)
         compression = {name: part.compression for name, part in parts.items() if part.compression}
-        return Situation(blocked, frozenset(damaged), compression)
+        return Situation(
+            blocked, frozenset(damaged), compression, standard=self.standard(cell.case, tuple(compression))
+        )
 
     def _about_models(self, components: Sequence[str]) -> tuple[str, ...]:
         found = list(self.packages.remarks)
         for name in components:
-            if form := self.packages.part(name).compression:
-                found.append(f"{name}: its weights are compressed ({form}); the shipped bounds are for float16 weights")
+            part = self.packages.part(name)
+            if form := part.compression:
+                found.append(
+                    f"{name}: its weights are compressed ({form}); it is judged by half precision with these weights"
+                )
+            if name == "unet" and (text := overflow.finding(name, part.paths)):
+                found.append(text)
         return tuple(found)
 
     def _golden(self, cell: Cell) -> Outcome:

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -143,10 +143,12 @@ def _check(check: Check) -> dict[str, Any]:
             "value": metric.format(check.value) if metric else "-",
             "bound": metric.format(check.bound) if metric else "-",
             "margin": metric.format(check.margin) if metric else "-",
+            "half": "-" if check.score is None else f"{check.score.rms:.2f} x",
         },
         "verdict": str(check.verdict),
         "message": check.message,
         "bad_input": check.bad_input,
+        "yardstick": None if check.score is None else {key: _number(n) for key, n in asdict(check.score).items()},
     }
 
 

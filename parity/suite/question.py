@@ -14,7 +14,7 @@ from typing import Any
 from parity import cache, recipes
 from parity.models.content import file_hash, folder_hash
 from parity.models.source import PARTS
-from parity.suite import tolerance
+from parity.suite import factors, tolerance
 from parity.suite.goldens import log
 from parity.suite.options import Options
 from parity.suite.plan import Cell
@@ -37,7 +37,7 @@ def question(options: Options) -> dict[str, str]:
         "model": Path(options.model_version).name if _is_folder(options.model_version) else options.model_version,
         **_weights(options.model_version),
         **{f"original {name}": value for name, value in options.ingredients.record().items()},
-        "tolerances": cache.key(entries=[str(entry) for entry in tolerance.load(options.tolerances)])[:_SHORT],
+        "tolerances": cache.key(entries=[str(entry) for entry in _allowed(options.tolerances)])[:_SHORT],
         "device": options.device,
         "goldens": "being accepted" if options.update_golden else _decided(options.goldens),
     }
@@ -60,6 +60,10 @@ def planned(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
         digest = cache.key(asked={name: record[name] for name in _DECIDING}, image=content)
         found.append({**{name: record[name] for name in (*_PLANNED, "reproduce")}, "digest": digest})
     return found
+
+
+def _allowed(path: Path | None) -> list[Any]:
+    return [*tolerance.load(path), *factors.load(path)]
 
 
 def _is_folder(model: str) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,18 +18,24 @@ from parity.backends import packages, registry
 from parity.backends.packages import Packages
 from parity.backends.registry import Subject
 from parity.errors import ParityError
+from parity.models.content import file_hash
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.pipelines.request import TASK_COMPONENTS
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.suite import case as cases
-from parity.suite import provenance, tolerance
+from parity.suite import factors, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.once import once
 from parity.suite.options import Options
 from parity.suite.plan import Cell
+from parity.suite.questions import compression
 from parity.suite.tolerance import Tolerance
+from parity.suite.yardstick import Standard, Yardstick
+
+if TYPE_CHECKING:
+    from parity.backends.pytorch import TorchBackend
 
 Progress = Callable[[str], None]
 """Called with a short text whenever something that takes time begins or advances."""
@@ -49,6 +56,7 @@ class Stage:
         self.options = options
         self.progress: Progress = progress or (lambda text: None)
         self.tolerances = tolerance.load(options.tolerances)
+        self.factors = factors.load(options.tolerances)
         self._candidates: dict[str, Backend] = {}
 
     @once
@@ -85,7 +93,7 @@ class Stage:
         return bool(self.options.backend) and folder is not None and any(folder.glob("*.aimodel"))
 
     @cached_property
-    def reference(self) -> Backend:
+    def reference(self) -> TorchBackend:
         """The original's networks."""
         from parity.backends.pytorch import TorchBackend
 
@@ -160,6 +168,41 @@ class Stage:
     def reference_run(self, case: Case) -> tuple[Trace, float]:
         """Run a case by PyTorch, once."""
         return self.run(self.reference, case)
+
+    def standard(self, case: Case, compressed: tuple[str, ...] = ()) -> Standard:
+        """Return half precision by itself as the standard of a float16 candidate of a case.
+
+        Parameters
+        ----------
+        case : Case
+            What is drawn.
+        compressed : tuple of str
+            Networks whose weights are compressed in the packages: half precision computes with these.
+        """
+        yardstick = self._yardstick(tuple(sorted(compressed)))
+        pictures = [value for value in vars(case.request).values() if isinstance(value, Path)]
+        settings = {**case.settings(), "size": self.model.image_size, "as": case.producer}
+        settings["pictures"] = [file_hash(path) for path in pictures]
+
+        def drawn() -> Trace | str:
+            self.progress(f"{case.name} in half precision (kept for later runs)")
+            try:
+                return yardstick.run(settings, lambda backend: self.run(backend, case)[0])
+            except (ParityError, ConsumerFailureError) as error:
+                return f"half precision's own run ended: {error}"
+
+        return Standard(yardstick, self.factors, drawn)
+
+    @lru_cache(maxsize=8)  # noqa: B019
+    def _yardstick(self, compressed: tuple[str, ...]) -> Yardstick:
+        from parity.backends.pytorch import parameters
+
+        found = {}
+        for name in compressed:
+            part = self.packages.part(name)
+            if values := compression.parameters(part.paths, parameters(self.reference, name)):
+                found[name] = values
+        return Yardstick(self.reference, found)
 
     def bounds(self, point: str, backend: Backend) -> tuple[Tolerance, ...]:
         """Return the tolerances of a point for a backend's numbers."""

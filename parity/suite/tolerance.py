@@ -9,9 +9,10 @@ hold. Every entry says what was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from parity import tables
 from parity.errors import FormatError, MissingError, UsageError
@@ -21,6 +22,9 @@ from parity.networks.signature import SIGNATURES
 DEFAULT = Path(__file__).with_name("tolerances.toml")
 PICTURES = ("image", "golden/image", "golden/drift", "compatibility")
 """Points that hold 8-bit pictures; all others hold tensors."""
+POINTS = frozenset({*SIGNATURES, *(f"golden/{name}" for name in SIGNATURES), *PICTURES, "latents/encoded"})
+"""Points that a table can name, beside those that the shipped one names."""
+SECTIONS = ("tolerance", "yardstick")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Tolerance:
         Pattern for a backend's numerics, e.g. ``reference runtime*`` or ``Core ML CPU_AND_NE``.
     measured : str
         What was seen, on what, or the source of the figure.
+    own : bool
+        Whether it stands in the user's table; no key of it.
     """
 
     point: str
@@ -49,6 +55,7 @@ class Tolerance:
     measured: str
     precision: str = "*"
     numerics: str = "*"
+    own: bool = field(default=False, compare=False)
 
     def matches(self, point: str, *, precision: str, numerics: str) -> bool:
         """Return whether this entry speaks about the given comparison."""
@@ -67,27 +74,43 @@ def load(path: Path | None = None) -> list[Tolerance]:
     MissingError
         A metric's library or weights are not here.
     """
-    shipped = _read(DEFAULT, _points())
-    return [*(_read(path, {*_points(), *(entry.point for entry in shipped)}) if path else ()), *shipped]
+    shipped = _read(DEFAULT, None)
+    if path is None:
+        return shipped
+    own = _read(path, {*POINTS, *(entry.point for entry in shipped)})
+    return [*(replace(entry, own=True) for entry in own), *shipped]
 
 
-def _points() -> set[str]:
-    return {*SIGNATURES, *(f"golden/{name}" for name in SIGNATURES), *PICTURES}
+def sections(file: Path) -> dict[str, Any]:
+    """Read a table's file, once its sections are known to be ``[[tolerance]]`` and ``[[yardstick]]``.
+
+    Raises
+    ------
+    FormatError, MissingError
+        Another section, or neither; no such file, or not TOML.
+    """
+    document = tables.read(file)
+    for name in document:
+        if name not in SECTIONS:
+            hint = tables.nearest(name, SECTIONS)
+            raise FormatError(f"{file}: unknown section {name!r}{hint}; there are {' and '.join(SECTIONS)}")
+    if not any(document.values()):
+        raise FormatError(f"{file}: no [[tolerance]] and no [[yardstick]] in it")
+    return document
 
 
-def _read(file: Path, points: set[str]) -> list[Tolerance]:
-    entries = tables.read(file).get("tolerance", [])
-    if not isinstance(entries, list) or not entries:
-        raise FormatError(f"{file}: no [[tolerance]] in it")
-    known = points if file != DEFAULT else None
-    return [_entry(f"{file}: [[tolerance]] number {index + 1}", entry, known) for index, entry in enumerate(entries)]
+def _read(file: Path, points: set[str] | None) -> list[Tolerance]:
+    entries = sections(file).get("tolerance", [])
+    if not isinstance(entries, list):
+        raise FormatError(f"{file}: [[tolerance]] with two brackets is needed")
+    return [_entry(f"{file}: [[tolerance]] number {index + 1}", entry, points) for index, entry in enumerate(entries)]
 
 
 def _entry(where: str, entry: object, points: set[str] | None) -> Tolerance:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: a table is needed, not {entry!r:.60}")
-    known = [field.name for field in fields(Tolerance)]
-    needed = [field.name for field in fields(Tolerance) if field.default is MISSING]
+    known = [each.name for each in fields(Tolerance) if each.compare]
+    needed = [each.name for each in fields(Tolerance) if each.default is MISSING]
     for key, value in entry.items():
         if key not in known:
             raise FormatError(f"{where}: unknown key {key!r}{tables.nearest(key, known)}; known are {', '.join(known)}")

@@ -15,6 +15,7 @@ from parity.runs.result import result
 from parity.suite.evaluate import Evaluator
 from parity.suite.outcome import Outcome
 from parity.suite.plan import Cell
+from tests.suite.planting import TINY
 
 pytest_plugins = ["pytester"]
 
@@ -191,7 +192,7 @@ def test_a_backend_that_ends_its_process_costs_its_cell_alone(pytester: pytest.P
     (info / "entry_points.txt").write_text("[parity.backends]\ndies = dies_backend:Opener\n")
     pytester.makefile(".toml", cases=CASE.format("euler").replace("steps = 2", "steps = 1"))
     options = ["--model-version=tiny-sd", "--cases=cases.toml", "--isolate", "--run-dir=night"]
-    options += ["--backend=dies", "--backend=coreml:reference"]
+    options += ["--backend=dies", "--backend=coreml:reference", f"--tolerances={TINY}"]
     command = ["parity.cli", "run"] if program == "parity run" else ["pytest", "--pyargs", "parity.suite"]
     path = os.pathsep.join([str(pytester.path), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": path}

@@ -11,6 +11,9 @@ import numpy as np
 
 from parity import mil
 
+TINY = Path(__file__).with_name("tiny.toml")
+"""Bounds for tests that ask something else of tiny-sd than whether it passes."""
+
 
 def edited(package: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
     """Copy a package with an edited program."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.suite.planting import TINY
+
 pytest_plugins = ["pytester"]
 
 CASES = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "euler"\nsteps = 2\n'
@@ -18,7 +20,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makefile(".toml", cases=CASES)
     pytester.makeini(
         "[pytest]\nparity_cases = cases.toml\nparity_coreml_runtime = reference\nparity_seed = 7\n"
-        "parity_model_version = tiny-sd\n"
+        f"parity_model_version = tiny-sd\nparity_tolerances = {TINY}\n"
     )
     return pytester
 

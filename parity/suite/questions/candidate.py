@@ -4,14 +4,19 @@ Both start from the same stream. The reference's recorded inputs are fed to each
 forcing), which says *which component* differs, free of inherited error; then the pictures are compared. A component
 that cannot run is *unknown* with its reason, and the others are judged all the same.
 
-Compressed weights change a network by themselves, so a bound measured on float16 weights cannot fail them: below it
-they are *unknown*, with the measured figure, unless a row of the table speaks of that compression.
+A float16 candidate is judged by what half precision by itself costs on the same inputs (:mod:`parity.suite.relative`),
+unless the user's table has a row for the point. Everything else is judged by absolute bounds: float32 candidates,
+numerics for which no factor was measured, and networks that leave float16's range in half precision itself.
+
+Compressed weights change a network by themselves. They are judged by half precision with the same compressed weights;
+where these could not be found in the package, what is beyond a bound is *unknown*, with the measured figure, unless a
+row of the table speaks of that compression.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,12 +27,14 @@ from parity.networks.signature import checked
 from parity.pipelines.producer import Producer
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
-from parity.suite import comparison, tolerance
+from parity.suite import comparison, factors, relative, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
+from parity.suite.factors import Factors
 from parity.suite.questions import overflow
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
+from parity.suite.yardstick import Standard
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -46,12 +53,15 @@ class Situation:
         Component to the form of its compressed weights, e.g. ``6-bit palette``; those with float16 or float32 left out.
     stopped : str
         Why the candidate's run ended before its picture; empty if it did not, or was not begun.
+    standard : Standard, optional
+        Half precision by itself, for float16 candidates.
     """
 
     blocked: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     compression: Mapping[str, str] = field(default_factory=dict)
     stopped: str = ""
+    standard: Standard | None = None
 
 
 def failed(failure: ConsumerFailureError, who: Producer, case: Case) -> Check:
@@ -99,7 +109,32 @@ def compare(
         return (*parts, comparison.unknown(start, reason), comparison.unknown("image", reason))
     initial = {"latents/initial": (np.float32(reference["latents/initial"]), np.float32(candidate["latents/initial"]))}
     image = {"image": (reference["image"], candidate["image"])}
-    return (*judge.checks(start, initial, encoders), *parts, *judge.checks("image", image, components))
+    networks = (*judge.picture(start, initial, encoders), *parts)
+    pictures = judge.picture("image", image, components)
+    if all(check.verdict is Verdict.PASS for check in networks):
+        pictures = tuple(_elsewhere(check, reference, candidate) for check in pictures)
+    return (*networks, *pictures)
+
+
+def _elsewhere(check: Check, reference: Trace, candidate: Trace) -> Check:
+    """Say of a picture that fails although its networks are right what lies between them."""
+    if check.verdict is not Verdict.FAIL:
+        return check
+    steps = [
+        [
+            float(value.flat[0])
+            for point, value in trace.items()
+            if point.startswith("unet/") and point.endswith("/timestep")
+        ]
+        for trace in (reference, candidate)
+    ]
+    text = "  every network agrees on the reference's inputs: what differs lies between them"
+    if steps[0] != steps[1]:
+        shown = [", ".join(f"{step:g}" for step in each[:4]) for each in steps]
+        text += f", in the schedule: timesteps {shown[0]}, … and {shown[1]}, …"
+    else:
+        text += " (schedule, guidance, order of draws), or their errors add up over the steps"
+    return replace(check, message=f"{check.message}\n{text}")
 
 
 @dataclass(frozen=True)
@@ -123,35 +158,95 @@ class _Judge:
         except RuntimeError as error:  # of the framework, or of torch: this network cannot be computed here
             text = f"{name}: {backend.numerics} fails while it computes: {type(error).__name__}: {error}"
             return (Check(name, f"{name} stopped", "", math.nan, math.nan, Verdict.FAIL, text),)
-        first, *others = self.checks(name, pairs, [name])
-        if first.verdict is Verdict.FAIL and not np.isfinite(pairs[first.where][1]).all():
-            first = replace(first, message=f"{first.message}{self._overflow(reference, name, first.where)}")
+        first, *others = self._judged(name, pairs, [name], lambda: self._halves(reference, name, pairs))
+        if first.verdict is Verdict.FAIL and self._computes_half([name]):
+            first = replace(first, message=f"{first.message}{self._operator(reference, name, first.where)}")
         return (first, *others)
 
-    def checks(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
-        """Compare tensors with the bounds for float16 weights, or with those for the compression involved."""
-        backend = self.backends[1]
-        names = (self.backends[0].numerics, backend.numerics)
+    def picture(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
+        """Compare what a whole run gave at one point."""
+        return self._judged(point, pairs, involved, lambda: self._run(pairs))
+
+    def _judged(
+        self, point: str, pairs: Pairs, involved: Sequence[str], halves: Callable[[], Pairs | str]
+    ) -> tuple[Check, ...]:
+        """Compare by half precision, or by the table's bounds where it decides."""
+        names = (self.backends[0].numerics, self.backends[1].numerics)
         forms = ", ".join(sorted({self.situation.compression[n] for n in involved if n in self.situation.compression}))
-        own = [row for row in self.table if row.precision != "*"] if forms else []
-        bounds = tolerance.find_all(own, point, precision=forms, numerics=backend.numerics)
-        if bounds:
-            return comparison.judge(point, pairs, bounds, names=names)
-        precision = backend.precision if len(involved) != 1 else backend.precision_of(involved[0])
-        bounds = tolerance.find_all(self.table, point, precision=precision, numerics=backend.numerics)
+        if by_form := self._bounds(point, forms) if forms else ():
+            return comparison.judge(point, pairs, by_form, names=names)
+        bounds = tolerance.find_all(self.table, point, precision=self._precision(involved), numerics=names[1])
+        allowed = self._factors(point, involved, bounds)
+        if allowed is not None:
+            known = halves()
+            if not isinstance(known, str):
+                triples = {where: (pair[0], known[where][1], pair[1]) for where, pair in pairs.items()}
+                return relative.judge(point, triples, allowed, names=names)
+            checks = comparison.judge(point, pairs, bounds, names=names)
+            return tuple(_without_yardstick(check, known) for check in checks)
         checks = comparison.judge(point, pairs, bounds, names=names)
         finite = all(np.isfinite(value).all() for _, value in pairs.values())
         excused = forms and finite
         return tuple(_for_compressed(c, forms) if excused and c.verdict is Verdict.FAIL else c for c in checks)
 
-    def _overflow(self, reference: Trace, name: str, where: str) -> str:
+    def _bounds(self, point: str, forms: str) -> tuple[Tolerance, ...]:
+        own = [row for row in self.table if row.precision != "*"]
+        return tolerance.find_all(own, point, precision=forms, numerics=self.backends[1].numerics)
+
+    def _factors(self, point: str, involved: Sequence[str], bounds: Sequence[Tolerance]) -> Factors | None:
+        """Return what is allowed against half precision, where that decides."""
+        standard = self.situation.standard
+        compressed = {name for name in involved if name in self.situation.compression}
+        decided = any(row.own for row in bounds) or not involved  # by the user; no network, so no precision either
+        if standard is None or decided or not self._computes_half(involved):
+            return None
+        if compressed - set(standard.yardstick.weights):  # what they compute with is not known
+            return None
+        return factors.find(standard.factors, point, self.backends[1].numerics)
+
+    def _precision(self, involved: Sequence[str]) -> str:
+        backend = self.backends[1]
+        return backend.precision if len(involved) != 1 else backend.precision_of(involved[0])
+
+    def _computes_half(self, involved: Sequence[str]) -> bool:
+        return self._precision(involved) == "float16"
+
+    def _halves(self, reference: Trace, name: str, pairs: Pairs) -> Pairs | str:
+        """Run half precision on the same inputs, or say that it leaves its range."""
+        assert self.situation.standard is not None  # only then anybody asks
+        calls, found = reference.calls(name), Pairs()
+        for where, (known, _) in pairs.items():
+            _, label, tensor = where.split("/")
+            half = self.situation.standard.yardstick.call(name, calls[label])
+            if not half.finite:
+                where_to = half.overflow or "its outputs are not finite"
+                return f"half precision is impossible for this {name}: in PyTorch's own float16 {where_to}"
+            found[where] = (known, half.outputs[tensor])
+        return found
+
+    def _run(self, pairs: Pairs) -> Pairs | str:
+        assert self.situation.standard is not None  # only then anybody asks
+        drawn = self.situation.standard.drawn()
+        if isinstance(drawn, str):
+            return drawn
+        return {point: (known, drawn[point].astype(known.dtype)) for point, (known, _) in pairs.items()}
+
+    def _operator(self, reference: Trace, name: str, where: str) -> str:
+        """Say which operation of the program is at fault, where the program can be looked into."""
         component = self.backends[1].component(name)
         paths, calls = getattr(component, "paths", ()), getattr(component, "calls", None)
-        if calls is None:
+        if calls is None or where.count("/") != 2:
             return ""
         inputs = reference.calls(name)[where.split("/")[1]]
         found = next((text for one in calls(inputs) if (text := overflow.explain(paths, one))), "")
         return f"\n{found}" if found else ""
+
+
+def _without_yardstick(check: Check, reason: str) -> Check:
+    """Judge by the absolute bound, and say why; where there is none, nothing is decided."""
+    if check.verdict is Verdict.PASS:
+        return check
+    return replace(check, message=f"{check.message}\n  {reason}")
 
 
 def _for_compressed(check: Check, forms: str) -> Check:

@@ -1,31 +1,30 @@
-"""Where does a converted network leave the range of float16?
+"""Which operation of a converted network is at fault, when float16 fails it?
 
-A value above 65504 becomes infinity in float16, and what is computed from it NaN; PyTorch in float32 has no such limit.
-Then neither conversion nor hardware is at fault: the network needs float32 there. The reference runtime tells the first
-operation whose result is not finite, and the size that this result has in float32.
+A value above 65504 becomes infinity in float16, and what is computed from it NaN; a sine of a large angle makes much of
+the angle's rounding. The reference runtime runs the program in both profiles on the inputs that failed and names the
+first such operation (:mod:`parity.mil.departure`), whatever computed the failing outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity import mil
 from parity.errors import ParityError
 
-_LARGEST = 65504
+if TYPE_CHECKING:
+    from parity.mil.departure import Value
 
-
-class _FoundError(Exception):
-    def __init__(self, name: str, kind: str) -> None:
-        self.name, self.kind = name, kind
+_PERIODIC = ("sin", "cos")
 
 
 def explain(paths: Sequence[Path], inputs: Mapping[str, np.ndarray]) -> str:
-    """Say which operation is the first with a result that is not finite; empty where none is, or none can be told.
+    """Say which operation is the first that float16 does not carry; empty where none is, or none can be told.
 
     Parameters
     ----------
@@ -34,41 +33,78 @@ def explain(paths: Sequence[Path], inputs: Mapping[str, np.ndarray]) -> str:
     inputs : mapping of str to array
         Features of one prediction.
     """
+    from parity.mil import departure  # with torch, which only a failure needs
+
     known: dict[str, Any] = dict(inputs)
     try:
         for path in paths:
             model = mil.load(path)
             if model.kind != "mlProgram":
                 return ""
-            session = mil.Session(model)
-            given = {f.name: _as(f, known[f.name]) for f in session.function.inputs if f.name in known}
-            try:
-                known |= session.predict(given, callback=_stop)
-            except _FoundError as found:
-                return _sentence(model, found, given)
+            given = departure.given(model, known)
+            leaving, departing = departure.first(departure.values(model, given))
+            if leaving is not None or departing is not None:
+                return _sentences(path, leaving, departing)
+            known |= mil.Session(model).predict(given)
     except ParityError:
         return ""
     return ""
 
 
-def _stop(event: Any) -> None:
-    for name, value in event.outputs.items():
-        if hasattr(value, "isfinite") and value.is_floating_point() and not bool(value.isfinite().all()):
-            raise _FoundError(name, event.type)
+def _sentences(path: Path, leaving: Value | None, departing: Value | None) -> str:
+    from parity.mil.departure import LARGEST
+
+    lines = []
+    if leaving is not None:
+        lines.append(
+            f"  overflow of float16: the first value that is not finite is {leaving.place}; in float32 its largest is "
+            f"{leaving.largest:,.0f}, and float16 ends at {LARGEST:,.0f}"
+        )
+    if departing is not None:
+        lines.append(f"  operator: {departing.sentence}")
+        if departing.name in embedded(path):
+            lines.append(f"  cause: {_CAUSE}")
+    return "\n".join(lines)
 
 
-def _sentence(model: mil.Model, found: _FoundError, given: Mapping[str, np.ndarray]) -> str:
-    wide = mil.Session(model, "float32").values([found.name], given)[found.name]
-    largest = float(np.abs(np.asarray(wide, np.float64)).max(initial=0.0))
-    if not np.isfinite(largest):
-        return f"  the first value that is not finite is {found.name} ({found.kind}), in float32 too"
+_CAUSE = (
+    "the timestep embedding is computed in float16; diffusers computes it in float32 even in half-precision pipelines, "
+    "and rounds the sine and cosine"
+)
+
+
+def finding(component: str, paths: Sequence[Path]) -> str:
+    """Say that a denoiser computes its timestep embedding in float16; empty if it does not, or none can be told."""
+    names = [name for path in paths for name in embedded(path)]
+    if not names:
+        return ""
     return (
-        f"  overflow of float16: the first value that is not finite is {found.name} ({found.kind}); in float32 its "
-        f"largest is {largest:,.0f}, and float16 ends at {_LARGEST:,}. The model needs float32 there, or smaller "
-        "activations; its conversion is not at fault"
+        f"{component}: the timestep embedding is computed in float16 ({', '.join(names)}: sine and cosine of up to "
+        "999, where float16's values lie 0.5 apart); diffusers computes it in float32 even in half-precision "
+        "pipelines. What it costs depends on the model, and is in the score of the first steps"
     )
 
 
-def _as(feature: mil.Feature, value: np.ndarray) -> np.ndarray:
-    kinds = {"fp16": np.float16, "fp32": np.float32, "int32": np.int32}
-    return np.asarray(value).astype(kinds.get(feature.dtype, np.float32))
+@lru_cache(maxsize=64)
+def embedded(path: Path) -> tuple[str, ...]:
+    """Return the results of float16 sines and cosines that a program computes from its input ``timestep`` alone."""
+    from parity.mil.arrays import dtype_of
+    from parity.mil.graph import build
+
+    try:
+        model = mil.load(path)
+        if model.kind != "mlProgram":
+            return ()
+        name = model.function().name
+        graph = build(model.program.functions[name], str(path))
+    except ParityError:
+        return ()
+    derived = {"timestep"} & set(graph.inputs)
+    found: list[str] = []
+    for node in graph.nodes:
+        computed = [each for each in node.dependencies() if each not in graph.constants]
+        if computed and all(each in derived for each in computed):
+            derived |= set(node.outputs)
+            if node.type in _PERIODIC and dtype_of(graph.types[node.outputs[0]]) == "fp16":
+                found += node.outputs
+    return tuple(found)

@@ -12,6 +12,7 @@ from parity import coreml
 from parity.suite import plan
 from parity.suite.options import Options
 from parity.suite.run import Run
+from tests.suite.planting import TINY
 
 
 def test_a_framework_that_fails_while_predicting_names_the_network(
@@ -27,7 +28,7 @@ def test_a_framework_that_fails_while_predicting_names_the_network(
         return predict(self, inputs, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(coreml.Model, "predict", broken)
-    options = Options(model_version="tiny-sd", cases=cases, compute_unit=("CPU_ONLY",))
+    options = Options(model_version="tiny-sd", cases=cases, compute_unit=("CPU_ONLY",), tolerances=TINY)
     (record,) = Run(options).ask_all(plan.cells(options))
     found = {check["point"]: check["verdict"] for check in record["checks"]}
     assert found == {
@@ -58,7 +59,7 @@ def test_a_run_that_breaks_outside_its_networks_fails(tmp_path: Path, monkeypatc
         return run(*given, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(diffusers, "run", broken)
-    options = Options(model_version="tiny-sd", cases=cases, compute_unit=("CPU_ONLY",))
+    options = Options(model_version="tiny-sd", cases=cases, compute_unit=("CPU_ONLY",), tolerances=TINY)
     (record,) = Run(options).ask_all(plan.cells(options))
     assert record["verdict"] == "fail"
     assert "stopped by RuntimeError: the scheduler gave up" in record["explanation"]

@@ -14,6 +14,7 @@ from parity.errors import UsageError
 from parity.suite import plan
 from parity.suite.options import Options, read
 from parity.suite.run import Run
+from tests.suite.planting import TINY
 
 CASES = """
 [defaults]
@@ -45,7 +46,7 @@ def cases(tmp_path: Path) -> Path:
 
 
 def ask(**given: Any) -> dict[str, dict[str, Any]]:
-    options = Options(model_version="tiny-sd", **given)
+    options = Options(model_version="tiny-sd", tolerances=TINY, **given)
     return {record["id"]: record for record in Run(options).ask_all(plan.cells(options))}
 
 

@@ -1,0 +1,193 @@
+"""What does half precision alone make of a network: PyTorch's own float16 modules, each result rounded once?
+
+The modules are in float16 as a half-precision pipeline of diffusers has them, so what the network computes in float32
+by itself (the timestep embedding) stays so. Every operation reads float16, computes in a wide dtype, and its result is
+rounded to float16 once. PyTorch's own float16 kernels differ from machine to machine (some sum in float16, some in
+float32, some in blocks); this does not: with float64 as the wide dtype no sum comes near a rounding boundary by its
+order, so the outputs are equal bit for bit on every kernel.
+
+The first value that leaves float16's range is recorded with its module, operation and size (:attr:`Rounded.overflow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from parity.backends.pytorch import TorchBackend
+from parity.networks.signature import Component
+
+LARGEST = 65504.0
+"""Largest finite float16."""
+
+_MOVES = {"to", "_to_copy", "copy_", "type_as", "detach", "clone", "alias", "lift_fresh", "dropout", "contiguous"}
+"""Operations that compute nothing, by their names in torch's schemas."""
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Where a network first leaves float16's range.
+
+    Attributes
+    ----------
+    module : str
+        Path of the module, e.g. ``encoder.conv_in``; empty for the network itself.
+    operation : str
+        torch's name for what was computed, e.g. ``conv2d``.
+    largest : float
+        Largest magnitude of the result before it was rounded.
+    """
+
+    module: str
+    operation: str
+    largest: float
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        where = f"in {self.module} " if self.module else ""
+        return f"{self.operation} {where}gives {self.largest:,.0f}, and float16 ends at {LARGEST:,.0f}"
+
+
+class Rounded(TorchDispatchMode):
+    """While entered, operations on float16 tensors are computed in a wide dtype and rounded to float16 once.
+
+    Parameters
+    ----------
+    wide : torch.dtype
+        ``torch.float64`` or ``torch.float32``.
+
+    Attributes
+    ----------
+    overflow : Overflow or None
+        The first result beyond float16's range.
+    """
+
+    def __init__(self, wide: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.wide = wide
+        self.overflow: Overflow | None = None
+        self.inside: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute one operation; see the class."""
+        kwargs = kwargs or {}
+        given: list[torch.Tensor] = []
+        tree_map(lambda leaf: given.append(leaf) if isinstance(leaf, torch.Tensor) else None, (args, kwargs))
+        name = func._schema.name.split("::")[1]
+        if name in _MOVES or func.is_view or all(tensor.dtype != torch.float16 for tensor in given):
+            return func(*args, **kwargs)
+        # a float32 tensor beside it makes torch compute in float32, and the result is no float16
+        promoted = any(t.dtype in (torch.float32, torch.float64) and t.dim() > 0 for t in given)
+        wide_args, wide_kwargs = tree_map(self._widen, (args, kwargs))
+        result = func(*wide_args, **wide_kwargs)
+        if func._schema.is_mutable:  # in place: the first argument is what changes
+            args[0].copy_(self._narrow(wide_args[0], name))
+            return args[0]
+        if promoted:
+            return tree_map(lambda leaf: leaf.float() if self._is_wide(leaf) else leaf, result)
+        return tree_map(lambda leaf: self._narrow(leaf, name) if self._is_wide(leaf) else leaf, result)
+
+    def _is_wide(self, leaf: Any) -> bool:
+        return isinstance(leaf, torch.Tensor) and leaf.dtype == self.wide
+
+    def _widen(self, leaf: Any) -> Any:
+        return leaf.to(self.wide) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    def _narrow(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        rounded = value.to(torch.float16)
+        if self.overflow is None and not bool(rounded.isfinite().all()):
+            finite = value[value.isfinite()]
+            largest = float(finite.abs().max()) if finite.numel() else float("inf")
+            if largest > LARGEST:  # infinite masks are no overflow
+                self.overflow = Overflow(self.inside[-1] if self.inside else "", name, largest)
+        return rounded
+
+
+class RoundedBackend(TorchBackend):
+    """A PyTorch original in float16, each operation's result rounded once; always on the CPU.
+
+    Parameters
+    ----------
+    original : TorchBackend
+        Whose model it is.
+    wide : str
+        ``float64``: outputs are equal on every machine for equal inputs. ``float32``: two to three times as fast, for
+        whole runs.
+    weights : mapping of str to mapping of str to array
+        Network to its parameters by name that take the place of the original's: those of compressed weights.
+    """
+
+    def __init__(
+        self,
+        original: TorchBackend,
+        *,
+        wide: str = "float64",
+        weights: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    ) -> None:
+        super().__init__(
+            original.location,
+            precision="float16",
+            controlnets=original._controlnets,
+            refiner=original._refiner,
+        )
+        self.numerics = "PyTorch float16, each result rounded once"
+        self._wide = getattr(torch, wide)
+        self._replaced = dict(weights or {})
+        self.overflows: dict[str, Overflow] = {}
+
+    def _load(self, name: str) -> Component:
+        if name in self._replaced:  # an encoder and a decoder share a module, and only one may be compressed
+            self._modules.clear()
+        component = super()._load(name)
+        module = component._module  # type: ignore[attr-defined]
+        if name in self._replaced:
+            with torch.no_grad():
+                parameters = dict(module.named_parameters())
+                for key, value in self._replaced[name].items():
+                    parameters[key].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self._modules.clear()
+        return _RoundedComponent(name, component, module, self)
+
+
+class _RoundedComponent:
+    def __init__(self, name: str, inner: Callable[..., Any], module: Any, backend: RoundedBackend) -> None:
+        self.name = name
+        self._inner = inner
+        self._module = module
+        self._backend = backend
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        mode = Rounded(self._backend._wide)
+        with _paths(self._module, mode.inside), mode, np.errstate(over="ignore"):
+            outputs = self._inner(inputs)
+        if mode.overflow is not None:
+            self._backend.overflows.setdefault(self.name, mode.overflow)
+        return outputs
+
+
+@contextmanager
+def _paths(module: Any, inside: list[str]) -> Iterator[None]:
+    """Keep the path of the module that is at work as the last entry of a list."""
+
+    def leave(*_: Any) -> None:
+        inside.pop()
+
+    hooks = []
+    for path, each in module.named_modules():
+        hooks.append(each.register_forward_pre_hook(lambda *_, path=path: inside.append(path)))
+        hooks.append(each.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
