@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity import quiet
-from parity.errors import MissingError, UnsupportedError, UsageError
+from parity.backends import devices
+from parity.errors import MissingError, ParityError, UnsupportedError, UsageError
 from parity.models import checkpoint, projection
 from parity.networks.backend import Backend
 from parity.networks.signature import Component, kind
@@ -96,6 +98,7 @@ class TorchBackend(Backend):
         self.device = device
         self.precision = precision
         self.numerics = f"PyTorch {device} {precision}"
+        self.remarks = devices.remarks(device, precision, metadata.version("torch").partition("+")[0])
 
     def _load(self, name: str) -> Component:
         part = _PARTS.get(name, kind(name))
@@ -215,9 +218,16 @@ class _TorchComponent:
             "noising_encoder": self._noised,
             "safety_checker": self._unsafe,
         }
-        with torch.inference_mode(), _exact_products(self._device):
-            outputs = runs.get(kind(self.name), self._noise)(inputs)
-            return {name: self._to_array(value) for name, value in outputs.items()}
+        try:
+            with torch.inference_mode(), _exact_products(self._device):
+                outputs = runs.get(kind(self.name), self._noise)(inputs)
+                return {name: self._to_array(value) for name, value in outputs.items()}
+        except ParityError:
+            raise
+        except (RuntimeError, TypeError) as error:
+            if meaning := devices.explain(str(error)):
+                raise RuntimeError(f"{error}\n  what it means: {meaning}") from error
+            raise
 
     def _to_device(self, name: str, array: np.ndarray) -> Any:
         import torch
@@ -225,6 +235,10 @@ class _TorchComponent:
         # Strides are kept: a channels-last picture, as diffusers' image processor gives it, makes oneDNN take another
         # convolution whose sums differ in the last bits.
         tensor = torch.from_numpy(array)
+        if (
+            tensor.dtype is torch.float64
+        ):  # timesteps between two others; the embedding makes them float32, mps has none
+            tensor = tensor.float()
         if name not in _EXACT:
             tensor = tensor.to(getattr(torch, self._precision))
         return tensor.to(self._device)

@@ -21,11 +21,14 @@ class Backend(ABC):
         ``PyTorch cpu float32`` or ``reference runtime (declared)``.
     precision : str
         Precision of the networks' arithmetic, the key of tolerance tables: ``float32``, ``float16`` or ``bfloat16``.
+    remarks : tuple of str
+        What a reader must know about everything that it computes, e.g. known defects of a device.
     """
 
     name: str
     numerics: str
     precision: str
+    remarks: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._loaded: dict[str, Component] = {}

@@ -118,7 +118,7 @@ class Evaluator(Stage):
         if broken is not None and not any(check.verdict is Verdict.FAIL for check in found):
             raise broken  # no network by itself: whatever it was, the picture was not drawn
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
-        about = () if cell.backend else self._about_models(components)
+        about = (*backend.remarks, *(() if cell.backend else self._about_models(components)))
         return replace(self._outcome(cell, checks, seconds, pictures, about), course=follow(reference, drawn))
 
     def _say(self, cell: Cell, text: str) -> str:
@@ -255,9 +255,10 @@ class Evaluator(Stage):
         pictures: dict[str, np.ndarray],
         about: Sequence[str] = (),
     ) -> Outcome:
-        made = self.options.ingredients.sentence()
-        on_top = (made,) if made else ()
-        said = (*on_top, *remarks(cell.case, self.model, self.cases), *self._stream(cell.case), *about)
+        merged = self.options.ingredients.sentence()
+        on_top = (merged,) if merged else ()
+        made = remarks(cell.case, self.model, self.cases)
+        said = (*on_top, *made, *self._stream(cell.case), *self.reference.remarks, *about)
         return Outcome(cell, tuple(checks), seconds, reproduce(self.options, cell), pictures, said)
 
     def _stream(self, case: Case) -> tuple[str, ...]:
