@@ -23,7 +23,7 @@ from parity import cache, quiet, recipes
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
 from parity.files import link_or_copy, replacing
 from parity.models import checkpoint, single, source
-from parity.models.content import file_hash, folder_hash
+from parity.models.content import folder_hash
 from parity.models.ingredients import Ingredients, Lora
 
 _EDITION: Final = 1  # raised when the same ingredients must give other files
@@ -68,9 +68,7 @@ def _folder(model: str) -> Path:
 def _key(base: Path, ingredients: Ingredients) -> str:
     versions = {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
     parts = {part.name: folder_hash(part) for part in sorted(base.iterdir()) if part.is_dir()}
-    vae = Path(ingredients.vae).expanduser()
-    other = {"vae": file_hash(vae) if vae.is_file() else folder_hash(vae) if vae.is_dir() else ingredients.vae}
-    return cache.key(edition=_EDITION, versions=versions, base=parts, top=ingredients.record(), **other)
+    return cache.key(edition=_EDITION, versions=versions, base=parts, top=ingredients.record())
 
 
 def _assemble(base: Path, ingredients: Ingredients, folder: Path) -> None:
@@ -83,7 +81,7 @@ def _assemble(base: Path, ingredients: Ingredients, folder: Path) -> None:
         made |= _upon(base, ingredients, made)
     for entry in base.iterdir():
         if entry.is_file():
-            link_or_copy(entry, folder / entry.name)
+            link_or_copy(entry.resolve(), folder / entry.name)  # a hub's snapshot is links
         elif entry.name not in made:
             _copy(entry, folder / entry.name)
     for part, module in made.items():

@@ -106,13 +106,15 @@ class Ingredients:
 
     def record(self) -> dict[str, Any]:
         """Return what goes on top, by digests: as provenance keeps it. Empty for a plain checkpoint."""
-        from parity.models.content import file_hash
+        from parity.models.content import file_hash, folder_hash
 
         found: dict[str, Any] = {}
         if self.single_file is not None:
             found["file"] = f"{self.single_file.name} {file_hash(self.single_file)[:16]}"
         if self.vae:
-            found["vae"] = Path(self.vae).name if Path(self.vae).exists() else self.vae
+            vae = Path(self.vae).expanduser()
+            digest = file_hash(vae) if vae.is_file() else folder_hash(vae) if vae.is_dir() else ""
+            found["vae"] = f"{vae.name} {digest[:16]}" if digest else self.vae
         for lora in self.loras:
             found[f"lora {lora.file.name}"] = f"scale {lora.scale:g} {file_hash(lora.file)[:16]}"
         for embedding in self.embeddings:

@@ -186,6 +186,11 @@ class Checkpoint:
         extra = [name for name in ("text_encoder_2", "transformer", "text_encoder_3") if parts.get(name)]
         lacks = f" (it has no {', '.join(other)})" if other else f" (it has a {', a '.join(extra)})" if extra else ""
         conditioned = not other and self.config("unet").get("addition_embed_type")
+        if not other and self.config("unet").get("time_cond_proj_dim") is not None:
+            raise UnsupportedError(
+                f"model {self.name}: unet/config.json: time_cond_proj_dim: this UNet takes the guidance scale as an "
+                "input (distilled latent consistency models do), which the tasks do not give it; use its LoRA form"
+            )
         if other or extra or conditioned:
             raise UnsupportedError(
                 f"model {self.name} is a {kind}{lacks}: the suite's tasks, txt2img and img2img, draw with "
@@ -210,6 +215,11 @@ class Checkpoint:
             return_tensors="np",
         )
         return np.asarray(encoded["input_ids"], dtype=np.int64)
+
+    def added(self, text: str) -> list[str]:
+        """Return the tokens of embeddings (textual inversions) in a text."""
+        own = {*self.tokenizer.added_tokens_encoder} - {*self.tokenizer.all_special_tokens}
+        return [token for token in self.tokenizer.tokenize(text) if token in own] if own else []
 
     def _expanded(self, text: str) -> str:
         """Write out the tokens of an embedding of several vectors, as diffusers does: ``<x>`` is ``<x> <x>_1 …``."""

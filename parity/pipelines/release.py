@@ -293,9 +293,15 @@ class Release:
         """Draw a request; see :meth:`parity.pipelines.producer.Producer.draw`."""
         image = None if request.image is None else read_picture(request.image, model)
         known = "negative-prompt" in self.consumer.tasks
+        texts = (request.prompt, request.negative_prompt if known else "")
+        if self.conventions.pipeline == "swift" and (tokens := [name for text in texts for name in model.added(text)]):
+            raise UnsupportedError(
+                f"{self.name} reads vocab.json and merges.txt alone: it has no token {tokens[0]}, an embedding's; "
+                "draw the case as diffusers or python, or without it"
+            )
         material = Material(
-            model.tokens(request.prompt),
-            model.tokens(request.negative_prompt if known else ""),
+            model.tokens(texts[0]),
+            model.tokens(texts[1]),
             image,
             xl=model.xl,
             sd3=model.sd3,

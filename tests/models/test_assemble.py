@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from parity.models import assemble, pickles
 from parity.models.ingredients import Ingredients
 from parity.models.model import Model
 from parity.pipelines import diffusers as tasks
+from parity.pipelines.producer import producer
 from parity.pipelines.request import TASK_COMPONENTS, Request
 from parity.pipelines.trace import Trace
 from tests.models import ldm
@@ -181,6 +183,45 @@ def test_an_embedding_equals_diffusers(base: Path, tmp_path: Path, vectors: int)
     assert_same(draw(named, "a <dog> and a circle"), draw(location, prompt))
 
 
+def test_the_swift_package_has_no_tokens_of_embeddings(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cat.safetensors"
+    save_file({"<cat>": random(32)}, file)
+    location = assemble.location(Ingredients.read(str(base), embeddings=[str(file)]))
+    backend, ignore = TorchBackend(location), lambda point, value: None
+    request = Request("txt2img", "a <cat>", scheduler="pndm", steps=2)
+    with pytest.raises(UnsupportedError, match=r"it has no token <cat>, an embedding's"):
+        producer("swift==1.1.0").draw(request, Model(location), backend, seed=3, rng="swift-numpy", observe=ignore)
+    plain = replace(request, prompt="a cat")
+    producer("swift==1.1.0").draw(plain, Model(location), backend, seed=3, rng="swift-numpy", observe=ignore)
+
+
+def test_a_unet_that_takes_the_guidance_is_refused(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "time_cond_proj_dim": 256}))
+    with pytest.raises(UnsupportedError, match="takes the guidance scale as an input"):
+        Model(str(folder)).check_tasks()
+
+
+def test_convert_takes_the_same(base: Path, tmp_path: Path) -> None:
+    import argparse
+
+    from parity.commands import convert
+
+    file, vae = tmp_path / "mine.safetensors", tmp_path / "better.safetensors"
+    ldm.write(base, file)
+    ldm.write_vae(base, vae)
+    parser = argparse.ArgumentParser()
+    convert.configure(parser)
+    arguments = parser.parse_args([str(file), "--model-config", str(base), "--vae", str(vae), "-o", "x"])
+    where, name = convert._model(arguments)
+    assert name == "mine"
+    assert Path(arguments.vae) == Path(where) / "vae"
+    assert assemble.location(Ingredients.read(str(file), config=str(base), vae=str(vae))) == where
+    assert convert._model(parser.parse_args(["tiny-sd", "--vae", "other/vae"])) == ("tiny-sd", None)
+
+
 def test_an_embedding_that_does_not_fit(base: Path, tmp_path: Path) -> None:
     file = tmp_path / "cat.safetensors"
     save_file({"<cat>": random(48)}, file)
@@ -200,6 +241,24 @@ def test_another_vae_by_folder_and_by_file(base: Path, tmp_path: Path) -> None:
     single = tmp_path / "better.safetensors"
     ldm.write_vae(tmp_path, single)
     assert_same(draw(assemble.location(Ingredients.read(str(base), vae=str(single)))), expected)
+
+
+def test_a_snapshot_of_the_hub_becomes_files(base: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--owner--tiny" / "snapshots" / "0123"
+    for file in base.rglob("*"):
+        if file.is_file():
+            target = snapshot / file.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file)
+    vae = tmp_path / "better.safetensors"
+    ldm.write_vae(base, vae)
+    location = Path(assemble.location(Ingredients.read(str(snapshot), vae=str(vae))))
+    files = [file for file in location.rglob("*") if not file.is_dir()]
+    assert {file.relative_to(location) for file in files} >= {
+        file.relative_to(snapshot) for file in snapshot.rglob("*.*")
+    }
+    assert not any(file.is_symlink() for file in files)
+    assert_same(draw(str(location)), draw(str(base)))
 
 
 def test_a_single_file_is_the_checkpoint_it_was_written_from(base: Path, tmp_path: Path) -> None:
