@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from parity import recipes
 from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.models import source
 
@@ -23,12 +24,23 @@ def test_families(model: Model, name: str, family: str) -> None:
     assert source.open_model(model(name)).family == family
 
 
+def test_stable_diffusion_3_is_known_by_its_transformer(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(recipes.build("tiny-sd3"), tmp_path / "model"))
+    opened = source.open_model(folder)
+    assert opened.family == "sd3"
+    assert opened.denoiser["_class_name"] == "SD3Transformer2DModel"
+    shutil.rmtree(folder / "transformer")
+    with pytest.raises(MissingError, match=r"transformer/config\.json is missing"):
+        source.open_model(folder)
+
+
 def test_a_hub_id_is_downloaded_once_opened_and_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     asked: list[tuple[str, object]] = []
 
-    def snapshot(name: str, *, allow_patterns: object) -> str:
+    def snapshot(name: str, *, allow_patterns: object, ignore_patterns: list[str]) -> str:
+        assert ignore_patterns == ["text_encoder_3/*"]
         asked.append((name, allow_patterns))
         return str(model("sd1"))
 
@@ -50,7 +62,7 @@ def test_a_network_of_the_hub_has_its_weights_at_the_top(model: Model, monkeypat
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda _, *, allow_patterns: asked.append(allow_patterns) or str(model("controlnet")),
+        lambda _, *, allow_patterns, ignore_patterns: asked.append(allow_patterns) or str(model("controlnet")),
     )
     name, folder, config = source.open_network("owner/net", "ControlNetModel")
     assert (name, folder, config["_class_name"]) == ("owner/net", model("controlnet"), "ControlNetModel")

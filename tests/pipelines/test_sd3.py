@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parity import assets, quiet, recipes, streams
 from parity.backends.pytorch import TorchBackend
@@ -17,6 +19,7 @@ from parity.errors import UsageError
 from parity.models.model import Model
 from parity.pipelines import sd3
 from parity.pipelines.request import Request
+from parity.pipelines.schedules import flow
 from parity.pipelines.trace import Trace
 
 PICTURE = assets.fixtures() / "pictures" / "start.png"
@@ -50,8 +53,6 @@ def theirs(location: str, request: Request, seed: int, **options: Any) -> tuple[
     import diffusers
     import torch
     from PIL import Image
-
-    from parity.pipelines.schedules import flow
 
     model = Model(location)
     call = pipeline(model.location, request.task, t5=model.has("text_encoder_3"))
@@ -130,6 +131,24 @@ def test_guidance_steps_images_and_lengths_equal_diffusers(options: dict[str, An
     trace = equal("tiny-sd3-t5", request, t5_tokens=t5_tokens, seed=7)
     rows = request.images * (2 if request.guidance_scale > 1 else 1)
     assert trace["mmdit/step00/sample"].shape == (rows, 16, 8, 8)
+
+
+@given(
+    name=st.sampled_from(["tiny-sd3", "tiny-sd3-t5"]),
+    task=st.sampled_from(["txt2img", "img2img"]),
+    seed=st.integers(0, 2**63 - 1),
+    steps=st.integers(2, 9),
+    guidance=st.floats(0, 15, allow_nan=False),
+    strength=st.floats(0.5, 1),
+    scheduler=st.sampled_from(list(flow.SCHEDULERS)),
+)
+@settings(max_examples=12, deadline=None)
+def test_any_request_equals_diffusers(
+    name: str, task: str, seed: int, steps: int, guidance: float, strength: float, scheduler: str
+) -> None:
+    image = PICTURE if task == "img2img" else None
+    numbers = {"steps": steps, "guidance_scale": guidance, "strength": strength}
+    equal(name, Request(task, *PROMPTS, scheduler=scheduler, image=image, **numbers), seed=seed)
 
 
 @pytest.mark.parametrize("scheduler", [{"shift": 1.0}, {"shift": 5.0}, {"use_dynamic_shifting": True, "shift": 1.0}])
