@@ -81,6 +81,7 @@ class ReleaseBinding(Backend):
         self.packages = {name: tuple(paths) for name, paths in packages.items()}
         self.precision = "float32" if {precision_of(name) for name in self.packages} == {"float32"} else "float16"
         self._open = load
+        self.forget: Callable[[Sequence[Path]], None] = lambda paths: None
         self._swift = conventions.pipeline == "swift"
 
     def precision_of(self, name: str) -> str:
@@ -136,6 +137,10 @@ class ReleaseBinding(Backend):
         if name == "unet" and "control-unet" in self.packages:
             return ("no-unet-only-controlled", *rules)
         return rules
+
+    def _forget(self, name: str) -> None:
+        super()._forget(name)
+        self.forget(self.packages.get(_package(name), ()))
 
     def _load(self, name: str) -> Component:
         return _Bound(name, self, self.models(_package(name)))

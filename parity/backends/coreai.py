@@ -203,6 +203,10 @@ class _Converted:
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         last_layer_only(self.name, inputs)
         names = SIGNATURES[self.name].inputs
+        if further := [name for name in inputs if name not in names]:
+            raise UnsupportedError(
+                f"Core AI: a {self.name} that takes {further[0]} (SDXL, ControlNet) is not converted"
+            )
         key = tuple(inputs[name].shape for name in names)
         if key not in self._processes:
             for process in self._processes.values():

@@ -23,10 +23,12 @@ from parity.contracts.release import Conventions
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError
 from parity.mil import dtypes
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES, Component, last_layer_only
+from parity.networks.signature import SIGNATURES, Component, kind, last_layer_only
 
 _PRODUCTS = ("conv", "linear", "matmul", "einsum", "scaled_dot_product_attention")
-_UNET_INPUTS = ("sample", "timestep", "encoder_hidden_states")
+_DENOISER = ("sample", "timestep", "encoder_hidden_states")
+_FEATURES = {"hidden": "encoder_hidden_states", "cond": "controlnet_cond", "picture": "images"}  # tensor -> feature
+_OUTPUTS = {"unsafe": "has_nsfw_concepts"}  # tensor -> feature, of models with further outputs
 
 
 class CoreMLBackend(Backend):
@@ -76,14 +78,24 @@ class CoreMLBackend(Backend):
         """Return the precision of a component's program, as the package says."""
         if self.profile == "float32":
             return "float32"
-        found = {computes_in(str(path)) for path in self.packages.get(name, ())}
+        found = {computes_in(str(path)) for path in self.packages.get(_part(name), ())}
         return "float32" if found == {"float32"} else "float16"
 
     def as_release(self, conventions: Conventions) -> ReleaseBinding:
         """Return the same models as a release binds them."""
-        return ReleaseBinding(
+        found = ReleaseBinding(
             self.packages, conventions, self._open, numerics=self.numerics, precision_of=self.precision_of
         )
+        found.frugal, found.forget = self.frugal, self._close
+        return found
+
+    def _forget(self, name: str) -> None:
+        super()._forget(name)
+        self._close(self.packages.get(_part(name), ()))
+
+    def _close(self, paths: Sequence[Path]) -> None:
+        for key in [key for key in self._models if isinstance(key, tuple) and key[1:2] in [(str(p),) for p in paths]]:
+            del self._models[key]
 
     def _open(self, path: Path) -> coreml.Model:
         key = ("model", str(path), self.compute_unit, self.runtime, self.profile)
@@ -92,10 +104,16 @@ class CoreMLBackend(Backend):
         return self._models[key]
 
     def _load(self, name: str) -> Component:
-        if name not in self.packages:
+        if _part(name) not in self.packages:
             there = ", ".join(sorted(self.packages)) or "none"
             raise MissingError(f"no converted {name} among the models (found: {there})")
-        return CoreMLComponent(name, [self._open(path) for path in self.packages[name]])
+        models = [self._open(path) for path in self.packages[_part(name)]]
+        return CoreMLComponent(name, models, xl="text_encoder_2" in self.packages)
+
+
+def _part(name: str) -> str:
+    """Return the package of a network: an unconditional model's UNet is its only one."""
+    return "unet" if name == "unconditional-unet" else name
 
 
 @lru_cache(maxsize=256)
@@ -144,9 +162,11 @@ class CoreMLComponent:
     Parameters
     ----------
     name : str
-        A key of :data:`parity.networks.signature.SIGNATURES`.
+        A network that :func:`parity.networks.signature.kind` knows.
     models : sequence of parity.coreml.Model
         In the order in which they run.
+    xl : bool
+        Whether it belongs to SDXL: UNets take pooled text and sizes, text encoders give their last layer but one.
 
     Raises
     ------
@@ -154,18 +174,19 @@ class CoreMLComponent:
         Features that are not those of such a component; halves that do not fit.
     """
 
-    def __init__(self, name: str, models: Sequence[coreml.Model]) -> None:
+    def __init__(self, name: str, models: Sequence[coreml.Model], *, xl: bool = False) -> None:
         self.name = name
         self.paths = tuple(model.path for model in models)
         self._models = models
-        self._inputs = _UNET_INPUTS if name == "unet" else (_only_input(name, models[0]),)
-        self._output = _output_name(name, models[-1])
+        self._inputs = _input_names(name, models, xl=xl)
+        self._outputs = _output_names(name, models[-1], xl=xl)
         _check_row(self._inputs, models)
-        first = next((f for model in models for f in model.inputs if f.name == self._inputs[0]), None)
+        self._declared = {feature.name: feature for model in reversed(models) for feature in model.inputs}
+        first = self._declared.get(self._inputs[0])
         self._batch = first.shape[0] if first is not None and first.shape else 1
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the models on a batch of any size and return the output as float32.
+        """Run the models on a batch of any size and return the outputs as float32.
 
         Raises
         ------
@@ -173,34 +194,50 @@ class CoreMLComponent:
             An earlier layer of a text encoder is asked for: a package gives its last one.
         """
         last_layer_only(self.name, inputs)
-        return {SIGNATURES[self.name].output: self._run(inputs)}
-
-    def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        batch, wanted = len(inputs[SIGNATURES[self.name].inputs[0]]), self._batch
-        outputs = [self._predict(features) for features in self.calls(inputs)]
-        if wanted == 1 or batch == wanted:
-            return np.concatenate(outputs)
-        if batch == 1:  # guidance is off, the package takes two: the row was doubled
-            return outputs[0][:1]
-        return np.concatenate([output[half : half + 1] for half in range(2) for output in outputs])
-
-    def _translate(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.name == "unet":
-            context = inputs["hidden"].transpose(0, 2, 1)[:, :, None, :]  # (batch, width, 1, tokens)
-            return {"sample": inputs["sample"], "timestep": inputs["timestep"], "encoder_hidden_states": context}
-        return {self._inputs[0]: inputs[SIGNATURES[self.name].inputs[0]]}
+        batch, wanted = len(next(iter(inputs.values()))), self._batch
+        results = [self._predict(features) for features in self.calls(inputs)]
+        return {tensor: _joined([each[tensor] for each in results], batch, wanted) for tensor in results[0]}
 
     def calls(self, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Return the features of each prediction that a call is made of."""
         features = self._translate(inputs)
-        batch = len(features[self._inputs[0]])
-        return [{name: array[rows] for name, array in features.items()} for rows in _batches(batch, self._batch)]
+        rows = _batches(len(features[self._inputs[0]]), self._batch)
+        return [{name: self._shaped(name, array[chosen]) for name, array in features.items()} for chosen in rows]
 
-    def _predict(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _translate(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(self._inputs) == 1:
+            return {self._inputs[0]: next(iter(inputs.values()))}
+        if self.name == "safety_checker":  # its picture and its threshold do not change the flag
+            return {"clip_input": inputs["clip_input"]}
+        features = {_FEATURES.get(tensor, tensor): array for tensor, array in inputs.items()}
+        if "hidden" in inputs:  # (batch, width, 1, tokens)
+            features["encoder_hidden_states"] = inputs["hidden"].transpose(0, 2, 1)[:, :, None, :]
+        return features
+
+    def _shaped(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Lay SDXL's time ids out as the model has them: rows, or one after the other."""
+        declared = self._declared.get(name)
+        if name != "time_ids" or declared is None or array.size != int(np.prod(declared.shape)):
+            return array
+        return array.reshape(declared.shape)
+
+    def _predict(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         known: dict[str, Any] = dict(features)
+        if self.name == "safety_checker":
+            known |= {name: np.zeros(self._declared[name].shape, np.float32) for name in ("images", "adjustment")}
         for model in self._models:
             known |= model.predict(_typed(model, known))
-        return np.asarray(known[self._output], dtype=np.float32)
+        found = {tensor: np.asarray(known[feature], np.float32) for tensor, feature in self._outputs.items()}
+        return {tensor: value.reshape(-1) if tensor == "unsafe" else value for tensor, value in found.items()}
+
+
+def _joined(outputs: list[np.ndarray], batch: int, wanted: int) -> np.ndarray:
+    """Put the rows of several predictions into the order of the batch."""
+    if wanted == 1 or batch == wanted:
+        return np.concatenate(outputs)
+    if batch == 1:  # guidance is off, the package takes two: the row was doubled
+        return outputs[0][:1]
+    return np.concatenate([output[half : half + 1] for half in range(2) for output in outputs])
 
 
 def _typed(model: coreml.Model, known: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -217,6 +254,27 @@ def _typed(model: coreml.Model, known: Mapping[str, Any]) -> dict[str, np.ndarra
             )
         typed[feature.name] = array.astype(feature.dtype)
     return typed
+
+
+def _input_names(name: str, models: Sequence[coreml.Model], *, xl: bool) -> tuple[str, ...]:
+    """Return the features that a pipeline gives to a component; the first one's batch decides."""
+    declared = [feature.name for model in models for feature in model.inputs]
+    sizes = ("text_embeds", "time_ids") if xl else ()
+    residuals = tuple(feature for feature in dict.fromkeys(declared) if feature.startswith("additional_residual_"))
+    given = {
+        "unet": (*_DENOISER, *sizes),
+        "refiner": (*_DENOISER, "text_embeds", "time_ids"),
+        "control-unet": (*_DENOISER, *residuals),
+        "controlnet": (*_DENOISER, "controlnet_cond"),
+        "unconditional-unet": ("sample", "timestep"),
+        "safety_checker": ("clip_input", "images", "adjustment"),
+    }
+    if name == "control-unet" and not residuals:
+        raise FormatError(
+            f"{models[0].path}: a UNet that takes no residuals of a ControlNet; controlnet needs one that was "
+            "converted for it (control-unet)"
+        )
+    return given.get(kind(name)) or (_only_input(name, models[0]),)
 
 
 def _only_input(name: str, model: coreml.Model) -> str:
@@ -254,17 +312,26 @@ def _check_row(given: Sequence[str], models: Sequence[coreml.Model]) -> None:
         raise FormatError(f"{models[0].path}: no input named {ignored[0]}; it has {there}")
 
 
-def _output_name(name: str, model: coreml.Model) -> str:
+def _output_names(name: str, model: coreml.Model, *, xl: bool) -> dict[str, str]:
+    """Return the model's output for each tensor that a component gives."""
     outputs = [feature.name for feature in model.outputs]
-    if name == "text_encoder":
-        if "last_hidden_state" not in outputs:
-            raise FormatError(
-                f"{model.path}: no output last_hidden_state; it has {', '.join(outputs)} (an SDXL text encoder?)"
-            )
-        return "last_hidden_state"
+    if kind(name) == "controlnet":
+        found = {output: output for output in outputs if output.startswith("additional_residual_")}
+        if not found:
+            raise FormatError(f"{model.path}: no output additional_residual_0; it has {', '.join(outputs)}")
+        return found
+    if name in ("text_encoder", "text_encoder_2"):
+        wanted = {"hidden": "hidden_embeds", "pooled": "pooled_outputs"} if xl else {"hidden": "last_hidden_state"}
+        if absent := [feature for feature in wanted.values() if feature not in outputs]:
+            other = "of Stable Diffusion 1 or 2" if xl else "an SDXL text encoder"
+            raise FormatError(f"{model.path}: no output {absent[0]}; it has {', '.join(outputs)} ({other}?)")
+        return wanted
+    tensor = SIGNATURES[name].output
+    if (feature := _OUTPUTS.get(tensor)) in outputs:
+        return {tensor: str(feature)}
     if len(outputs) != 1:
         raise FormatError(f"{model.path}: a {name} has one output, this package has {', '.join(outputs)}")
-    return outputs[0]
+    return {tensor: outputs[0]}
 
 
 def _batches(batch: int, wanted: int) -> list[list[int]]:

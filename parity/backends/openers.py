@@ -28,7 +28,13 @@ class Torch:
         from parity.backends.pytorch import TorchBackend
 
         device, precision = self._read(words)
-        return TorchBackend(subject.location, device=device, precision=precision)
+        return TorchBackend(
+            subject.location,
+            device=device,
+            precision=precision,
+            controlnets=subject.controlnets,
+            refiner=subject.refiner,
+        )
 
     def _read(self, words: tuple[str, ...]) -> tuple[str, str]:
         left = list(words)

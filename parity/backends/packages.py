@@ -22,7 +22,9 @@ from parity.models import hub
 _RESOURCES = "Resources"  # where the converter puts compiled models, beside its packages
 _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel")
 PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "text_encoder_2", "refiner")
-"""Components that a run takes from a folder; ControlNets and safety checkers belong to tasks of other cells."""
+"""Components of which a folder may hold one."""
+OPTIONAL = ("control-unet", "safety_checker")
+"""Components of single tasks: what is wrong with them concerns these alone. ControlNets are ``controlnet-1`` and on."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Packages:
     root : path
         Where the models lie: the same, or the folder to which an archive was unpacked.
     parts : mapping
-        One entry for each of :data:`PARTS`.
+        One entry for each of :data:`PARTS` and :data:`OPTIONAL`, and for each ControlNet.
     remarks : tuple of str
         What should be known about the set: halves or releases that do not belong together.
     """
@@ -87,12 +89,13 @@ class Packages:
 
     def part(self, component: str) -> Part:
         """Return the part that a network is made of: the noising encoder is a form of the VAE encoder."""
-        return self.parts["vae_encoder" if component == "noising_encoder" else component]
+        name = {"noising_encoder": "vae_encoder", "unconditional-unet": "unet"}.get(component, component)
+        return self.parts.get(name) or _absent(name, f"--models {self.named}: no {name} in it")
 
     @property
     def latent(self) -> tuple[int, int] | None:
         """Height and width of the latents: the UNet's, else the decoder's, else the encoder's."""
-        sizes = (self.parts[name].latent for name in ("unet", "vae_decoder", "vae_encoder"))
+        sizes = (self.parts[name].latent for name in ("unet", "control-unet", "vae_decoder", "vae_encoder"))
         return next((size for size in sizes if size is not None), None)
 
     def close(self) -> None:
@@ -104,14 +107,15 @@ class Packages:
         return text.replace(str(self.root), str(self.named))
 
 
-def converted(models: Mapping[str, Path]) -> Packages:
-    """Return packages that were converted here."""
-    parts = {name: Part(name, (models[name],)) if name in models else _absent(name, "") for name in PARTS}
-    root = next(iter(models.values())).parent
+def converted(models: Mapping[str, Sequence[Path]]) -> Packages:
+    """Return packages that were converted here, by component."""
+    names = dict.fromkeys((*PARTS, *OPTIONAL, *models))
+    parts = {name: Part(name, tuple(models[name])) if name in models else _absent(name, "") for name in names}
+    root = next(iter(models.values()))[0].parent
     return Packages(root, root, parts)
 
 
-def find(path: Path) -> Packages:
+def find(path: Path, controlnets: Sequence[str] = ()) -> Packages:
     """Find the components in what a user has.
 
     Parameters
@@ -119,6 +123,8 @@ def find(path: Path) -> Packages:
     path : path
         Folder, ``OWNER/NAME:FOLDER`` of the hub, ``.mlpackage``, ``.mlmodelc``, or ``.zip``, which is unpacked to a
         temporary folder that vanishes with the result.
+    controlnets : sequence of str
+        Names of the original's ControlNets, in order: packages are matched by them.
 
     Raises
     ------
@@ -141,6 +147,8 @@ def find(path: Path) -> Packages:
     components = [component for bundle in bundles for component in bundle.components]
     single = root.suffix in _MODELS
     parts = {name: _part(name, components, findings, path, root, single=single) for name in PARTS}
+    parts |= {name: _optional(name, components, findings, path, root, single=single) for name in OPTIONAL}
+    parts |= _controlnets(components, path, root, controlnets, single=single)
     if not any(part.paths for part in parts.values()):
         raise MissingError(_nothing(path, findings))
     return Packages(path, root, parts, _remarks(path, components, findings, parts), held)
@@ -162,7 +170,7 @@ def _set(path: Path, bundles: Sequence[Bundle]) -> list[Bundle]:
 def _claims(component: Component) -> str:
     """Component of a model: by its features where they are known, else by its name; empty for others."""
     kind = component.named if component.kind in ("foreign", "broken") else component.kind
-    return kind if kind in PARTS else ""
+    return kind if kind in (*PARTS, *OPTIONAL, "controlnet") else ""
 
 
 def _part(
@@ -204,6 +212,53 @@ def _part(
     return Part(name, paths, problem, compression=", ".join(forms), latent=_latent(name, models[0]))
 
 
+def _optional(
+    name: str,
+    components: Sequence[Component],
+    findings: Sequence[Finding],
+    path: Path,
+    root: Path,
+    *,
+    single: bool,
+) -> Part:
+    """Choose the model of a single task, of which two are that task's problem alone."""
+    try:
+        return _part(name, components, findings, path, root, single=single)
+    except FormatError as error:
+        return _absent(name, str(error))
+
+
+def _controlnets(
+    components: Sequence[Component], path: Path, root: Path, names: Sequence[str], *, single: bool
+) -> dict[str, Part]:
+    """Return the ControlNets by number: matched with the original's by name, or one with the only one."""
+    there = {component.path: component for component in components if _claims(component) == "controlnet"}
+    chosen: dict[str, Component] = {}
+    for component in sorted(there.values(), key=lambda each: (each.form != "mlpackage", each.path)):
+        chosen.setdefault(_bare(Path(component.path).stem), component)
+    found = {}
+    for number, name in enumerate(names, start=1):
+        key = f"controlnet-{number}"
+        fits = [component for stem, component in chosen.items() if stem.endswith(_bare(name))]
+        fits = fits or (list(chosen.values()) if len(chosen) == len(names) == 1 else [])
+        if len(fits) == 1:
+            paths = (root if single else root / fits[0].path,)
+            broken = fits[0].kind == "broken"
+            problem = f"{path / fits[0].path}: it cannot be read" if broken else ""
+            compression = "" if broken else ", ".join(sorted(fits[0].fingerprint.compression))
+            found[key] = Part(key, paths, problem, broken, compression)
+            continue
+        listed = ", ".join(component.path for component in chosen.values()) or "none"
+        found[key] = _absent(key, f"--models {path}: no ControlNet named after {name} (found: {listed})")
+    return found
+
+
+def _bare(name: str) -> str:
+    """Reduce a ControlNet's id, package or resource to what its names have in common."""
+    stem = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    return "".join(letter for letter in stem.removeprefix("controlnet_") if letter.isalnum())
+
+
 def _named(path: Path, model: Component, texts: Mapping[str, str], *, single: bool) -> str:
     """Say what is wrong with a model, with the path as the user gave it."""
     text = texts.get(model.path, "it cannot be read")
@@ -226,7 +281,7 @@ def _legacy(folder: Path, model: Path) -> str:
 
 
 def _latent(name: str, model: Component) -> tuple[int, int] | None:
-    feature = {"unet": "sample", "vae_decoder": "z"}.get(name)
+    feature = {"unet": "sample", "control-unet": "sample", "vae_decoder": "z"}.get(name)
     found = next((f for f in model.inputs if f.name == feature), None) if feature else None
     if name == "vae_decoder" and found is None and len(model.inputs) == 1:
         found = model.inputs[0]

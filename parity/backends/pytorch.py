@@ -42,6 +42,7 @@ _PARTS = {
     "vae_encoder": "vae",
     "noising_encoder": "vae",
     "control-unet": "unet",
+    "unconditional-unet": "unet",
     "refiner": "unet",
 }  # network -> part, where the names differ
 _EXACT = ("input_ids", "timestep", "skip")  # keep their dtype in every precision
@@ -60,8 +61,8 @@ class TorchBackend(Backend):
         ``float32``, or ``float16`` or ``bfloat16`` for weights and activations of that precision.
     controlnets : sequence of path
         Folders of diffusers ControlNets; the first is the component ``controlnet-1``.
-    refiner : path, optional
-        Folder of SDXL's refiner.
+    refiner : str or path, optional
+        Folder or hub id of SDXL's refiner.
     projection : path, optional
         TorchScript file of the multilingual adapter, see :mod:`parity.models.projection`.
 
@@ -80,7 +81,7 @@ class TorchBackend(Backend):
         device: str = "cpu",
         precision: str = "float32",
         controlnets: Sequence[Path] = (),
-        refiner: Path | None = None,
+        refiner: str | Path | None = None,
         projection: Path | None = None,
     ) -> None:
         super().__init__()
@@ -101,11 +102,15 @@ class TorchBackend(Backend):
         self.remarks = devices.remarks(device, precision, metadata.version("torch").partition("+")[0])
 
     def _load(self, name: str) -> Component:
-        part = _PARTS.get(name, kind(name))
-        key = name if kind(name) in ("refiner", "controlnet") else part
+        part, key = _PARTS.get(name, kind(name)), _module_key(name)
         if key not in self._modules:
             self._modules[key] = self._module(name, part)
         return _TorchComponent(name, self._modules[key], device=self.device, precision=self.precision, xl=self._xl)
+
+    def _forget(self, name: str) -> None:
+        super()._forget(name)
+        if _module_key(name) not in {_module_key(other) for other in self._loaded}:
+            self._modules.pop(_module_key(name), None)
 
     @property
     def _xl(self) -> bool:
@@ -120,7 +125,8 @@ class TorchBackend(Backend):
             if self._projection is None:
                 raise MissingError(f"{self.location}: no multilingual adapter was given")
             return projection.load(self._projection).to(device=self.device, dtype=getattr(torch, self.precision))
-        library, (expected, *others) = _CLASSES[part]
+        unconditional = name == "unconditional-unet"
+        library, (expected, *others) = ("diffusers", ("UNet2DModel",)) if unconditional else _CLASSES[part]
         if kind(name) == "controlnet":
             location, subfolder = str(self._controlnet(name)), ""
         else:
@@ -150,12 +156,17 @@ class TorchBackend(Backend):
         return location, str(entry[-1])
 
 
+def _module_key(name: str) -> str:
+    """Return the module that a network is a part of: the VAE's two halves are one module."""
+    return name if kind(name) in ("refiner", "controlnet") else _PARTS.get(name, kind(name))
+
+
 def folder_of(backend: TorchBackend, name: str) -> Path | None:
     """Return the folder of a network's configuration and weights; None for a hub id."""
     if kind(name) == "controlnet":
         return backend._controlnet(name)
-    location = Path(backend.location) if name != "refiner" else backend._refiner
-    folder = None if location is None else location / _PARTS.get(name, kind(name))
+    location = backend.location if name != "refiner" else backend._refiner
+    folder = None if location is None else Path(location) / _PARTS.get(name, kind(name))
     return folder if folder is not None and folder.is_dir() else None
 
 
@@ -193,6 +204,13 @@ def _class(library: str, name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(library), name)
+
+
+def _sizes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the argument of SDXL's pooled text and sizes; nothing for other families."""
+    if "time_ids" not in tensors:
+        return {}
+    return {"added_cond_kwargs": {name: tensors[name] for name in ("text_embeds", "time_ids")}}
 
 
 class _TorchComponent:
@@ -282,9 +300,9 @@ class _TorchComponent:
 
     def _noise(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         tensors = {name: self._to_device(name, array) for name, array in inputs.items()}
-        keywords: dict[str, Any] = {}
-        if "time_ids" in tensors:
-            keywords["added_cond_kwargs"] = {name: tensors[name] for name in ("text_embeds", "time_ids")}
+        if self.name == "unconditional-unet":
+            return {"noise_pred": self._module(tensors["sample"], tensors["timestep"], return_dict=False)[0]}
+        keywords = _sizes(tensors)
         residuals = [name for name in tensors if name.startswith("additional_residual_")]
         if residuals:
             ordered = [tensors[f"additional_residual_{index}"] for index in range(len(residuals))]
@@ -300,8 +318,9 @@ class _TorchComponent:
         return {"noise_pred": predicted[0]}
 
     def _residuals(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        tensors = [self._to_device(name, inputs[name]) for name in ("sample", "timestep", "hidden", "cond")]
-        down, middle = self._module(*tensors, return_dict=False)
+        tensors = {name: self._to_device(name, array) for name, array in inputs.items()}
+        given = [tensors[name] for name in ("sample", "timestep", "hidden", "cond")]
+        down, middle = self._module(*given, return_dict=False, **_sizes(tensors))
         return {f"additional_residual_{index}": value for index, value in enumerate([*down, middle])}
 
     def _decode(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

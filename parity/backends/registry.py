@@ -40,12 +40,18 @@ class Subject:
         Gives the Core ML packages by component, halves in order: the user's, or converted now.
     progress : callable
         Told what takes time.
+    controlnets : tuple of path
+        Folders of the original's ControlNets.
+    refiner : str, optional
+        Folder or hub id of the SDXL refiner that takes over.
     """
 
     location: str
     models: Path | None
     packages: Callable[[], Mapping[str, tuple[Path, ...]]]
     progress: Callable[[str], None] = lambda text: None
+    controlnets: tuple[Path, ...] = ()
+    refiner: str | None = None
 
 
 class Opener(Protocol):

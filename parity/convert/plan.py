@@ -154,7 +154,9 @@ def _job(source: Source, window: ConverterWindow, settings: Settings, component:
             "component vae_encoder: no converter release writes Stable Diffusion 3's (main exports SDXL's under its "
             "name, which is of no use), and no release of an app takes a picture to start from with this family"
         )
-    contract = window.component(component, family=source.family)
+    # a refiner's VAE is its base's, which no release converted again from the refiner
+    family = "sdxl" if source.family == "sdxl-refiner" and PARTS[component] == "vae" else source.family
+    contract = window.component(component, family=family)
     ids = {"model_id": source.identifier}
     return _make(source, source, window, settings, contract, PARTS[component], None, ids, source.identifier)
 

@@ -43,7 +43,7 @@ def request_key(job: Job) -> str:
         file_name=job.file_name,
         settings=asdict(job.settings),
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
-        converter=_own_source(),
+        converter=own_source(),
     )
 
 
@@ -62,12 +62,13 @@ def program_key(job: Job) -> str:
         compression=job.compression,
         settings={**asdict(job.settings), "contract": "", "compression": "", "output_shapes": True},
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
-        converter=_own_source(),
+        converter=own_source(),
     )
 
 
 @once
-def _own_source() -> str:
+def own_source() -> str:
+    """Digest of the converter's own source, which decides what it writes."""
     here = Path(__file__).parent
     # of other rooms: what decides which tensors of a checkpoint a network gets
     sources = [*sorted(here.glob("*.py")), *(here.parent / "models" / f"{name}.py" for name in _MODELS)]

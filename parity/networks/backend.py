@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from parity.networks.signature import Component, kind
+from parity.networks.signature import Component, kind, together
 
 
 class Backend(ABC):
@@ -23,12 +23,15 @@ class Backend(ABC):
         Precision of the networks' arithmetic, the key of tolerance tables: ``float32``, ``float16`` or ``bfloat16``.
     remarks : tuple of str
         What a reader must know about everything that it computes, e.g. known defects of a device.
+    frugal : bool
+        Whether a network is forgotten when one is asked for that is not called in turns with it.
     """
 
     name: str
     numerics: str
     precision: str
     remarks: tuple[str, ...] = ()
+    frugal: bool = False
 
     def __init__(self) -> None:
         self._loaded: dict[str, Component] = {}
@@ -50,8 +53,25 @@ class Backend(ABC):
         """
         kind(name)
         if name not in self._loaded:
+            if self.frugal:
+                self.release({other for other in self._loaded if together(other) != together(name)})
             self._loaded[name] = self._load(name)
         return self._loaded[name]
+
+    def release(self, names: Iterable[str] | None = None) -> None:
+        """Forget networks, so that their memory is free once nobody holds them; they are loaded again when needed.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            All by default.
+        """
+        for name in list(self._loaded if names is None else names):
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Let go of a network and of what is kept for it."""
+        self._loaded.pop(name, None)
 
     def components(self, names: Iterable[str]) -> dict[str, Component]:
         """Return several components by name."""

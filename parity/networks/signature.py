@@ -78,7 +78,11 @@ SIGNATURES: dict[str, Signature] = {
     # like sample
     "mmdit": Signature(("sample", "timestep", "hidden", "pooled"), ("flow",)),
     # cond (batch, 3, H, W) in [0, 1] -> residuals
-    "controlnet": Signature(("sample", "timestep", "hidden", "cond"), (), also=(RESIDUALS,)),
+    "controlnet": Signature(
+        ("sample", "timestep", "hidden", "cond"), (), further=("text_embeds", "time_ids"), also=(RESIDUALS,)
+    ),
+    # sample (batch, 3, H, W), timestep (batch,) -> noise_pred like sample
+    "unconditional-unet": Signature(("sample", "timestep"), ("noise_pred",)),
     # latents (batch, channels, h, w), already divided by the scaling factor (and shifted) -> image (batch, 3, H, W)
     # in about [-1, 1]
     "vae_decoder": Signature(("latents",), ("image",)),
@@ -121,6 +125,19 @@ def last_layer_only(name: str, inputs: Mapping[str, np.ndarray]) -> None:
         raise UnsupportedError(
             f"{name}: converted, it gives its last layer alone, and clip_skip asks for an earlier one"
         )
+
+
+def together(name: str) -> str:
+    """Return what names the networks that are called in turns, so that all of them must be loaded at once.
+
+    Examples
+    --------
+    >>> together("controlnet-2"), together("control-unet"), together("vae_encoder"), together("unet")
+    ('control', 'control', 'vae', 'unet')
+    """
+    if kind(name) in ("controlnet", "control-unet"):
+        return "control"
+    return "vae" if name in ("vae_encoder", "vae_decoder", "noising_encoder") else name
 
 
 class Component(Protocol):

@@ -95,7 +95,7 @@ class Call:
             "step-count": request.steps,
             "seed": self.seed,
             "compute-units": _UNITS[self.unit],
-            "negative-prompt": request.negative_prompt,
+            "negative-prompt": request.negative,
             "guidance-scale": request.guidance_scale,
             "scheduler": _SCHEDULERS[request.scheduler],
             "rng": self.source,
@@ -153,7 +153,7 @@ class SwiftCommand(Release):
         """Return why the command has no such request; empty if it has."""
         if found := super().refusal(request):
             return found
-        asked = {"guidance-scale": request.guidance_scale, "negative-prompt": request.negative_prompt}
+        asked = {"guidance-scale": request.guidance_scale, "negative-prompt": request.negative}
         for option, value in asked.items():
             if self.consumer.first < _SINCE[option] and value != _FIXED[option]:
                 return f"{self.name} has no --{option}; it always takes {_FIXED[option]!r}"

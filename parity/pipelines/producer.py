@@ -17,10 +17,11 @@ from parity.contracts.consumers import Consumer, consumers
 from parity.errors import UsageError
 from parity.models.model import Model
 from parity.networks.backend import Backend
-from parity.networks.signature import Observe
+from parity.networks.signature import Component, Observe
 from parity.pipelines import command, diffusers
 from parity.pipelines.release import Release
-from parity.pipelines.request import TASK_COMPONENTS, Request
+from parity.pipelines.request import Request
+from parity.pipelines.schedules.noise import Noise
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.tables import nearest
@@ -121,8 +122,8 @@ class Diffusers:
         return str(failure)
 
     def involved(self, request: Request, trace: Trace) -> tuple[str, ...]:
-        """Return the networks of the task."""
-        return TASK_COMPONENTS[request.task]
+        """Return the networks that were called."""
+        return trace.components
 
     def networks(self, backend: Backend) -> Backend:
         """Return the backend itself."""
@@ -132,13 +133,48 @@ class Diffusers:
         self, request: Request, model: Model, backend: Backend, *, seed: int, rng: str, observe: Observe
     ) -> np.ndarray:
         """Draw a request; see :meth:`Producer.draw`."""
-        stream = streams.open(rng, seed=seed)
+        noise = noise_of(request, seed=seed, rng=rng)
+        return diffusers.run(request, model, _OnDemand(backend), noise, observe=observe, seed=seed)
 
-        def noise(shape: tuple[int, ...]) -> np.ndarray:
-            return stream.normal(shape).astype(np.float32)
 
-        components = backend.components(TASK_COMPONENTS[request.task])
-        return diffusers.run(request, model, components, noise, observe=observe, seed=seed)
+class _OnDemand(dict[str, Component]):
+    """A backend's networks, each asked for when it is needed."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self._backend = backend
+
+    def __missing__(self, name: str) -> Component:
+        return self._backend.component(name)
+
+
+def noise_of(request: Request, *, seed: int, rng: str) -> Noise:
+    """Return the noise of a request: of one stream, or of one for each picture, with the seeds that follow.
+
+    Parameters
+    ----------
+    request : Request
+        What is drawn.
+    seed : int
+        Of the stream, or of the first picture's.
+    rng : str
+        Name of the stream.
+
+    Raises
+    ------
+    UsageError
+        A seed that this stream does not take.
+    """
+    count = request.images if request.generators == "each" else 1
+    opened = [streams.open(rng, seed=seed + index) for index in range(count)]
+
+    def noise(shape: tuple[int, ...]) -> np.ndarray:
+        if len(opened) == 1:
+            return opened[0].normal(shape).astype(np.float32)
+        drawn = [stream.normal((1, *shape[1:])) for stream in opened[: shape[0]]]
+        return np.concatenate(drawn).astype(np.float32)
+
+    return noise
 
 
 def producer(text: str) -> Producer:

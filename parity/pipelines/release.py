@@ -18,14 +18,15 @@ from parity.models.model import Model
 from parity.models.projection import DIMENSION
 from parity.networks.backend import Backend
 from parity.networks.signature import Observe
-from parity.pipelines import python, swift, swift_sd3
+from parity.pipelines import pictures, python, swift, swift_sd3
 from parity.pipelines.loop import Networks
-from parity.pipelines.request import Request, read_picture
+from parity.pipelines.request import TASK_COMPONENTS, Request, read_picture
 from parity.pipelines.schedules import flow, played
 from parity.pipelines.schedules import swift as schedules
 from parity.pipelines.settings import LAST_SEED, ConsumerFailureError, Material, Settings
 from parity.pipelines.trace import Trace
 
+REFINER_START = 0.8  # of the Swift package, which no app and no option changes
 FACTOR = 0.18215  # of SD 1 and 2; consumers set SDXL's own themselves
 
 
@@ -221,6 +222,18 @@ def stated(failure: ConsumerFailureError, who: Consumer, task: str) -> str:
     return next((known[name].failure for name in failure.rule.split() if name in known), str(failure))
 
 
+# tasks of the tables that are asked for by another name: pictures with a ControlNet are told apart by their images
+_ASKED = {"controlnet": "controlnet", "multi-controlnet": "controlnet", "inpaint": "controlnet-inpaint"}
+_WHOLE = ((1.0,), (0.0,), (1.0,))  # scale, start and end of ControlNets that act as in an app
+
+
+def _task(request: Request) -> str:
+    """Return what the tables call a request's task; empty for one that no app has."""
+    if request.task == "controlnet":
+        return "controlnet" if len(request.control) == 1 else "multi-controlnet"
+    return {"controlnet-inpaint": "inpaint", "inpaint": "", "unconditional": ""}.get(request.task, request.task)
+
+
 _SOURCES = {
     "numpy-legacy": "numpy",
     "swift-numpy": "numpy",
@@ -261,22 +274,38 @@ class Release:
     def refusal(self, request: Request) -> str:
         """Return why the release has no such request, whatever the models; empty if it has."""
         who, rules = self.consumer, self.conventions
-        for what, value, known in (
-            ("task", request.task, who.tasks),
-            ("scheduler", request.scheduler, (*rules.schedulers, *_flows(rules))),
-        ):
-            if value not in known:
-                return f"{self.name} has no {what} {value}; it has {', '.join(known)}"
-        own = [name for name in ("guidance_rescale", "clip_skip") if getattr(request, name)]
-        if own := [*request.schedule.given(), *own]:
-            return f"{self.name} takes no {' or '.join(own)}: the schedule and the layer are its own"
+        if (task := _task(request)) not in who.tasks:
+            named = dict.fromkeys(_ASKED.get(name, name) for name in who.tasks)
+            known = [name for name in named if name in TASK_COMPONENTS]
+            return f"{self.name} has no task {request.task}; it has {', '.join(known)}"
+        if request.scheduler not in (known := [*rules.schedulers, *_flows(rules)]):
+            return f"{self.name} has no scheduler {request.scheduler}; it has {', '.join(known)}"
+        if own := self._own(request, task):
+            return own
         if rules.pipeline == "swift" and rules.images == "one" and request.images != 1:
             return f"{self.name} draws one picture a call, not {request.images}"
         return ""
 
+    def _own(self, request: Request, task: str) -> str:
+        """Return what a request says that is the release's own business; empty if nothing."""
+        rules = self.conventions
+        own = [name for name in ("guidance_rescale", "clip_skip") if getattr(request, name)]
+        if own := [*request.schedule.given(), *own]:
+            return f"{self.name} takes no {' or '.join(own)}: the schedule and the layer are its own"
+        if task in _ASKED and (request.control_scale, request.control_start, request.control_end) != _WHOLE:
+            return f"{self.name} knows no scales and no shares of ControlNets: each acts fully at every step"
+        if request.refiner_start not in (None, REFINER_START) or (request.refiner_start and not rules.refiner):
+            after = f"after {REFINER_START:g} of the steps, always" if rules.refiner else "never"
+            return f"{self.name} lets a refiner take over {after}; refiner_start = {request.refiner_start} is asked"
+        if request.generators != "one":
+            return f"{self.name} has no list of generators: it takes one seed"
+        if request.safety_checker:
+            return f"{self.name}: safety checks of releases are played by the cells of old models, not by cases"
+        return ""
+
     def failure(self, failure: ConsumerFailureError, request: Request) -> str:
         """Return what a user of the release sees, in the words of the tables, and what was found."""
-        text, found = stated(failure, self.consumer, request.task), str(failure)
+        text, found = stated(failure, self.consumer, _task(request)), str(failure)
         return text if text == found else f"{text} ({found})"
 
     def involved(self, request: Request, trace: Trace) -> tuple[str, ...]:
@@ -293,7 +322,7 @@ class Release:
         """Draw a request; see :meth:`parity.pipelines.producer.Producer.draw`."""
         image = None if request.image is None else read_picture(request.image, model)
         known = "negative-prompt" in self.consumer.tasks
-        texts = (request.prompt, request.negative_prompt if known else "")
+        texts = (request.prompt, request.negative if known else "")
         if self.conventions.pipeline == "swift" and (tokens := [name for text in texts for name in model.added(text)]):
             raise UnsupportedError(
                 f"{self.name} reads vocab.json and merges.txt alone: it has no token {tokens[0]}, an embedding's; "
@@ -303,11 +332,14 @@ class Release:
             model.tokens(texts[0]),
             model.tokens(texts[1]),
             image,
+            tuple(pictures.control_layers(path, model) for path in request.control),
             xl=model.xl,
             sd3=model.sd3,
         )
-        ask = Ask.of(request, seed=seed, source=self._source(rng))
-        settings = settings_of(self.consumer, ask, material)
+        if model.xl and material.controls:
+            raise UnsupportedError(f"{self.name} has no ControlNets of SDXL")
+        ask = Ask.of(request, seed=seed, task=_task(request), source=self._source(rng))
+        settings = settings_of(self.consumer, ask, material, refiner=request.refiner_start is not None)
         latent = (1, *model.latent_shape)
         width = int(model.config("transformer")["joint_attention_dim"]) if model.sd3 else 0
         networks = Networks(self.networks(backend).component, observe, latent, refines=model.refines, width=width)

@@ -114,7 +114,7 @@ class Text:
 def encode(request: Request, model: Model, networks: Networks, t5_tokens: int) -> Text:
     """Encode the prompts of a request."""
     guided = request.guidance_scale > 1.0
-    texts = {"prompt": request.prompt, **({"negative": request.negative_prompt} if guided else {})}
+    texts = {"prompt": request.prompt, **({"negative": request.negative} if guided else {})}
     width = int(model.config("transformer")["joint_attention_dim"])
     found = {label: _encode(model, networks, label, text, width, t5_tokens) for label, text in texts.items()}
     rows = [found[label] for label in ("negative", "prompt") if label in found]

@@ -50,21 +50,21 @@ class Recipe:
             The recipe names a class that diffusers or transformers do not have.
         """
         entry = self.table["components"][name]
-        library, _, class_name = entry["class"].partition(".")
-        if library not in {"diffusers", "transformers"}:
+        module_name, _, class_name = entry["class"].rpartition(".")
+        if module_name.partition(".")[0] not in {"diffusers", "transformers"}:
             raise FormatError(
                 f"recipe {self.name}: components.{name}.class must start with diffusers. or transformers."
             )
-        kind = getattr(importlib.import_module(library), class_name, None)
+        kind = getattr(importlib.import_module(module_name), class_name, None)
         if kind is None:
-            raise FormatError(f"recipe {self.name}: components.{name}.class: {library} has no {class_name}")
+            raise FormatError(f"recipe {self.name}: components.{name}.class: {module_name} has no {class_name}")
         config = dict(entry["config"])
-        module = (
-            kind(kind.config_class(**self._token_ids(class_name), **config))
-            if library == "transformers"
-            else kind.from_config(config)
-        )
-        if not hasattr(module, "named_parameters"):  # a scheduler
+        if hasattr(kind, "config_class"):  # of transformers, and the safety checker, which diffusers builds on them
+            ids = self._token_ids(class_name) if module_name == "transformers" else {}
+            module = kind(kind.config_class(**ids, **config))
+        else:
+            module = kind.from_config(config) if hasattr(kind, "from_config") else kind(**config)
+        if not hasattr(module, "named_parameters"):  # a scheduler, or what prepares pictures
             return module
         rules = [weights.Rule(**rule) for rule in self.table["weights"]]
         weights.fill(name, module, seed=self.table["seed"], rules=rules)
@@ -107,11 +107,17 @@ def _extended(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(recipe: Recipe, folder: Path) -> None:
-    """Write a diffusers folder: model_index.json, tokenizer, scheduler and safetensors weights (float32)."""
+    """Write a diffusers folder: model_index.json, tokenizer, scheduler and safetensors weights (float32).
+
+    A recipe with ``network = NAME`` is that component alone.
+    """
+    if (network := recipe.table.get("network")) is not None:  # no pipeline: its files lie in the folder itself
+        portable.save(recipe.component(network), folder)
+        return
     folder.mkdir(parents=True)
     index: dict[str, Any] = {"_class_name": recipe.table["pipeline"], **recipe.table.get("pipeline_config", {})}
     for name, entry in recipe.table["components"].items():
-        index[name] = list(entry["class"].split("."))
+        index[name] = [_library(entry["class"]), entry["class"].rpartition(".")[2]]
         component = recipe.component(name)
         if hasattr(component, "named_parameters"):
             portable.save(component, folder / name)
@@ -124,6 +130,12 @@ def write(recipe: Recipe, folder: Path) -> None:
     for absent in recipe.table.get("absent", ["feature_extractor", "safety_checker"]):
         index[absent] = [None, None]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _library(kind: str) -> str:
+    """Return what ``model_index.json`` calls the library of a class: diffusers' own pipelines by their folder."""
+    parts = kind.split(".")
+    return parts[2] if parts[:2] == ["diffusers", "pipelines"] else parts[0]
 
 
 def build(name: str) -> Path:
@@ -141,7 +153,7 @@ def build(name: str) -> Path:
     """
     recipe = load(name)
     target = cache.folder("recipes", recipe.key)
-    if not (target / "model_index.json").is_file():
+    if not (target / ("config.json" if "network" in recipe.table else "model_index.json")).is_file():
         with quiet.loading(), replacing(target) as folder:
             write(recipe, folder)
     return target

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from parity.files import replacing
 from parity.report.page.gallery import Gallery
 from parity.report.page.view import Context, View, groups
+from parity.report.sheet import sheets
 from parity.report.table import notes, worst_first
 from parity.suite.provenance import environment
 
@@ -102,6 +103,7 @@ def _page(records: list[dict[str, Any]], folder: Path, context: Context, conclus
         machines=_machines(records, context),
         context=context,
         gallery=gallery,
+        sheets=sheets(records),
     )
 
 

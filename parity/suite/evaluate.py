@@ -96,9 +96,9 @@ class Evaluator(Stage):
             return self._outcome(cell, (candidate.failed(failure, who, case),), {}, {})
         components = who.involved(case.request, reference)
         refines = isinstance(who, Release) and who.conventions.refiner and not cell.backend
-        if refines and self.packages.part("refiner").paths:
+        if refines and not self.options.refiner and self.packages_of(case).part("refiner").paths:
             text = f"{who.name} lets the refiner among these models take over, and its original is not given here"
-            return self._unknown(cell, f"{text}; take the refiner out of the folder, or play it by `execute`")
+            return self._unknown(cell, f"{text}; name its checkpoint with --refiner, or take it out of the folder")
         situation = self._situation(cell, backend, components)
         seconds, pictures = {"reference": reference_seconds}, {"reference": reference["image"]}
         drawn: Trace | None = None
@@ -118,16 +118,16 @@ class Evaluator(Stage):
         if broken is not None and not any(check.verdict is Verdict.FAIL for check in found):
             raise broken  # no network by itself: whatever it was, the picture was not drawn
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
-        about = (*backend.remarks, *(() if cell.backend else self._about_models(components)))
+        about = (*backend.remarks, *(() if cell.backend else self._about_models(case, components)))
         return replace(self._outcome(cell, checks, seconds, pictures, about), course=follow(reference, drawn))
 
     def _say(self, cell: Cell, text: str) -> str:
         """Name files as the user named them."""
-        return text if cell.backend else self.packages.say(text)
+        return text if cell.backend else self.packages_of(cell.case).say(text)
 
     def _situation(self, cell: Cell, backend: Backend, components: Sequence[str]) -> Situation:
         """Find out which components cannot run, and which are compressed; a named backend knows its own models."""
-        parts = {} if cell.backend else {name: self.packages.part(name) for name in components}
+        parts = {} if cell.backend else {name: self.packages_of(cell.case).part(name) for name in components}
         # what a release cannot run ends as it does in the app
         tried = {name for name, part in parts.items() if cell.case.released and part.paths}
         blocked = {name: part.problem for name, part in parts.items() if part.problem and name not in tried}
@@ -148,10 +148,10 @@ class Evaluator(Stage):
             blocked, frozenset(damaged), compression, standard=self.standard(cell.case, tuple(compression))
         )
 
-    def _about_models(self, components: Sequence[str]) -> tuple[str, ...]:
-        found = list(self.packages.remarks)
+    def _about_models(self, case: Case, components: Sequence[str]) -> tuple[str, ...]:
+        found = list(self.packages_of(case).remarks)
         for name in components:
-            part = self.packages.part(name)
+            part = self.packages_of(case).part(name)
             if form := part.compression:
                 found.append(
                     f"{name}: its weights are compressed ({form}); it is judged by half precision with these weights"
@@ -171,7 +171,8 @@ class Evaluator(Stage):
         else:
             backend = self.reference
             trace, seconds = self.reference_run(case)
-        size = self.model.image_size if self.model.has_other_size else None
+        model = self.model_of(case)
+        size = model.image_size if model.has_other_size else None
         asked = Asked(self.model.name, case, self.weights, here(backend.numerics), size)
         own = self.options.golden_dir is not None or self.options.update_golden
         goldens = golden.Goldens(directory, lambda point: self.bounds(point, backend), writable=own)
@@ -257,7 +258,7 @@ class Evaluator(Stage):
     ) -> Outcome:
         merged = self.options.ingredients.sentence()
         on_top = (merged,) if merged else ()
-        made = remarks(cell.case, self.model, self.cases)
+        made = remarks(cell.case, self.model_of(cell.case), self.cases)
         said = (*on_top, *made, *self._stream(cell.case), *self.reference.remarks, *about)
         return Outcome(cell, tuple(checks), seconds, reproduce(self.options, cell), pictures, said)
 

@@ -76,6 +76,10 @@ class IsolatedRun(Run):
             self.close()
         return record
 
+    def release(self) -> None:
+        """Let go of the candidates' models with the process that holds them."""
+        self.close()
+
     def close(self) -> None:
         """End the process; the next cell starts another one."""
         if self._process is not None:

@@ -107,6 +107,14 @@ OPTIONS: tuple[Option, ...] = (
         "FILE",
         kind="path",
     ),
+    Option(
+        "controlnet",
+        "ControlNet, repeatable, in the order of the cases' control images: folder, hub id, tiny-controlnet",
+        "ID_OR_PATH",
+        kind="several",
+    ),
+    Option("refiner", "SDXL refiner that takes over: diffusers folder, hub id, tiny-sdxl-refiner", "ID_OR_PATH"),
+    Option("reduce-memory", "load a network only while it is needed; results are the same", kind="switch"),
     Option("device", "where PyTorch runs: cpu, mps or cuda", "DEVICE", choices=("cpu", "mps", "cuda")),
     Option("cases", "TOML file of cases instead of the shipped ones", "FILE", kind="path"),
     Option("seed", "use this seed in every case", "N", kind="integer"),
@@ -158,6 +166,9 @@ class Options:
     swift_package: Path | None = None
     against: str = ""
     picture: Path | None = None
+    controlnet: tuple[str, ...] = ()
+    refiner: str = ""
+    reduce_memory: bool = False
     device: str = "cpu"
     cases: Path | None = None
     seed: int | None = None
@@ -200,7 +211,7 @@ class Options:
     def shipped(self) -> bool:
         """Whether the shipped cases are asked of the shipped model: there are goldens for these alone."""
         own = (self.cases, self.seed, self.rng, self.models, self.picture)
-        on_top = self.vae or self.lora or self.embedding
+        on_top = self.vae or self.lora or self.embedding or self.controlnet
         asked = self.model_version != DEFAULT_MODEL or on_top or self.producers or self.against
         return not asked and all(value is None for value in own)
 

@@ -33,6 +33,7 @@ _NOT_REPEATED = {  # options that do not decide a cell
     "update_golden",
     "expected",
     "parity_strict",
+    "reduce_memory",
 }
 
 

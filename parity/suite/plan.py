@@ -10,7 +10,7 @@ meets the consumer releases, and where Core AI is installed, one case of it is d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from parity import coreml
@@ -20,6 +20,7 @@ from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.pipelines.command import PRODUCT, SwiftCommand
 from parity.pipelines.producer import DEFAULT, producer
 from parity.suite import case as cases
+from parity.suite import defaults
 from parity.suite.case import Case
 from parity.suite.options import Options
 from parity.suite.questions import pairings as compatibility
@@ -117,6 +118,17 @@ def cells(options: Options) -> list[Cell]:
     return [cell for cell in planned.values() if not options.cell or cell.id in options.cell]
 
 
+def by_backend(cells: Sequence[Cell]) -> list[int]:
+    """Return the order in which cells are asked so that one backend's models are needed at a time, as indices.
+
+    Cells without a backend of their own stay with those of the first one; within a backend the order is that of the
+    run, which is also the order of its report.
+    """
+    keys = [(cell.backend or cell.numerics) if cell.kind == "candidate" else "" for cell in cells]
+    named = list(dict.fromkeys(key for key in keys if key)) or [""]
+    return sorted(range(len(cells)), key=lambda index: named.index(keys[index] or named[0]))
+
+
 def _planned(options: Options) -> list[Cell]:
     candidates = _candidates(options)
     planned: list[Cell] = []
@@ -172,7 +184,7 @@ def _cases(options: Options) -> list[tuple[Case, str]]:
     found = []
     if options.against:
         producer(options.against)
-    for case in cases.load(options.cases, seed=options.seed, rng=options.rng):
+    for case in defaults.asked(options):
         for name in (case.producer,) if case.producer else options.producers or (DEFAULT,):
             try:
                 who = producer(name)

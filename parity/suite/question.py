@@ -47,6 +47,10 @@ def question(options: Options) -> dict[str, str]:
         asked |= {f"package {name}": digest for name, digest in _packages(options.models_folder).items()}
     if options.picture is not None:
         asked["picture"] = _tree(options.picture)
+    for name, text in (("refiner", options.refiner), *(("controlnet", text) for text in options.controlnet)):
+        if text:
+            shipped = recipes.find(text)
+            asked[f"{name} {Path(text).name}"] = _tree(shipped or Path(text).expanduser())
     return asked
 
 
@@ -55,8 +59,7 @@ def planned(cells: Sequence[Cell], options: Options) -> list[dict[str, Any]]:
     found = []
     for cell in cells:
         record = not_asked(cell, options)
-        image = cell.case.request.image
-        content = _tree(image) if image is not None else ""
+        content = ",".join(_tree(picture) for picture in cell.case.pictures)
         digest = cache.key(asked={name: record[name] for name in _DECIDING}, image=content)
         found.append({**{name: record[name] for name in (*_PLANNED, "reproduce")}, "digest": digest})
     return found

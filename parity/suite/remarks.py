@@ -25,20 +25,21 @@ def remarks(case: Case, model: Model, others: Iterable[Case]) -> tuple[str, ...]
     others : iterable of Case
         All cases of the run: two prompts that differ only in what is cut are pointed out.
     """
-    return (*_cut(case, model, others), *_picture(case, model))
+    cut = () if case.request.task == "unconditional" else _cut(case, model, others)
+    return (*cut, *_picture(case, model))
 
 
 def _cut(case: Case, model: Model, others: Iterable[Case]) -> list[str]:
     found = []
     limit = model.tokenizer.model_max_length
     for what in ("prompt", "negative_prompt"):
-        text = getattr(case.request, what)
+        text = getattr(case.request, what) or ""
         if not (words := model.cut(text)):
             continue
         found.append(f'{what.replace("_", " ")}: more than {limit} tokens, cut before "{words}"')
         kept = model.tokens(text)
         for other in others:
-            compared = getattr(other.request, what)
+            compared = getattr(other.request, what) or ""
             if other.name != case.name and compared != text and (model.tokens(compared) == kept).all():
                 found.append(
                     f"{what.replace('_', ' ')}: it differs from that of case {other.name} only in what is cut, so both "
@@ -48,7 +49,7 @@ def _cut(case: Case, model: Model, others: Iterable[Case]) -> list[str]:
 
 
 def _picture(case: Case, model: Model) -> list[str]:
-    if case.request.image is None or case.request.task != "img2img":
+    if case.request.image is None or case.request.task not in ("img2img", "inpaint"):
         return []
     width, height = open_picture(case.request.image).size
     wanted_height, wanted_width = model.image_size

@@ -13,6 +13,7 @@ Records are plain data (:meth:`parity.suite.outcome.Outcome.record`), so they tr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from parity.suite.comparison import Check
 from parity.suite.evaluate import Evaluator, Progress
 from parity.suite.options import Options
 from parity.suite.outcome import Outcome, reproduce
-from parity.suite.plan import Cell
+from parity.suite.plan import Cell, by_backend
 from parity.suite.verdict import Verdict
 
 Record = dict[str, Any]
@@ -81,24 +82,33 @@ class Run:
     ) -> list[Record]:
         """Return one record for each cell, in their order; after an interruption the rest is recorded as not asked.
 
+        Cells of one backend are asked one after the other, and its models are let go before the next backend's.
+
         Parameters
         ----------
         cells : sequence of Cell
-            In the order in which they are asked.
+            In the order of their records.
         begin : callable
             Called with each cell before it is asked.
         finished : callable
             Called with each record before the next cell is asked; what it raises ends the run.
         """
-        records: list[Record] = []
-        try:
-            for cell in cells:
+        records: dict[int, Record] = {}
+        before = ""
+        with contextlib.suppress(KeyboardInterrupt):
+            for index in by_backend(cells):
+                cell = cells[index]
+                if cell.kind == "candidate" and before not in ("", cell.backend or cell.numerics):
+                    self.release()
+                before = (cell.backend or cell.numerics) if cell.kind == "candidate" else before
                 begin(cell)
-                records.append(self.ask(cell))
-                finished(records[-1])
-        except KeyboardInterrupt:
-            records += [not_asked(cell, self.options) for cell in cells[len(records) :]]
-        return records
+                records[index] = self.ask(cell)
+                finished(records[index])
+        return [records[i] if i in records else not_asked(cell, self.options) for i, cell in enumerate(cells)]
+
+    def release(self) -> None:
+        """Let go of the candidates' models."""
+        self._evaluator.release()
 
 
 def not_asked(cell: Cell, options: Options) -> Record:

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity import recipes
 from parity.backends import packages, registry
+from parity.backends.coreml import by_component
 from parity.backends.packages import Packages
 from parity.backends.registry import Subject
-from parity.errors import ParityError
+from parity.errors import ParityError, UsageError
 from parity.models.content import file_hash
 from parity.models.model import Model
 from parity.networks.backend import Backend
-from parity.pipelines.request import TASK_COMPONENTS
+from parity.pipelines.release import REFINER_START, Release
+from parity.pipelines.request import Request, components
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
-from parity.suite import case as cases
-from parity.suite import factors, provenance, tolerance
+from parity.suite import defaults, factors, provenance, tolerance
 from parity.suite.case import Case
 from parity.suite.once import once
 from parity.suite.options import Options
@@ -36,6 +39,9 @@ from parity.suite.yardstick import Standard, Yardstick
 
 if TYPE_CHECKING:
     from parity.backends.pytorch import TorchBackend
+
+_FURTHER = ("text_encoder_2", "control-unet", "controlnet", "refiner", "safety_checker")
+"""Components that are converted where a case needs them; all four of the default ones are converted in any case."""
 
 Progress = Callable[[str], None]
 """Called with a short text whenever something that takes time begins or advances."""
@@ -57,34 +63,86 @@ class Stage:
         self.progress: Progress = progress or (lambda text: None)
         self.tolerances = tolerance.load(options.tolerances)
         self.factors = factors.load(options.tolerances)
-        self._candidates: dict[str, Backend] = {}
+        self._candidates: dict[tuple[str, tuple[int, int] | None], Backend] = {}
 
     @once
     def model(self) -> Model:
         """The PyTorch original, at the size of the user's models where there are some."""
         ingredients = self.options.ingredients
+        refiner = self.options.refiner or None
         if ingredients.plain:
-            model = Model(ingredients.model)
+            model = Model(ingredients.model, refiner=refiner)
         else:
             from parity.models import assemble
 
-            model = Model(assemble.location(ingredients, self.progress), name=ingredients.name)
-        if not model.xl:
-            model.check_tasks()
+            model = Model(assemble.location(ingredients, self.progress), name=ingredients.name, refiner=refiner)
+        model.check_tasks()
         if self.options.models is None or self._only_core_ai or self.packages.latent is None:
             return model
         return model.resized(self.packages.latent)
+
+    def model_of(self, case: Case) -> Model:
+        """Return the original at the size of a case.
+
+        Raises
+        ------
+        UsageError
+            The user's models have another size.
+        """
+        request = case.request
+        if request.height is None or request.width is None:
+            return self.model
+        scale = self.model.vae_scale
+        latent = (request.height // scale, request.width // scale)
+        if self.options.models is not None and not self._only_core_ai and self.packages.latent not in (None, latent):
+            height, width = self.model.image_size
+            raise UsageError(
+                f"case {case.name}: {request.width}x{request.height} pixels are asked, and the models in "
+                f"{self.options.models} draw {width}x{height}; convert for that size with 'parity convert --height "
+                f"{request.height} --width {request.width}'"
+            )
+        return self.model.resized(latent)
 
     def require(self, case: Case) -> None:
         """Refuse a case that its producer cannot draw with this model.
 
         Raises
         ------
-        UnsupportedError
-            The message says what can be asked about the model.
+        UnsupportedError, UsageError
+            The message says which tasks the model does, or what is not given for this one.
         """
+        request = case.request
         if not case.released:
-            self.model.check_tasks()
+            self.model.check_task(request.task)
+        if request.refiner_start is not None and self.model.refiner is None:
+            raise UsageError(f"case {case.name}: refiner_start needs a refiner; name its checkpoint with --refiner")
+        if (nets := len(self.controlnets)) < len(request.control):
+            raise UsageError(
+                f"case {case.name}: {len(request.control)} control images, and {nets} ControlNets are given; name one "
+                "for each image with --controlnet"
+            )
+        if request.safety_checker and not self.model.has_safety_checker:
+            raise UsageError(f"case {case.name}: the model {self.model.name} has no safety checker")
+
+    @once
+    def controlnets(self) -> dict[str, Path]:
+        """Folders of the original's ControlNets by name, each known to be made for this base.
+
+        Raises
+        ------
+        UsageError, UnsupportedError, MissingError
+            One is of another base, is no ControlNet, or is not there.
+        """
+        from parity.convert import base
+        from parity.models.source import open_model, open_network
+
+        found = {}
+        for text in self.options.controlnet:
+            shipped = recipes.find(text)
+            name, folder, config = open_network(shipped or text, "ControlNetModel")
+            base.require(open_model(self.model.location), text, folder, config)
+            found[text if shipped else name] = folder
+        return found
 
     @cached_property
     def _only_core_ai(self) -> bool:
@@ -97,25 +155,66 @@ class Stage:
         """The original's networks."""
         from parity.backends.pytorch import TorchBackend
 
-        return TorchBackend(self.model.location, device=self.options.device)
+        return TorchBackend(
+            self.model.location,
+            device=self.options.device,
+            controlnets=tuple(self.controlnets.values()),
+            refiner=self._refiner,
+        )
+
+    @property
+    def _refiner(self) -> str | None:
+        """Where the refiner's checkpoint lies."""
+        return None if self.model.refiner is None else self.model.refiner.location
 
     @once
     def packages(self) -> Packages:
-        """The converted components: the user's, or converted here and cached."""
+        """The converted components: the user's, or converted here and cached, at the model's own size."""
         if self.options.models is not None:
-            return packages.find(self.options.models)
+            return packages.find(self.options.models, self.options.controlnet)
+        return self._converted(None)
+
+    def packages_of(self, case: Case) -> Packages:
+        """Return the converted components for a case: at its size, where they are converted here."""
+        if self.options.models is not None or self.model_of(case) is self.model:
+            return self.packages
+        return self._converted(self.model_of(case).image_size)
+
+    @lru_cache(maxsize=8)  # noqa: B019 - a stage lives as long as its run
+    def _converted(self, size: tuple[int, int] | None) -> Packages:
         from parity import convert
+        from parity.convert import pixels
         from parity.convert.plan import DEFAULT_COMPONENTS
 
-        location = self.model.location
+        model = self.model
         self.progress("converting the model (kept for later runs)")
-        second = ("text_encoder_2",) if self.model.xl else ()
-        return packages.converted(convert.cached(location, components=(*DEFAULT_COMPONENTS, *second)))
+        if model.family == "unconditional":
+            return packages.converted({"unet": (pixels.cached(model.location, size=size)["unet"],)})
+        needed = {name.split("-")[0] if name.startswith("controlnet-") else name for name in self._involved()}
+        own = tuple(name for name in DEFAULT_COMPONENTS if name != "text_encoder" or not model.refines)
+        more = tuple(name for name in _FURTHER if name in needed)
+        if model.xl:  # no converter release wrote a ControlNet or a controlled UNet of SDXL
+            more = tuple(name for name in more if "control" not in name)
+            more = tuple(dict.fromkeys(("text_encoder_2", *more)))
+        named: dict[str, Any] = {} if size is None else {"height": size[0], "width": size[1]}
+        found = convert.cached(
+            model.location,
+            components=(*own, *more),
+            controlnets=tuple(self.controlnets.values()) if "controlnet" in more else (),
+            refiner=self._refiner if "refiner" in more else None,
+            **named,
+        )
+        return packages.converted(by_component(found))
+
+    def _involved(self) -> set[str]:
+        """Return all networks that the run's cases need."""
+        found = {name for case in self.cases for name in components(case.request, self.model.family)}
+        return found | ({"refiner"} if self.options.refiner else set())
 
     @cached_property
     def cases(self) -> list[Case]:
         """All cases of the run."""
-        return cases.load(self.options.cases, seed=self.options.seed, rng=self.options.rng)
+        return defaults.asked(self.options)
 
     @cached_property
     def weights(self) -> str:
@@ -124,20 +223,28 @@ class Stage:
 
     def candidate(self, cell: Cell) -> Backend:
         """Return the backend of a candidate's networks, bound by nobody yet."""
-        if cell.backend:
-            if cell.backend not in self._candidates:
-                subject = Subject(
-                    self.model.location, self.options.models_folder, lambda: self.packages.played, self.progress
-                )
-                self._candidates[cell.backend] = registry.open_backend(cell.backend, subject)
-            return self._candidates[cell.backend]
-        if cell.numerics not in self._candidates:
-            from parity.backends.coreml import CoreMLBackend
+        packages = partial(self.packages_of, cell.case)
+        other = self.options.models is None and self.model_of(cell.case) is not self.model
+        key = (cell.backend or cell.numerics, self.model_of(cell.case).image_size if other else None)
+        if key not in self._candidates:
+            self._candidates[key] = self._opened(cell, packages)
+            self._candidates[key].frugal = self.options.reduce_memory
+        return self._candidates[key]
 
-            self._candidates[cell.numerics] = CoreMLBackend(
-                self.packages.played, compute_unit=cell.units[0], runtime=self.options.coreml_runtime
+    def _opened(self, cell: Cell, packages: Callable[[], Packages]) -> Backend:
+        if cell.backend:
+            subject = Subject(
+                self.model.location,
+                self.options.models_folder,
+                lambda: packages().played,
+                self.progress,
+                tuple(self.controlnets.values()),
+                self._refiner,
             )
-        return self._candidates[cell.numerics]
+            return registry.open_backend(cell.backend, subject)
+        from parity.backends.coreml import CoreMLBackend
+
+        return CoreMLBackend(packages().played, compute_unit=cell.units[0], runtime=self.options.coreml_runtime)
 
     def run(self, backend: Backend, case: Case) -> tuple[Trace, float]:
         """Run one case on one backend; return its trace and the seconds it took.
@@ -154,15 +261,43 @@ class Stage:
             if point.startswith("latents/step"):
                 self.progress(f"{case.name} on {backend.numerics}: {point.removeprefix('latents/')}")
 
-        who = case.who
-        for name in TASK_COMPONENTS[case.request.task]:  # loading is not counted
+        who, model, request = case.who, self.model_of(case), self._request(case)
+        if self.options.reduce_memory:  # one backend's networks at a time, and none before it is called
+            self._only(backend)
+        for name in () if backend.frugal else components(request, model.family):  # loading is not counted
             try:
                 who.networks(backend).component(name)
             except (ParityError, ConsumerFailureError):  # said when it is called
                 continue
         start = time.perf_counter()
-        who.draw(case.request, self.model, backend, seed=case.seed, rng=case.rng, observe=observe)
+        who.draw(request, model, backend, seed=case.seed, rng=case.rng, observe=observe)
         return trace, time.perf_counter() - start
+
+    def _only(self, backend: Backend) -> None:
+        """Let all other backends forget their networks."""
+        for other in (self.reference, *self._candidates.values()):
+            other.frugal = True
+            if other is not backend:
+                other.release()
+
+    def release(self) -> None:
+        """Let go of the candidates' models."""
+        for backend in self._candidates.values():
+            backend.release()
+        self._candidates.clear()
+
+    def _request(self, case: Case) -> Request:
+        """Return what a case asks: a release refines whatever it draws, where its folder holds a refiner."""
+        who = case.who
+        refines = isinstance(who, Release) and who.conventions.refiner and self.model.refiner is not None
+        if refines and case.request.refiner_start is None and self._holds_refiner:
+            return replace(case.request, refiner_start=REFINER_START)
+        return case.request
+
+    @once
+    def _holds_refiner(self) -> bool:
+        """Whether a refiner lies among the user's models, or is converted here."""
+        return self.options.models is None or self._only_core_ai or bool(self.packages.part("refiner").paths)
 
     @lru_cache(maxsize=32)  # noqa: B019 - a stage lives as long as its run
     def reference_run(self, case: Case) -> tuple[Trace, float]:
@@ -180,8 +315,9 @@ class Stage:
             Networks whose weights are compressed in the packages: half precision computes with these.
         """
         yardstick = self._yardstick(tuple(sorted(compressed)))
-        pictures = [value for value in vars(case.request).values() if isinstance(value, Path)]
-        settings = {**case.settings(), "size": self.model.image_size, "as": case.producer}
+        given = [value if isinstance(value, tuple) else (value,) for value in vars(case.request).values()]
+        pictures = [value for values in given for value in values if isinstance(value, Path)]
+        settings = {**case.settings(), "size": self.model_of(case).image_size, "as": case.producer}
         settings["pictures"] = [file_hash(path) for path in pictures]
 
         def drawn() -> Trace | str:

@@ -20,6 +20,8 @@ from parity.metrics import Metric, registry
 from parity.networks.signature import SIGNATURES
 
 DEFAULT = Path(__file__).with_name("tolerances.toml")
+_KIN = {name: ("unet",) for name in ("control-unet", "refiner", "unconditional-unet")}
+_KIN["text_encoder_2"] = ("text_encoder",)
 PICTURES = ("image", "golden/image", "golden/drift", "compatibility")
 """Points that hold 8-bit pictures; all others hold tensors."""
 POINTS = frozenset({*SIGNATURES, *(f"golden/{name}" for name in SIGNATURES), *PICTURES, "latents/encoded"})
@@ -60,6 +62,19 @@ class Tolerance:
     def matches(self, point: str, *, precision: str, numerics: str) -> bool:
         """Return whether this entry speaks about the given comparison."""
         return self.point == point and fnmatchcase(precision, self.precision) and fnmatchcase(numerics, self.numerics)
+
+
+def kin(point: str) -> tuple[str, ...]:
+    """Return the points whose bounds hold for a network where it has none of its own, the nearest first.
+
+    UNets are alike, a ControlNet is half of one, and so are the text encoders.
+
+    Examples
+    --------
+    >>> kin("controlnet-2"), kin("refiner"), kin("image")
+    (('controlnet', 'unet'), ('unet',), ())
+    """
+    return ("controlnet", "unet") if point.startswith("controlnet-") else _KIN.get(point, ())
 
 
 def load(path: Path | None = None) -> list[Tolerance]:
@@ -153,9 +168,15 @@ def find(table: Sequence[Tolerance], point: str, *, precision: str, numerics: st
 
 
 def find_all(table: Sequence[Tolerance], point: str, *, precision: str, numerics: str) -> tuple[Tolerance, ...]:
-    """Return the entries that apply, of each metric the first that matches; all of them must hold."""
+    """Return the entries that apply, of each metric the first that matches; all of them must hold.
+
+    Where no entry speaks about a network of its own, those of its kin do, see :func:`kin`.
+    """
     found: dict[str, Tolerance] = {}
-    for entry in table:
-        if entry.matches(point, precision=precision, numerics=numerics):
-            found.setdefault(entry.metric, entry)
+    for name in (point, *kin(point)):
+        for entry in table:
+            if entry.matches(name, precision=precision, numerics=numerics):
+                found.setdefault(entry.metric, entry)
+        if found:
+            break
     return tuple(found.values())

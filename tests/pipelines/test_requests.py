@@ -9,21 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from parity import assets, recipes
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
 from parity.models.model import Model
+from parity.pipelines import pictures
 from parity.pipelines import request as tasks
+from parity.pipelines.producer import noise_of
 from parity.pipelines.request import Request
 from parity.pipelines.schedules import diffusers as schedulers
 from parity.pipelines.schedules.diffusers import Schedule
 from parity.pipelines.schedules.noise import Drawing
 
+PICTURES = assets.fixtures() / "pictures"
+
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"task": "inpaint"}, "txt2img, img2img"),
+        ({"task": "outpaint"}, "txt2img, img2img"),
         ({"scheduler": "plms"}, "ddim, ddpm, deis, dpm"),
         ({"scheduler": "pndm", "schedule": Schedule(sigmas="karras")}, r"pndm takes no sigmas; .* deis, dpm\+\+"),
         ({"scheduler": "dpm++-2s", "schedule": Schedule(timestep_spacing="trailing")}, "takes no timestep_spacing"),
@@ -36,6 +42,27 @@ from parity.pipelines.schedules.noise import Drawing
         ({"task": "img2img"}, "picture to start from"),
         ({"task": "img2img", "image": Path("x.png"), "strength": 0.0}, r"\(0, 1\]"),
         ({"task": "img2img", "image": Path("x.png"), "strength": 0.04, "steps": 10}, "leaves no step"),
+        ({"task": "inpaint", "image": Path("x.png"), "mask": Path("m.png"), "strength": 1.1}, r"\(0, 1\]"),
+        ({"task": "inpaint", "image": Path("x.png")}, "needs a mask"),
+        ({"task": "inpaint", "mask": Path("m.png")}, "picture to start from"),
+        ({"mask": Path("m.png")}, "mask: txt2img takes none"),
+        ({"task": "controlnet"}, "a control image for each ControlNet"),
+        ({"control": (Path("c.png"),)}, "txt2img takes no control images"),
+        (
+            {"task": "controlnet", "control": (Path("c.png"),), "control_scale": (1.0, 2.0)},
+            "has 2 values for 1 control",
+        ),
+        (
+            {"task": "controlnet", "control": (Path("c.png"),), "control_start": (0.5,), "control_end": (0.4,)},
+            "start < end",
+        ),
+        ({"refiner_start": 1.0}, r"refiner_start must lie in \(0, 1\)"),
+        ({"task": "controlnet", "control": (Path("c.png"),), "refiner_start": 0.5}, "not in controlnet"),
+        ({"task": "unconditional"}, "know no texts"),
+        ({"task": "unconditional", "prompt": "", "safety_checker": True}, "no safety checker"),
+        ({"height": 64}, "both or neither"),
+        ({"height": 63, "width": 64}, "height 63: a positive multiple of 8"),
+        ({"generators": "two"}, "one, each"),
     ],
 )
 def test_bad_requests(fields: dict[str, object], says: str) -> None:
@@ -140,13 +167,97 @@ def test_a_missing_part_is_named(tmp_path: Path, part: str, file: str) -> None:
         Model(str(folder)).config(part)
 
 
-def test_an_inpainting_unet_is_refused(tmp_path: Path) -> None:
+def test_a_unet_of_other_channels_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(recipes.build("tiny-sd"), folder)
     config = folder / "unet" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 9}))
-    with pytest.raises(FormatError, match="in_channels is 9"):
+    config.write_text(json.dumps({**json.loads(config.read_text()), "in_channels": 5}))
+    with pytest.raises(FormatError, match="in_channels is 5"):
         _ = Model(str(folder)).latent_shape
+    with pytest.raises(UnsupportedError, match="its UNet takes 5 channels"):
+        Model(str(folder)).check_tasks()
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "says"),
+    [
+        ("tiny-inpaint", "txt2img", "takes 9 channels.*: it does inpaint, not txt2img"),
+        ("tiny-sdxl", "inpaint", "model of SDXL: it does txt2img, img2img, controlnet, not inpaint"),
+        ("tiny-sdxl-refiner", "txt2img", "SDXL's refiner: it does img2img, not txt2img"),
+        ("shapes-ddpm", "txt2img", "without texts.*: it does unconditional, not txt2img"),
+        ("tiny-sd", "unconditional", "it does txt2img, img2img, inpaint"),
+    ],
+)
+def test_a_model_asked_for_another_task_says_which_it_does(model: str, task: str, says: str) -> None:
+    with pytest.raises(UnsupportedError, match=says):
+        Model(model).check_task(task)
+
+
+def test_a_refiner_takes_over_from_a_base_model_alone() -> None:
+    assert Model("tiny-sdxl", refiner="tiny-sdxl-refiner").refiner is not None
+    for base, refiner in (("tiny-sdxl", "tiny-sdxl"), ("tiny-sd", "tiny-sdxl-refiner")):
+        with pytest.raises(UnsupportedError, match="takes over from a base model of SDXL"):
+            _ = Model(base, refiner=refiner).refiner
+
+
+def test_a_refiner_of_other_embeddings_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "refiner"
+    shutil.copytree(recipes.build("tiny-sdxl-refiner"), folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 48}))
+    with pytest.raises(UnsupportedError, match="reads embeddings of width 48, and the second text encoder"):
+        _ = Model("tiny-sdxl", refiner=str(folder)).refiner
+
+
+def saved(folder: Path, picture: Image.Image) -> Path:
+    picture.save(folder / "picture.png")
+    return folder / "picture.png"
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (Image.new("L", (64, 64), 255), "64x64 pixels, but the start picture start.png has 128x128"),
+        (Image.new("RGBA", (128, 128), "white"), "mode RGBA, with transparency"),
+        (Image.new("LA", (128, 128)), "mode LA, with transparency"),
+        (Image.new("L", (128, 128), 0), "black everywhere"),
+    ],
+)
+def test_masks_that_say_nothing_are_refused(tmp_path: Path, mask: Image.Image, says: str) -> None:
+    asked = Request("inpaint", "x", image=PICTURES / "start.png", mask=saved(tmp_path, mask))
+    with pytest.raises(FormatError, match=says):
+        pictures.read_mask(asked, Model("tiny-sd"))
+
+
+@pytest.mark.parametrize(
+    ("picture", "holes", "says"),
+    [
+        (Image.new("RGB", (128, 64)), False, "128x64 pixels, but the pictures have 128x128: another shape"),
+        (Image.new("RGBA", (128, 128)), False, "mode RGBA, with transparency.*only controlnet-inpaint"),
+        (Image.new("RGB", (128, 128)), True, "no transparent pixels"),
+    ],
+)
+def test_control_images_that_would_control_something_else_are_refused(
+    tmp_path: Path, picture: Image.Image, holes: bool, says: str
+) -> None:
+    with pytest.raises(FormatError, match=says):
+        pictures.read_control(saved(tmp_path, picture), Model("tiny-sd"), holes=holes)
+
+
+def test_a_control_image_of_another_size_and_the_same_shape_is_resized(tmp_path: Path) -> None:
+    read = pictures.read_control(saved(tmp_path, Image.new("L", (64, 64), 255)), Model("tiny-sd"))
+    assert tuple(read.shape) == (1, 3, 128, 128)
+    assert read.min() == 1
+
+
+def test_seeds_are_what_the_producer_takes() -> None:
+    asked = Request("txt2img", "x")
+    for seed in (-1, 2**40, 2**64 - 1, -(2**63)):
+        expected = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(seed))
+        assert (noise_of(asked, seed=seed, rng="torch-cpu")((1, 4, 4, 4)) == expected.numpy()).all()
+    for seed, rng in ((-1, "numpy-legacy"), (2**32, "numpy-legacy"), (2**64, "torch-cpu")):
+        with pytest.raises(ParityError, match=str(seed)):
+            noise_of(asked, seed=seed, rng=rng)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])

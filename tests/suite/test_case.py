@@ -84,7 +84,7 @@ def test_a_release_has_its_own_schedule(tmp_path: Path) -> None:
                 f"case a: {line}: {needed}",
             )
             for line, needed in (
-                ("seed = [1, 2]", "a whole number"),
+                ('seed = [1, "2"]', "a whole number"),
                 ("seed = true", "a whole number"),
                 ("steps = 8.5", "a whole number"),
                 ("rescale_betas_zero_snr = 1", "true or false"),
@@ -97,9 +97,20 @@ def test_a_release_has_its_own_schedule(tmp_path: Path) -> None:
             )
         ],
         (
-            '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = ["x", "y"]\n',
+            '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = ["x", "x"]\n',
             FormatError,
-            r'prompt = \["x", "y"\]: a text',
+            r'prompt = \["x", "x"\]: a list needs values, each once',
+        ),
+        ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nsteps = []\n', FormatError, "needs values"),
+        (
+            '[[case]]\nname = "a"\ntask = "controlnet"\nprompt = "x"\ncontrol = [3]\n',
+            FormatError,
+            "a text or several is needed",
+        ),
+        (
+            '[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nsafety_checker = 1\n',
+            FormatError,
+            "true or false is needed",
         ),
         ('[[case]]\nname = "a"\ntask = "txt2img"\nprompt = "x"\nstrength = nan\n', FormatError, "a number is needed"),
         ("case = 5\n", FormatError, r"no \[\[case\]\]"),
@@ -109,10 +120,61 @@ def test_a_release_has_its_own_schedule(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], says: str) -> None:
-    with pytest.raises(kind, match=says.replace("[1, 2]", r"\[1, 2\]")):
+    with pytest.raises(kind, match=says.replace('[1, "2"]', r'\[1, "2"\]')):
         case.load(write(tmp_path, text))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"none\.toml"):
         case.load(tmp_path / "none.toml")
+
+
+GRID = """
+[[case]]
+name = "grid"
+task = "txt2img"
+prompt = "x"
+scheduler = ["ddim", "dpm++"]
+guidance_scale = [0, 2.5]
+steps = [1, 4]
+seed = [3]
+"""
+
+
+def test_lists_multiply_into_a_grid(tmp_path: Path) -> None:
+    found = case.load(write(tmp_path, GRID))
+    assert len(found) == 8
+    assert [each.name for each in found[:3]] == [
+        "grid-ddim-guidance0-steps1",
+        "grid-ddim-guidance0-steps4",
+        "grid-ddim-guidance2.5-steps1",
+    ]
+    assert {(each.request.scheduler, each.request.guidance_scale, each.request.steps) for each in found} == {
+        (scheduler, guidance, steps) for scheduler in ("ddim", "dpm++") for guidance in (0, 2.5) for steps in (1, 4)
+    }
+    assert {(each.grid, each.seed) for each in found} == {("grid", 3)}
+    assert all(each.settings()["grid"] == "grid" for each in found)
+
+
+def test_a_seed_of_the_command_line_takes_the_place_of_a_list(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID.replace("seed = [3]", "seed = [3, 4, 5]"))
+    assert len(case.load(path)) == 24
+    assert {each.seed for each in case.load(path, seed=7)} == {7}
+    assert len(case.load(path, seed=7)) == 8
+
+
+def test_several_control_images_are_one_case(tmp_path: Path) -> None:
+    nets = 'control = ["p.png", "q.png"]\ncontrol_scale = [1, 0.5]\n'
+    text = f'[[case]]\nname = "a"\ntask = "controlnet"\nprompt = "x"\n{nets}'
+    (only,) = case.load(write(tmp_path, text))
+    assert only.request.control == (tmp_path / "p.png", tmp_path / "q.png")
+    assert only.settings()["control"] == ["p.png", "q.png"]
+    assert only.settings()["control_scale"] == [1, 0.5]
+
+
+def test_settings_of_old_tasks_are_those_of_old_goldens() -> None:
+    keys = set(case.load()[0].settings())
+    assert keys == {
+        *("task", "prompt", "negative_prompt", "scheduler", "steps", "guidance_scale", "strength", "image", "images"),
+        *("seed", "rng"),
+    }

@@ -169,7 +169,7 @@ def _check_picture(path: Path, pixels: np.ndarray) -> None:
 
 def points(trace: Trace) -> list[str]:
     """Return the points that a golden keeps: start, text, first prediction, final latents, image."""
-    hidden = [point for point in trace if point.endswith("/hidden") and point.startswith("text_encoder/")]
+    hidden = [point for point in trace if point.endswith("/hidden") and point.startswith("text_encoder")]
     first = next((point for point in trace if point.endswith("/step00/noise_pred")), "")
     latents = [point for point in trace if point.startswith("latents/step")]
     return [point for point in ("latents/initial", *hidden, first, *latents[-1:], "image") if point in trace]

@@ -23,7 +23,7 @@ from parity.suite.comparison import Check
 from parity.suite.goldens import curate, log, store
 from parity.suite.goldens.curate import DRIFT, Wish
 from parity.suite.goldens.store import APPROVED, NEW, REJECTED, Asked, Golden
-from parity.suite.tolerance import Tolerance
+from parity.suite.tolerance import Tolerance, kin
 from parity.suite.verdict import Verdict
 
 _WAITING = 3  # goldens of a series that may wait for a decision; a run adds no more
@@ -183,7 +183,8 @@ def pairs(accepted: Trace, now: Trace) -> dict[str, Pairs]:
     """
     grouped: dict[str, Pairs] = {}
     for point, value in accepted.items():
-        name = "start" if point == "latents/initial" else point.split("/")[0]
+        network = point.split("/")[0]
+        name = "start" if point == "latents/initial" else (*kin(network), network)[0]
         group = grouped.setdefault(f"golden/{name}", {})
         if point in now:
             group[point] = (value, now[point])

@@ -127,7 +127,7 @@ class Player:
         key = (digests, consumer.app, rules, pairing.task, request)
         known = self._played.get(key)
         if known is None or (known.failure and known.consumer != consumer.id):  # each has its own message
-            negative = request.negative_prompt if "negative-prompt" in consumer.tasks else ""
+            negative = request.negative if "negative-prompt" in consumer.tasks else ""
             material = Material(
                 self.model.tokens(request.prompt),
                 self.model.tokens(negative),
