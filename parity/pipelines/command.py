@@ -153,6 +153,8 @@ class SwiftCommand(Release):
         """Return why the command has no such request; empty if it has."""
         if found := super().refusal(request):
             return found
+        if request.control:
+            return f"{self.name} is not asked with ControlNets here; {self.name.replace('-command', '')} plays them"
         asked = {"guidance-scale": request.guidance_scale, "negative-prompt": request.negative}
         for option, value in asked.items():
             if self.consumer.first < _SINCE[option] and value != _FIXED[option]:

@@ -86,7 +86,7 @@ def _sheet(cells: Sequence[Mapping[str, Any]], role: str) -> str:
     side = [name for name in axes if name != top]
     rows = sorted({_place(cell, side, axes) for cell in cells})
     columns = sorted({_place(cell, [top] if top else [], axes) for cell in cells})
-    tiles = {}
+    tiles: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Image.Image, bool]] = {}
     for cell in cells:
         place = _place(cell, side, axes), _place(cell, [top] if top else [], axes)
         tiles.setdefault(place, (_tile(cell["pictures"][role]), cell["verdict"] == "fail"))

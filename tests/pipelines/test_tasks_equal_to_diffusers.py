@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from parity.pipelines.producer import noise_of
 from parity.pipelines.request import Request, components
 from parity.pipelines.schedules import diffusers as schedulers
 from parity.pipelines.trace import Trace
+from parity.suite.questions import releases
 
 PICTURES = assets.fixtures() / "pictures"
 START, MASK, EDGES, HOLES = (PICTURES / f"{name}.png" for name in ("start", "mask", "edges", "holes"))
@@ -295,3 +297,23 @@ def test_pictures_that_are_not_square() -> None:
     expected = drawer(request.prompt, num_inference_steps=3, height=96, width=160, generator=generators(request, 5))
     assert image.shape == (1, 96, 160, 3)
     assert np.array_equal(image, stacked(expected.images))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_a_controlnet_of_sdxl_equals_diffusers(guidance: float) -> None:
+    import diffusers
+
+    model = Model("tiny-sdxl")
+    net = releases.controlnets(Path(model.location))[0]
+    request = replace(asked("controlnet", control=(EDGES,)), steps=3, guidance_scale=guidance, control_scale=(0.5,))
+    backend, trace = TorchBackend(model.location, controlnets=(net,)), Trace()
+    found = backend.components(components(request, model.family))
+    image = tasks.run(request, model, found, noise_of(request, seed=3, rng="torch-cpu"), observe=trace)
+    loaded = diffusers.ControlNetModel.from_pretrained(net)
+    with quiet.loading():
+        drawer = diffusers.StableDiffusionXLControlNetPipeline.from_pretrained(model.location, controlnet=loaded)
+    drawer.set_progress_bar_config(disable=True)
+    drawer.scheduler = schedulers.make("ddim", model.scheduler_config)
+    given = extra(Row("tiny-sdxl", "", request), model) | {"height": 64, "width": 64}
+    settings_ = {"num_inference_steps": 3, "guidance_scale": guidance, "generator": generators(request, 3)}
+    assert np.array_equal(image, stacked(drawer(request.prompt, **given, **settings_).images))
