@@ -270,15 +270,15 @@ def test_another_pipeline_of_unconditional_models() -> None:
 
 def test_the_safety_checker_flags_and_blackens_what_the_pipeline_does() -> None:
     flags = []
-    for seed in range(4):
-        request = replace(asked("txt2img", steps=3, images=2), safety_checker=True)
+    for seed in (0, 1):
+        request = replace(asked("txt2img", steps=4, images=2), safety_checker=True)
         case = Row("tiny-sd-checked", "StableDiffusionPipeline", request)
         image, trace = ours(case, seed)
         found = trace.outputs("safety_checker").values()
         drawer = pipeline(case.pipeline, case.model)
         drawer.scheduler = schedulers.make("ddim", Model(case.model).scheduler_config)
         result = drawer(
-            request.prompt, num_inference_steps=3, num_images_per_prompt=2, generator=generators(request, seed)
+            request.prompt, num_inference_steps=4, num_images_per_prompt=2, generator=generators(request, seed)
         )
         assert [bool(each["unsafe"][0]) for each in found] == list(result.nsfw_content_detected)
         assert np.array_equal(image, stacked(result.images))
