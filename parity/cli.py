@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "diff": "compare two Core ML models by features, operators and weights",
     "convert": "write Core ML packages of a diffusers model as a converter release wrote them",
     "run": "compare a Core ML model with its PyTorch original, picture by picture",
+    "gate": "tell over many prompts whether another model is still as good",
     "golden": "list, look at, accept and reject goldens: pictures that later runs must draw again",
     "calibrate": "measure how a model's own figures spread, and write a table of bounds",
     "report": "show a run that lies in a folder: table, page, JSON, summary",
