@@ -11,7 +11,7 @@ JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow core-ai lower-ends coremltools-tests workflows eras bench docs dist clean
+.PHONY: help setup parity test lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -36,8 +36,16 @@ lint: $(STAMP)
 test: lint  ## ruff, mypy and all tests, JOBS files at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-slow: $(STAMP)  ## the exhaustive and full-size tests
+slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants
 	$(PY) -m pytest -m slow
+	$(MAKE) mutants
+
+mutants: $(STAMP)  ## change what judges in a thousand small ways: nine in ten must be noticed (docs/mutants.md)
+	$(PY) -m pip install --quiet --editable '.[mutants]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/mutmut run --max-children $(JOBS)
+	$(VENV)/bin/mutmut export-cicd-stats
+	$(PY) -c 'import json; found = json.load(open("mutants/mutmut-cicd-stats.json")); print(found); \
+	  all = found["total"] - found["no_tests"] - found["skipped"]; assert all and (found["killed"] + found["timeout"]) >= 0.9 * all'
 
 lower-ends:  ## all tests with the oldest Python and packages that pyproject.toml allows, in .venv-lowest
 	$(LOWEST) -c 'import sys; sys.exit("the oldest Python that parity takes is 3.10; set LOWEST" if sys.version_info[:2] != (3, 10) else 0)'

@@ -6,12 +6,13 @@ that ask the metric itself for its direction cannot see that.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from parity.metrics import METRICS, Takes, measure
+from parity.metrics import METRICS, Takes, difference, measure
 
 HIGHER, LOWER, SYMMETRIC, DIRECTED = True, False, True, False
 LARGEST_ULP = 2.0**64
@@ -106,3 +107,16 @@ def test_how_a_value_is_shown(name: str, value: float, text: str) -> None:
 )
 def test_how_a_range_is_shown(name: str, text: str) -> None:
     assert METRICS[name].range == text
+
+
+@pytest.mark.parametrize(("name", "q"), [("abs_p50", 0.5), ("abs_p99", 0.99), ("abs_p999", 0.999)])
+def test_quantiles_are_declared_alike(name: str, q: float) -> None:
+    """The declaration is made while the module is imported; making it again shows each of its fields."""
+    made, known = difference._quantile(name, q), METRICS[name]
+    for field in dataclasses.fields(known):
+        if field.name not in ("function", "prepare"):
+            assert getattr(made, field.name) == getattr(known, field.name)
+    assert known.equal == "0; so has a difference in fewer elements than the share left out"
+    assert (known.worst, known.name) == ("without end", name)
+    assert known.convention == f"least absolute difference that {q:.1%} of the elements do not exceed"
+    assert made.function(np.zeros(1000), np.arange(1.0, 1001.0)) == 1000 * q
