@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "gate": "tell over many prompts whether another model is still as good",
     "golden": "list, look at, accept and reject goldens: pictures that later runs must draw again",
     "calibrate": "measure how a model's own figures spread, and write a table of bounds",
+    "fleet": "compare on the machines of a Dask cluster, a task a cell, into one folder",
     "report": "show a run that lies in a folder: table, page, JSON, summary",
     "merge": "join the run folders of several machines and workers",
     "history": "keep nights in a database; say what changed, drifts, got slower or is flaky",

@@ -31,6 +31,7 @@ ORDER = (  # lowest first; a room imports from itself and from those before it
     ("suite",),
     ("bench",),
     ("runs",),
+    ("fleet",),
     ("report",),
     ("plugin", "cli", "commands"),
 )

@@ -33,6 +33,7 @@ KINDS: Final = {
     "safety": "safety checkers drawn for the compatibility cells",
     "hub": "converted models of the hub, as files",
     "yardsticks": "half precision's outputs and pictures, by digest of weights and inputs",
+    "fleet": "records that a fleet's client has not confirmed",
     "hashes": "hashes of large weight files",
 }
 """Folders of the cache, by what :func:`parity.cache.folder` is called with, and what they hold."""

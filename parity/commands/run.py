@@ -39,18 +39,30 @@ def main(arguments: argparse.Namespace) -> int:
     if not cells:
         where = "none of the cells named by --cell" if options.cell else "no case"
         raise UsageError(f"--only {arguments.only}: {where} has that in its name; try --only txt2img")
+    with opened(cells, options) as folder:
+        held = folder.held if folder is not None else {}
+        asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))
+        records = [held[cell.id] if cell.id in held else next(asked) for cell in cells]
+    return finish(records, options, whole=not arguments.only)
 
+
+def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool = True) -> int:
+    """Print the table and what failed, write the report, and return the exit code.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        One for each cell, in their order.
+    options : Options
+        Those of the run.
+    whole : bool
+        Whether these are all cells of the options, so that an entry of a list that fits none is told.
+    """
     from parity.report import html, table
     from parity.suite.expected import excused
     from parity.suite.listed import unused
     from parity.suite.run import conclude
 
-    if options.parity_report is not None:
-        require_writable(options.parity_report, "--parity-report")
-    with _folder(cells, options) as folder:
-        held = folder.held if folder is not None else {}
-        asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))
-        records = [held[cell.id] if cell.id in held else next(asked) for cell in cells]
     conclusion = conclude(records, options)
     print(table.render(records, width=table.columns(), color=table.colored()))
     for record in records:
@@ -58,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"\n{record['explanation']}", file=sys.stderr)
     if options.parity_report is not None:
         print(f"report: {html.write(records, options.parity_report, conclusion)}")
-    for line in () if arguments.only else unused(options, [cell.id for cell in cells]):
+    for line in unused(options, [record["id"] for record in records]) if whole else ():
         print(f"parity run: {line}", file=sys.stderr)
     if conclusion.messages:
         print("\n  ".join([f"parity run: {'; '.join(conclusion.messages)}", *conclusion.bad_input]), file=sys.stderr)
@@ -66,8 +78,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _folder(cells: Sequence[Cell], options: Options) -> Iterator[RunFolder | None]:
-    """Hold the run's folder, where there is to be one, and say what is taken from it."""
+def opened(cells: Sequence[Cell], options: Options) -> Iterator[RunFolder | None]:
+    """Hold the run's folder, where there is to be one, and say what is taken from it; a report's has to be writable."""
+    if options.parity_report is not None:
+        require_writable(options.parity_report, "--parity-report")
     if options.run_dir is None:
         yield None
         return

@@ -13,10 +13,11 @@ from parity.mil.blobs import BlobFile, Weights
 from parity.mil.features import Feature, Range
 from parity.mil.model import Function, Metadata, Model
 from parity.mil.package import load, save
+from parity.mil.profiles import PROFILES
 
 if TYPE_CHECKING:
     from parity.mil.events import Event
-    from parity.mil.session import PROFILES, Session, States
+    from parity.mil.session import Session, States
 
 __all__ = [
     "PROFILES",
@@ -34,7 +35,7 @@ __all__ = [
     "save",
 ]
 
-_LATE = {"Session": "session", "States": "session", "PROFILES": "session", "Event": "events"}  # they import torch
+_LATE = {"Session": "session", "States": "session", "Event": "events"}  # they import torch
 
 
 def __getattr__(name: str) -> Any:

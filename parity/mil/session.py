@@ -32,10 +32,8 @@ from parity.mil.graph import Graph, build
 from parity.mil.model import Model
 from parity.mil.operators import State
 from parity.mil.plan import Plan
+from parity.mil.profiles import PROFILES
 from parity.mil.values import StateType
-
-PROFILES: tuple[str, ...] = ("declared", "float32", "float16-accumulate", "float16-sequential")
-"""Names of the numerics profiles."""
 
 Callback = Callable[[Event], None]
 

@@ -112,6 +112,7 @@ class Record(Asked, frozen=True):
     pictures: dict[str, Digest]
     expected: Annotated[str, Meta(description="by which entries a failure is expected; empty if it is not")] = ""
     course: Course | None = None
+    worker: Annotated[str, Meta(description="who of a fleet answered, with the chip; empty elsewhere")] = ""
 
     def __post_init__(self) -> None:
         if self.decisive >= len(self.checks):

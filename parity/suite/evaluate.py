@@ -28,7 +28,7 @@ from parity.pipelines.producer import producer
 from parity.pipelines.release import Release
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
-from parity.suite import comparison, tolerance
+from parity.suite import comparison, tolerance, traces
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.course import follow
@@ -119,6 +119,7 @@ class Evaluator(Stage):
             raise broken  # no network by itself: whatever it was, the picture was not drawn
         checks = tuple(replace(check, message=self._say(cell, check.message)) for check in (*failures, *found))
         about = (*backend.remarks, *(() if cell.backend else self._about_models(case, components)))
+        traces.keep(self.options, cell, {"reference": reference, "candidate": drawn})
         return replace(self._outcome(cell, checks, seconds, pictures, about), course=follow(reference, drawn))
 
     def _say(self, cell: Cell, text: str) -> str:
@@ -186,18 +187,18 @@ class Evaluator(Stage):
         """Compare two producers, both by PyTorch."""
         case = cell.case
         other = replace(case, producer=cell.against, rng=producer(cell.against).stream(case.rng))
-        traces: list[Trace] = []
+        drawn: list[Trace] = []
         for asked in (other, case):
             self.require(asked)
             try:
-                traces.append(self.reference_run(asked)[0])
+                drawn.append(self.reference_run(asked)[0])
             except ConsumerFailureError as failure:
                 return self._outcome(cell, (candidate.failed(failure, asked.who, asked),), {}, {})
         names = (cell.against, case.producer)
         bounds = {point: self.bounds(f"golden/{point}", self.reference) for point in ("start", "image")}
-        checks = between.compare((traces[0], traces[1]), names, bounds)
-        found = self._outcome(cell, checks, {}, {"reference": traces[0]["image"], "candidate": traces[1]["image"]})
-        return replace(found, course=follow(*traces))
+        checks = between.compare((drawn[0], drawn[1]), names, bounds)
+        found = self._outcome(cell, checks, {}, {"reference": drawn[0]["image"], "candidate": drawn[1]["image"]})
+        return replace(found, course=follow(*drawn))
 
     def _picture(self, cell: Cell) -> Outcome:
         """Compare a picture, or latents, drawn elsewhere with what the producer draws by PyTorch."""

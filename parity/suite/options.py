@@ -135,6 +135,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("cell", "run this cell alone, by its exact id, repeatable; each failure says its id", "ID", kind="several"),
     Option("run-dir", "keep the run in this folder, each cell as soon as it is finished", "DIR", kind="path"),
     Option("resume", "go on with the run in --run-dir: ask what is not finished there", kind="switch"),
+    Option("traces", "keep all tensors of candidates and their references in --run-dir, too", kind="switch"),
     Option("machine", "name of this machine in run folders and trends; default: its chip", "NAME"),
     Option("isolate", "ask cells in a process of its own: one that dies costs its cell alone", kind="switch"),
     Option("cell-timeout", "end a cell after this many seconds; implies --isolate", "SECONDS", kind="integer"),
@@ -182,6 +183,7 @@ class Options:
     cell: tuple[str, ...] = ()
     run_dir: Path | None = None
     resume: bool = False
+    traces: bool = False
     machine: str = ""
     isolate: bool = False
     cell_timeout: int | None = None
@@ -271,6 +273,8 @@ def _check(options: Options) -> None:
         raise UsageError(f"--backend: --{between} compares what PyTorch computes; --device says where")
     if options.resume and options.run_dir is None:
         raise UsageError("--resume needs --run-dir DIR, the folder of the run to go on with")
+    if options.traces and options.run_dir is None:
+        raise UsageError("--traces needs --run-dir DIR, where they are kept")
     for key in ("cell_timeout", "cells_per_process"):
         number = getattr(options, key)
         if number is not None and number < 1:

@@ -25,6 +25,7 @@ _NOT_REPEATED = {  # options that do not decide a cell
     "cell",
     "run_dir",
     "resume",
+    "traces",
     "machine",
     "isolate",
     "cell_timeout",
@@ -118,6 +119,7 @@ class Outcome:
             "explanation": self.explain() if self.verdict is not Verdict.PASS else "",
             "pictures": {role: _png(pixels) for role, pixels in (self.pictures | sheets).items()},
             "course": _course(self.course) if self.course else None,
+            "worker": "",
         }
 
 

@@ -116,6 +116,11 @@ def not_asked(cell: Cell, options: Options) -> Record:
     return _alone(cell, options, "nothing", "not asked: the run was interrupted", asked=False)
 
 
+def unanswered(cell: Cell, options: Options, why: str) -> Record:
+    """Return the record of a cell that nobody could answer: unknown, with the reason."""
+    return _alone(cell, options, "nothing", f"not compared: {why}")
+
+
 def stopped(cell: Cell, options: Options, where: str, message: str) -> Record:
     """Return the record of a cell that began and did not end: it fails.
 

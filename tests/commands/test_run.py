@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from parity import cli, convert, recipes
+from parity.pipelines.trace import Trace
 from parity.suite.options import DEFAULT_MODEL
 from parity.suite.outcome import Outcome
 from parity.suite.plan import Cell
+
+ROLES = ("reference", "candidate")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -43,11 +46,17 @@ def test_the_users_own_models_pass_and_are_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:
     report = tmp_path / "out" / "report"
+    night = tmp_path / "night"
     code, out, _ = run(
-        capsys, "--models", models, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report
+        capsys,
+        *("--models", models, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report),
+        *("--run-dir", night, "--traces"),
     )
     assert code == 0
     assert "1 pass, 0 fail, 0 unknown" in out
+    traces = [Trace.load(night / "traces" / f"candidate-quick-coreml-reference.{role}.npz") for role in ROLES]
+    assert list(traces[0]) == list(traces[1])
+    assert traces[0]["latents/step01"].shape == traces[1]["latents/step01"].shape
     assert "nothing about Apple hardware" in " ".join(out.split())
     assert sorted(path.name for path in report.iterdir()) == ["index.html", "report.json"]
     (record,) = json.loads((report / "report.json").read_text())["records"]

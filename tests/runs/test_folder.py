@@ -39,12 +39,13 @@ with folder.open_run(Path(sys.argv[1]), plan(40), resume=True) as run:
 """
 
 
-def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [12, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path: Path, kills: int) -> None:
     path, said = tmp_path / "night", Counter[str]()
     chance = random.Random(93)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", CHILD, str(path)]
-    for kill in range(20):
+    for kill in range(kills):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
             assert child.stdout is not None
             if kill % 4:  # some are killed before they have said anything, most in the middle of their work

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from parity import cli
 from parity.runs import ledger
@@ -84,3 +88,16 @@ def test_a_change_is_said_with_its_cell() -> None:
     change = Change("x", True, "cell", "M1")
     assert change.sentence == "cell on M1: x"
     assert dataclasses.replace(change, cell="").sentence == "x"
+
+
+def test_one_level_of_one_pixel_is_seen(tmp_path: Path, earlier: Path) -> None:
+    """Beside margins that hold: the picture is not the one of yesterday."""
+    pixels = np.full((4, 4, 3), 100, np.uint8)
+    pixels[2, 1, 0] += 1
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    other = {**record(1)["pictures"], "reference": base64.b64encode(buffer.getvalue()).decode()}
+    records = [record(0), record(1, pictures=other), record(2)]
+    (change,) = changes(ledger.read(earlier), ledger.read(write(tmp_path / "now", records, plan(3))))
+    assert change.cell == records[1]["id"]
+    assert change.text == "the reference draws another picture"

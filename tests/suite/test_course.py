@@ -48,3 +48,27 @@ def test_latents_that_are_not_finite_are_black_or_white() -> None:
 @pytest.mark.parametrize("other", [None, Trace({}), Trace({"latents/initial": np.zeros((1, 4, 2, 2), np.float32)})])
 def test_nothing_in_common_is_no_course(other: Trace | None) -> None:
     assert follow(traces(0)[0], other) is None
+
+
+def test_a_schedule_that_is_wrong_in_one_step_is_named_by_the_course() -> None:
+    """Networks are not to blame then: on the reference's inputs they agree. The curve says from which step on."""
+    from parity.report.page import seen
+
+    generator = np.random.default_rng(5)
+    latents = {"latents/initial": generator.standard_normal((1, 4, 6, 8))}
+    noise = generator.standard_normal((8, 1, 4, 6, 8))
+
+    def drawn(wrong: int | None) -> Trace:
+        values = dict(latents)
+        current = latents["latents/initial"]
+        for step in range(8):
+            current = current - (0.11 if step == wrong else 0.1) * (current + noise[step])
+            values[f"latents/step{step:02d}"] = current.astype(np.float32)
+        return Trace(values)
+
+    course = follow(drawn(None), drawn(5))
+    assert course is not None
+    assert [np.isinf(value) for value in course.values] == [True] * 6 + [False] * 3
+    told = seen.curve(course.points, course.values)
+    assert told.startswith("latents are equal up to step04, then agree by")
+    assert "at step05" in told

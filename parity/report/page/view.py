@@ -149,7 +149,7 @@ def view(
     drawn = [Drawing(charts.trend(trend.values, _told(trend)), f"{trend.label}: {_told(trend)}") for trend in trends]
     return View(
         anchor=anchor,
-        record=record,
+        record={"worker": "", **record},
         candidate=said_candidate(record),
         heading=heading,
         shots=_shots(record, gallery),
