@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.files import replacing
 from parity.report.page.view import Context
-from parity.report.table import said_candidate, said_producer, worst_first
+from parity.report.table import said_candidate, said_producer, shown_numbers, worst_first
 
 _MOST = 50  # failures that are listed
 
@@ -78,7 +78,7 @@ def _failures(records: Sequence[dict[str, Any]]) -> list[str]:
     for record in failed[:_MOST]:
         check = record["checks"][record["decisive"]]
         case = " ".join(filter(None, [record["case"], said_producer(record)]))
-        words = [case, said_candidate(record), f"{check['where']} {check['metric']}", *check["shown"].values()]
+        words = [case, said_candidate(record), f"{check['where']} {check['metric']}", *shown_numbers(check)]
         rows.append("| " + " | ".join(map(_plain, words)) + " |")
     if len(failed) > _MOST:
         rows.append(f"\nand {len(failed) - _MOST} more")

@@ -101,7 +101,7 @@ def _wide(records: Sequence[dict[str, Any]]) -> Table:
             _seed(record),
             said_candidate(record),
             f"{check['where']} {check['metric']}".rstrip(),
-            *check["shown"].values(),
+            *shown_numbers(check),
         )
     return table
 
@@ -113,7 +113,7 @@ def _narrow(records: Sequence[dict[str, Any]], width: int) -> Iterator[Text]:
     yield Text("verdict".ljust(_INDENT) + "case".ljust(room) + titles, style="bold")
     for record in records:
         check = record["checks"][record["decisive"]]
-        numbers = "".join(text.rjust(size) for text, size in zip(check["shown"].values(), _NUMBERS, strict=True))
+        numbers = "".join(text.rjust(size) for text, size in zip(shown_numbers(check), _NUMBERS, strict=True))
         first, *rest = textwrap.wrap(_case(record), room - 1, break_on_hyphens=False) or [""]
         verdict = record["verdict"].ljust(_INDENT)
         yield Text.assemble((verdict, _STYLES[record["verdict"]]), first.ljust(room), numbers)
@@ -138,6 +138,12 @@ def _case(record: dict[str, Any]) -> str:
 
 def _seed(record: dict[str, Any]) -> str:
     return f"{record['settings']['rng']}, {record['settings']['seed']}"
+
+
+def shown_numbers(check: dict[str, Any]) -> tuple[str, str, str]:
+    """Return value, bound and margin of a check, with units."""
+    shown = check["shown"]
+    return shown["value"], shown["bound"], shown["margin"]
 
 
 def said_producer(record: dict[str, Any]) -> str:

@@ -42,6 +42,13 @@ def test_what_is_no_terminal_gets_one_line_a_cell_however_long(monkeypatch: pyte
     assert table.columns() == 100
 
 
+def test_what_a_later_release_says_of_a_check_moves_no_column() -> None:
+    later = cell(0)
+    later["checks"][0]["shown"]["half"] = "0.98 x"
+    assert table.render([later], width=80) == table.render([cell(0)], width=80)
+    assert table.render([later], width=200) == table.render([cell(0)], width=200)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -149,7 +149,7 @@ def view(
     drawn = [Drawing(charts.trend(trend.values, _told(trend)), f"{trend.label}: {_told(trend)}") for trend in trends]
     return View(
         anchor=anchor,
-        record={"worker": "", **record},
+        record=_complete(record),
         candidate=said_candidate(record),
         heading=heading,
         shots=_shots(record, gallery),
@@ -158,6 +158,12 @@ def view(
         changes=list(changes),
         seconds=seconds,
     )
+
+
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    """Give a record of an earlier release the fields that it does not have yet."""
+    checks = [{**check, "shown": {"half": "-", **check["shown"]}} for check in record["checks"]]
+    return {"worker": "", **record, "checks": checks}
 
 
 def _told(trend: Trend) -> str:
