@@ -150,7 +150,7 @@ class Fleet:
                 f"{self._address}: no worker has joined; 'dask worker {self._address} --nthreads 1' starts one"
             )
         said = self.client.run(task.refusal, self.job, on_error="return")
-        bad = {address: str(text) for address, text in said.items() if text}
+        bad = {address: str(why) for address, why in said.items() if why and not isinstance(why, OSError)}  # or it died
         if bad:
             named = "; ".join(
                 f"worker {workers.get(one, {}).get('name', one)} ({one}): {why}" for one, why in bad.items()
