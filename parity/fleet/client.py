@@ -146,9 +146,7 @@ class Fleet:
         """Ask every worker that is there whether it can answer; one that cannot is named, and nothing begins."""
         workers = self._workers()
         if not workers:
-            raise UsageError(
-                f"{self._address}: no worker has joined; 'dask worker {self._address} --nthreads 1' starts one"
-            )
+            raise UsageError(f"{self._address}: no worker has joined; 'dask worker {self._address}' starts one")
         said = self.client.run(task.refusal, self.job, on_error="return")
         bad = {address: str(why) for address, why in said.items() if why and not isinstance(why, OSError)}  # or it died
         if bad:
