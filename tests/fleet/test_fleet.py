@@ -251,7 +251,7 @@ def test_the_worker_finds_what_another_process_finished(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_hundred_cells_eight_workers_fifty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = staged(tmp_path, [f"cell{number:03d}" for number in range(200)])
-    chosen, killed, stop = random.Random(3), [0], threading.Event()
+    chosen, finished, killed = random.Random(3), [0], [0]
     with (
         cluster(tmp_path, 8, 1.0) as local,
         connected(local.address) as client,
@@ -259,20 +259,23 @@ def test_two_hundred_cells_eight_workers_fifty_kills(tmp_path: Path, capsys: pyt
     ):
 
         def kill() -> None:
-            while killed[0] < 50 and not stop.wait(chosen.uniform(0.2, 1.0)):
-                killed[0] += local.kill(chosen)
+            killed[0] += local.kill(chosen)
+
+        def add(record: dict[str, Any]) -> None:
+            folder.add(record)
+            finished[0] += 1
+            if finished[0] % 4 == 0:  # at some moment of the cells that others are asking
+                threading.Timer(chosen.uniform(0, 0.5), kill).start()
 
         fleet = Fleet(client, job(folder, options), options)
-        threading.Thread(target=kill, daemon=True).start()
         started = time.monotonic()
-        found = fleet.ask_all(cells, folder.add)
+        found = fleet.ask_all(cells, add)
         seconds = time.monotonic() - started
-        stop.set()
     entries = Counter(entry.record["id"] for entry in ledger.read(tmp_path / "run").entries)
     again = sum(local.noted("begun").values()) - 200
     with capsys.disabled():
         print(f"\n{len(found)} cells, {killed[0]} kills, {again} executed again, {seconds:.0f} s")
     assert entries == Counter(cell.id for cell in cells)
     assert {record["verdict"] for record in found.values()} == {"pass"}
-    assert killed[0] == 50
+    assert killed[0] >= 48  # the last ones find nobody
     assert again < 4
