@@ -207,7 +207,7 @@ def _limit(name: str, values: np.ndarray, rate: float) -> float:
 
 
 def read(path: Path) -> list[Sample]:
-    """Read samples that :func:`write` wrote."""
+    """Read samples from lines that :func:`line` made."""
     return [Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -1,0 +1,134 @@
+"""Bounds that half precision gives, and the rows that say how many times its error is allowed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.errors import FormatError
+from parity.suite import factors, relative, tolerance
+from parity.suite.comparison import Check
+from parity.suite.factors import Factors
+from parity.suite.verdict import Verdict
+
+NAMES = ("PyTorch cpu float32", "reference runtime (declared)")
+ALLOWED = Factors("unet", 2.0, 4.0, measured="a test")
+PICTURE = Factors("image", 2.0, 4.0, measured="a test", floor=0.5)
+GOOD = {"point": '"unet"', "rms": "2", "largest": "4", "measured": '"a test"'}
+
+
+def judged(times: float, *, where: str = "unet/step00/noise_pred") -> tuple[Check, ...]:
+    random = np.random.default_rng(93)
+    reference = random.standard_normal((2, 400)).astype(np.float32)
+    error = (0.01 * random.standard_normal((2, 400))).astype(np.float32)
+    triples = {where: (reference, reference + error, reference + np.float32(times) * error)}
+    return relative.judge("unet", triples, ALLOWED, names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("times", "verdicts"),
+    [(0.0, ("pass", "pass")), (1.9, ("pass", "pass")), (2.1, ("fail", "pass")), (4.1, ("fail", "fail"))],
+)
+def test_rms_and_largest_error_have_factors_of_their_own(times: float, verdicts: tuple[str, str]) -> None:
+    found = judged(times)
+    assert [check.metric for check in found] == ["tensor_psnr", "max_abs"]
+    assert tuple(str(check.verdict) for check in found) == verdicts
+    assert all(check.score is not None and check.score.rms == pytest.approx(times, rel=1e-3) for check in found)
+
+
+def test_the_margin_is_in_the_metrics_unit_and_the_message_says_the_ratio() -> None:
+    check, _ = judged(4.0)
+    assert check.margin == pytest.approx(20 * math.log10(2.0 / 4.0), abs=1e-3)
+    assert check.message.startswith("unet/step00/noise_pred: tensor_psnr")
+    assert "half precision by itself reaches" in check.message
+    assert "2 times its error is allowed (a test)" in check.message
+    assert "against half precision's own error: rms 4.00 times, largest 4.00 times" in check.message
+
+
+def test_the_call_that_is_closest_to_failing_counts() -> None:
+    (one, _), (other, _) = judged(1.0, where="unet/step00/noise_pred"), judged(3.0, where="unet/step07/noise_pred")
+    assert one.margin > other.margin
+    assert other.where == "unet/step07/noise_pred"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_candidate_that_is_not_finite_fails_without_a_score(bad: float) -> None:
+    reference = np.ones(8, np.float32)
+    wrong = reference.copy()
+    wrong[3] = bad
+    found = relative.judge("unet", {"unet/a/b": (reference, reference, wrong)}, ALLOWED, names=NAMES)
+    assert [check.verdict for check in found] == [Verdict.FAIL, Verdict.FAIL]
+    assert all(check.score is None for check in found)
+    assert "1 of 8 values that are NaN or infinite" in found[0].message
+
+
+def test_another_shape_fails_and_nothing_recorded_is_unknown() -> None:
+    reference = np.ones((2, 4), np.float32)
+    found = relative.judge("unet", {"unet/a/b": (reference, reference, reference[:1])}, ALLOWED, names=NAMES)
+    assert {check.verdict for check in found} == {Verdict.FAIL}
+    assert "shapes differ" in found[0].message
+    (nothing,) = relative.judge("unet", {}, ALLOWED, names=NAMES)
+    assert nothing.verdict is Verdict.UNKNOWN
+
+
+def test_a_picture_that_half_precision_draws_exactly_may_differ_by_the_floor() -> None:
+    picture = np.full((1, 32, 32, 3), 128, np.uint8)
+    off = picture.copy()
+    off[:, ::4] += 1  # rms 0.5
+    local = picture.copy()
+    local[:, :7, :7] += 40
+    for drawn, verdicts in ((picture, ["pass", "pass"]), (off, ["pass", "pass"]), (local, ["fail", "fail"])):
+        found = relative.judge("image", {"image": (picture, picture, drawn)}, PICTURE, names=NAMES)
+        assert [check.metric for check in found] == ["image_psnr", "image_window_rms"]
+        assert [str(check.verdict) for check in found] == verdicts
+
+
+def load(tmp_path: Path, **changes: str | None) -> list[Factors]:
+    rows = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    path = tmp_path / "mine.toml"
+    path.write_text("[[yardstick]]\n" + "".join(f"{key} = {value}\n" for key, value in rows.items()))
+    assert tolerance.load(path) == tolerance.load()  # a file of such rows alone is a table
+    return factors.load(path)
+
+
+def test_a_good_row_goes_before_the_shipped_ones(tmp_path: Path) -> None:
+    rows = load(tmp_path, numerics='"Core ML *"')
+    assert rows[0] == Factors("unet", 2.0, 4.0, measured="a test", numerics="Core ML *")
+    assert rows[1:] == factors.load()
+    assert factors.find(rows, "unet", "Core ML ALL") == rows[0]
+    assert factors.find(rows, "vae_decoder", "Core ML ALL") is None
+    declared = factors.find(rows, "unet", "reference runtime (declared)")
+    assert declared is not None
+    assert declared.point == "*"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"lagest": "1"}, "unknown key 'lagest'; did you mean largest?"),
+        ({"rms": None}, "rms must be given"),
+        ({"rms": "0"}, "rms = 0 is no such value: a ratio above 0"),
+        ({"rms": "nan"}, "rms must be a number, not nan"),
+        ({"largest": "-1"}, "largest = -1 is no such value"),
+        ({"largest": '"4"'}, "largest must be a number, not '4'"),
+        ({"floor": "-1"}, "floor = -1 is no such value: 0 or more, in levels"),
+        ({"point": '"unett"'}, "no point 'unett'; did you mean unet?"),
+        ({"numerics": "3"}, "numerics must be a text, not 3"),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, str | None], says: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        load(tmp_path, **changes)
+    assert f"{tmp_path}/mine.toml: [[yardstick]] number 1: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_misspelt_section_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[tolerence]]\npoint = "unet"\n')
+    for read in (tolerance.load, factors.load):
+        with pytest.raises(FormatError, match=r"unknown section 'tolerence'; did you mean tolerance\?"):
+            read(path)
