@@ -111,6 +111,7 @@ class Record(Asked, frozen=True):
     explanation: str
     pictures: dict[str, Digest]
     expected: Annotated[str, Meta(description="by which entries a failure is expected; empty if it is not")] = ""
+    warnings: Annotated[list[str], Meta(description="what passes with much less room than in an earlier run")] = []
     course: Course | None = None
     worker: Annotated[str, Meta(description="who of a fleet answered, with the chip; empty elsewhere")] = ""
 

@@ -125,6 +125,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("update-golden", "accept what is drawn now as golden, in your name", kind="switch"),
     Option("golden-candidates", "goldens of each candidate too, beside the reference's", kind="switch"),
+    Option("earlier", "report.json of an earlier run: margins that shrank by half are warnings", "FILE", kind="path"),
     Option("expected", "TOML file of failures that are known, each with owner, reason and end", "FILE", kind="path"),
     Option(
         "compatibility",
@@ -178,6 +179,7 @@ class Options:
     golden_dir: Path | None = None
     update_golden: bool = False
     golden_candidates: bool = False
+    earlier: Path | None = None
     expected: Path | None = None
     compatibility: str = "distinct"
     cell: tuple[str, ...] = ()
@@ -289,7 +291,7 @@ def _check_files(options: Options) -> None:
     _ = options.ingredients  # reading them refuses what is not there
     if options.models is not None:
         hub.local(options.models)
-    for key in ("cases", "tolerances", "picture", "expected", "swift_package"):
+    for key in ("cases", "tolerances", "picture", "earlier", "expected", "swift_package"):
         path = getattr(options, key)
         if path is not None and not path.exists():
             raise MissingError(f"--{key.replace('_', '-')} {path}: no such file or folder")

@@ -32,6 +32,7 @@ _NOT_REPEATED = {  # options that do not decide a cell
     "cells_per_process",
     "parity_report",
     "update_golden",
+    "earlier",
     "expected",
     "parity_strict",
     "reduce_memory",
@@ -111,6 +112,7 @@ class Outcome:
             "asked": self.asked,
             "bad_input": list(self.bad_input),
             "expected": "",  # see parity.suite.expected
+            "warnings": [],  # see parity.suite.earlier
             "decisive": self.checks.index(self.decisive),
             "checks": [_check(check) for check in self.checks],
             "seconds": {role: round(value, 3) for role, value in self.seconds.items()},

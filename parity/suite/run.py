@@ -23,7 +23,7 @@ from typing import Any
 
 import parity
 from parity.errors import ParityError
-from parity.suite import expected
+from parity.suite import earlier, expected
 from parity.suite.comparison import Check
 from parity.suite.evaluate import Evaluator, Progress
 from parity.suite.options import Options
@@ -50,18 +50,19 @@ class Run:
     Raises
     ------
     ParityError
-        The table of tolerances, or the list of expected failures, cannot be read: that concerns all cells, so nothing
-        begins.
+        The table of tolerances, the list of expected failures or the earlier report cannot be read: that concerns all
+        cells, so nothing begins.
     """
 
     def __init__(self, options: Options, progress: Progress | None = None) -> None:
         self.options = options
         self.expected = expected.load(options.expected)
+        self.earlier = earlier.load(options.earlier)
         self._evaluator = Evaluator(options, progress)
 
     def ask(self, cell: Cell) -> Record:
         """Return the record of a cell, whatever happens in it; only an interruption is passed on."""
-        return expected.applied(self._ask(cell), self.expected)
+        return earlier.warned(expected.applied(self._ask(cell), self.expected), self.earlier)
 
     def _ask(self, cell: Cell) -> Record:
         try:
