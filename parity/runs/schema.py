@@ -30,7 +30,6 @@ class Shown(Struct, frozen=True):
     value: str
     bound: str
     margin: str
-    half: str = "-"
 
 
 class Yardstick(Struct, frozen=True):

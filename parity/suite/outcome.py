@@ -148,7 +148,6 @@ def _check(check: Check) -> dict[str, Any]:
             "value": metric.format(check.value) if metric else "-",
             "bound": metric.format(check.bound) if metric else "-",
             "margin": metric.format(check.margin) if metric else "-",
-            "half": "-" if check.score is None else f"{check.score.rms:.2f} x",
         },
         "verdict": str(check.verdict),
         "message": check.message,
