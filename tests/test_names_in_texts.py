@@ -45,6 +45,7 @@ OTHER_OPTIONS = {
 NOT_NAMES = {
     "parity.mil._generated": "an alias that is made in sys.modules",
     "parity.backend": "key of a case's user properties",
+    "parity.scores": "a group of entry points of other packages",
     "parity.__path__": "of every package",
     "parity.__file__": "of every module",
     "parity/model": "a model's id",
