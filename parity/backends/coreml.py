@@ -28,6 +28,12 @@ from parity.networks.signature import SIGNATURES, Component, kind, last_layer_on
 _PRODUCTS = ("conv", "linear", "matmul", "einsum", "scaled_dot_product_attention")
 _DENOISER = ("sample", "timestep", "encoder_hidden_states")
 _FEATURES = {"hidden": "encoder_hidden_states", "cond": "controlnet_cond", "picture": "images"}  # tensor -> feature
+_MMDIT = {
+    "sample": "latent_image_embeddings",
+    "hidden": "token_level_text_embeddings",
+    "pooled": "pooled_text_embeddings",
+    "timestep": "timestep",
+}  # tensor -> feature of SD3's transformer
 _OUTPUTS = {"unsafe": "has_nsfw_concepts"}  # tensor -> feature, of models with further outputs
 
 
@@ -209,6 +215,10 @@ class CoreMLComponent:
             return {self._inputs[0]: next(iter(inputs.values()))}
         if self.name == "safety_checker":  # its picture and its threshold do not change the flag
             return {"clip_input": inputs["clip_input"]}
+        if self.name == "mmdit":
+            features = {_MMDIT[tensor]: array for tensor, array in inputs.items()}
+            features[_MMDIT["hidden"]] = inputs["hidden"].transpose(0, 2, 1)[:, :, None, :]
+            return {**features, _MMDIT["pooled"]: inputs["pooled"][:, :, None, None]}
         features = {_FEATURES.get(tensor, tensor): array for tensor, array in inputs.items()}
         if "hidden" in inputs:  # (batch, width, 1, tokens)
             features["encoder_hidden_states"] = inputs["hidden"].transpose(0, 2, 1)[:, :, None, :]
@@ -267,6 +277,7 @@ def _input_names(name: str, models: Sequence[coreml.Model], *, xl: bool) -> tupl
         "control-unet": (*_DENOISER, *residuals),
         "controlnet": (*_DENOISER, "controlnet_cond"),
         "unconditional-unet": ("sample", "timestep"),
+        "mmdit": tuple(_MMDIT.values()),
         "safety_checker": ("clip_input", "images", "adjustment"),
     }
     if name == "control-unet" and not residuals:

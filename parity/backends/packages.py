@@ -21,8 +21,12 @@ from parity.models import hub
 
 _RESOURCES = "Resources"  # where the converter puts compiled models, beside its packages
 _MODELS = (".mlpackage", ".mlmodelc", ".mlmodel")
-PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "text_encoder_2", "refiner")
+PARTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "text_encoder_2", "refiner", "mmdit")
 """Components of which a folder may hold one."""
+_T5 = (
+    "T5 is not run as a converted model: no converter release writes one, and types and mask of the one to download "
+    "are not known"
+)
 OPTIONAL = ("control-unet", "safety_checker")
 """Components of single tasks: what is wrong with them concerns these alone. ControlNets are ``controlnet-1`` and on."""
 
@@ -89,13 +93,15 @@ class Packages:
 
     def part(self, component: str) -> Part:
         """Return the part that a network is made of: the noising encoder is a form of the VAE encoder."""
+        if component == "text_encoder_3":
+            return _absent(component, _T5)
         name = {"noising_encoder": "vae_encoder", "unconditional-unet": "unet"}.get(component, component)
         return self.parts.get(name) or _absent(name, f"--models {self.named}: no {name} in it")
 
     @property
     def latent(self) -> tuple[int, int] | None:
         """Height and width of the latents: the UNet's, else the decoder's, else the encoder's."""
-        sizes = (self.parts[name].latent for name in ("unet", "control-unet", "vae_decoder", "vae_encoder"))
+        sizes = (self.parts[name].latent for name in ("unet", "control-unet", "mmdit", "vae_decoder", "vae_encoder"))
         return next((size for size in sizes if size is not None), None)
 
     def close(self) -> None:
@@ -281,7 +287,9 @@ def _legacy(folder: Path, model: Path) -> str:
 
 
 def _latent(name: str, model: Component) -> tuple[int, int] | None:
-    feature = {"unet": "sample", "control-unet": "sample", "vae_decoder": "z"}.get(name)
+    feature = {"unet": "sample", "mmdit": "latent_image_embeddings", "control-unet": "sample", "vae_decoder": "z"}.get(
+        name
+    )
     found = next((f for f in model.inputs if f.name == feature), None) if feature else None
     if name == "vae_decoder" and found is None and len(model.inputs) == 1:
         found = model.inputs[0]

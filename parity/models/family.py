@@ -18,6 +18,7 @@ TASKS: Final[Mapping[str, tuple[str, ...]]] = {
     "sd-inpaint": ("inpaint",),
     "sdxl": ("txt2img", "img2img", "controlnet"),
     "sdxl-refiner": ("img2img",),
+    "sd3": ("txt2img", "img2img"),
     "unconditional": ("unconditional",),
 }
 """Family of a checkpoint to the tasks that the suite draws with it."""
@@ -27,6 +28,7 @@ SAID: Final[Mapping[str, str]] = {
     "sd-inpaint": "an inpainting model of Stable Diffusion 1 or 2 (its UNet takes 9 channels)",
     "sdxl": "a model of SDXL",
     "sdxl-refiner": "SDXL's refiner",
+    "sd3": "a model of Stable Diffusion 3",
     "unconditional": "an unconditional model (a UNet2DModel, without texts)",
 }
 """What a family is called in a message."""
@@ -52,6 +54,8 @@ def of(index: Mapping[str, Any], unet: Mapping[str, Any]) -> str:
     parts = {part for part, entry in index.items() if isinstance(entry, list) and entry and entry[-1]}
     if index.get("unet", ["", ""])[-1] == "UNet2DModel" and not parts & {"vae", "vqvae", "text_encoder"}:
         return "unconditional"
+    if index.get("transformer", ["", ""])[-1] == "SD3Transformer2DModel":
+        return "sd3" if {"text_encoder", "text_encoder_2", "vae"} <= parts else ""
     if not {"unet", "vae"} <= parts or parts & {"transformer", "text_encoder_3"}:
         return ""
     channels = int(unet.get("in_channels", 4))

@@ -316,7 +316,7 @@ class Checkpoint:
         UnsupportedError
             Another pipeline; the message says what can be asked about it.
         """
-        if self.family and self.config("unet").get("time_cond_proj_dim") is not None:
+        if self.family and not self.sd3 and self.config("unet").get("time_cond_proj_dim") is not None:
             raise UnsupportedError(
                 f"model {self.name}: unet/config.json: time_cond_proj_dim: this UNet takes the guidance scale as an "
                 "input (distilled latent consistency models do), which the tasks do not give it; use its LoRA form"

@@ -21,7 +21,7 @@ import numpy as np
 from parity.errors import UsageError
 from parity.models.model import Model
 from parity.networks.signature import Components, Observe
-from parity.pipelines import conditions, pictures, starts
+from parity.pipelines import conditions, pictures, sd3, starts
 from parity.pipelines.loop import Networks, denoise, ending
 from parity.pipelines.prediction import Control, Prediction
 from parity.pipelines.request import Request
@@ -63,6 +63,8 @@ def run(
     import torch
 
     model.check_task(request.task)
+    if model.sd3:
+        return sd3.run(request, model, components, noise, observe=observe)
     networks = Networks(components.__getitem__, observe, latent=(1, *model.latent_shape), refines=model.refines)
     with torch.inference_mode():
         scheduler = _scheduler(request, model, noise, seed)

@@ -208,7 +208,8 @@ def components(request: Request, family: str) -> tuple[str, ...]:
     >>> components(Request("txt2img", "a star", refiner_start=0.8), "sdxl")
     ('text_encoder', 'text_encoder_2', 'unet', 'refiner', 'vae_decoder')
     """
-    texts = {"sdxl": ("text_encoder", "text_encoder_2"), "sdxl-refiner": ("text_encoder_2",)}
+    both = ("text_encoder", "text_encoder_2")
+    texts = {"sdxl": both, "sd3": both, "sdxl-refiner": ("text_encoder_2",)}
     found: list[str] = []
     for name in TASK_COMPONENTS[request.task]:
         if name == "text_encoder":
@@ -216,7 +217,7 @@ def components(request: Request, family: str) -> tuple[str, ...]:
         elif name == "controlnet-1":
             found += [f"controlnet-{number}" for number in range(1, len(request.control) + 1)]
         else:
-            found.append(name)
+            found.append("mmdit" if (family, name) == ("sd3", "unet") else name)
     if request.refiner_start is not None:
         found.insert(found.index("vae_decoder"), "refiner")
     return (*found, "safety_checker") if request.safety_checker else tuple(found)

@@ -17,12 +17,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from parity.errors import UsageError
 from parity.models import tokens
 from parity.models.model import Model
 from parity.networks.signature import Components, Observe
 from parity.pipelines.loop import Networks, denoise
 from parity.pipelines.request import Request, read_picture
 from parity.pipelines.schedules import flow
+from parity.pipelines.schedules.diffusers import Schedule
 from parity.pipelines.schedules.noise import Noise
 
 T5_TOKENS: Final = 77
@@ -70,10 +72,11 @@ def run(
     Raises
     ------
     UsageError
-        A scheduler that takes no flow.
+        A scheduler that takes no flow, or what flow models do not have.
     """
     import torch
 
+    _check(request)
     networks = Networks(components.__getitem__, observe, latent=(1, *model.latent_shape))
     with torch.inference_mode():
         text = encode(request, model, networks, t5_tokens)
@@ -90,6 +93,16 @@ def run(
         predict = Prediction(networks, text, request.guidance_scale if text.guided else None)
         latents = denoise(timesteps, latents, predict, lambda *given: step(*given)[0], observe)
         return _decode(latents, model, networks)
+
+
+def _check(request: Request) -> None:
+    if request.guidance_rescale:
+        raise UsageError("guidance_rescale: the pipeline of Stable Diffusion 3 has none")
+    if request.schedule != Schedule():
+        raise UsageError(
+            "schedule: spacing, kind of prediction and betas are those of models that predict noise; Stable Diffusion "
+            "3 takes its shift from scheduler/scheduler_config.json"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,11 @@ def encode(request: Request, model: Model, networks: Networks, t5_tokens: int) -
     guided = request.guidance_scale > 1.0
     texts = {"prompt": request.prompt, **({"negative": request.negative} if guided else {})}
     width = int(model.config("transformer")["joint_attention_dim"])
-    found = {label: _encode(model, networks, label, text, width, t5_tokens) for label, text in texts.items()}
+    skips = {"prompt": request.clip_skip}  # of the prompt alone, as in diffusers
+    found = {
+        label: _encode(model, networks, label, text, width, t5_tokens, skip=skips.get(label, 0))
+        for label, text in texts.items()
+    }
     rows = [found[label] for label in ("negative", "prompt") if label in found]
     hidden, pooled = (
         np.concatenate([np.repeat(row[part], request.images, axis=0) for row in rows]) for part in range(2)
@@ -125,13 +142,14 @@ def encode(request: Request, model: Model, networks: Networks, t5_tokens: int) -
 
 
 def _encode(
-    model: Model, networks: Networks, label: str, text: str, width: int, t5_tokens: int
+    model: Model, networks: Networks, label: str, text: str, width: int, t5_tokens: int, *, skip: int
 ) -> tuple[np.ndarray, np.ndarray]:
     location = model.location
+    more = {"skip": np.array([skip])} if skip else {}
     limit = tokens.tokenizer(location, "tokenizer").model_max_length  # both encoders' length is the first tokenizer's
     clips = [
         networks.call(
-            f"text_encoder{end}", label, input_ids=tokens.ids(location, f"tokenizer{end}", text, length=limit)
+            f"text_encoder{end}", label, input_ids=tokens.ids(location, f"tokenizer{end}", text, length=limit), **more
         )
         for end in ("", "_2")
     ]

@@ -13,7 +13,13 @@ from parity.suite import case as cases
 from parity.suite.case import Case
 from parity.suite.options import DEFAULT_MODEL, Options
 
-_FILES = {"sdxl": "sdxl", "sdxl-refiner": "refiner", "sd-inpaint": "inpaint", "unconditional": "unconditional"}
+_FILES = {
+    "sdxl": "sdxl",
+    "sdxl-refiner": "refiner",
+    "sd-inpaint": "inpaint",
+    "sd3": "sd3",
+    "unconditional": "unconditional",
+}
 
 
 def asked(options: Options) -> list[Case]:

@@ -184,13 +184,16 @@ class Stage:
     def _converted(self, size: tuple[int, int] | None) -> Packages:
         from parity import convert
         from parity.convert import pixels
-        from parity.convert.plan import DEFAULT_COMPONENTS
+        from parity.convert.plan import DEFAULT_COMPONENTS, SD3_COMPONENTS
 
         model = self.model
         self.progress("converting the model (kept for later runs)")
         if model.family == "unconditional":
             return packages.converted({"unet": (pixels.cached(model.location, size=size)["unet"],)})
         needed = {name.split("-")[0] if name.startswith("controlnet-") else name for name in self._involved()}
+        if model.sd3:
+            sides: dict[str, Any] = {} if size is None else {"height": size[0], "width": size[1]}
+            return packages.converted(by_component(convert.cached(model.location, components=SD3_COMPONENTS, **sides)))
         own = tuple(name for name in DEFAULT_COMPONENTS if name != "text_encoder" or not model.refines)
         more = tuple(name for name in _FURTHER if name in needed)
         if model.xl:  # no converter release wrote a ControlNet or a controlled UNet of SDXL

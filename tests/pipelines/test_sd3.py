@@ -156,6 +156,20 @@ def test_the_shift_of_the_configuration_equals_diffusers(tmp_path: Path, schedul
     equal(changed(tmp_path, **scheduler), Request("txt2img", *PROMPTS, scheduler="flow-euler", steps=4))
 
 
+def test_skipped_layers_equal_diffusers(tmp_path: Path) -> None:
+    recipe = recipes.load("tiny-sd3")
+    for part in ("text_encoder", "text_encoder_2"):
+        recipe.table["components"][part]["config"]["num_hidden_layers"] = 4
+    with quiet.loading():
+        recipes.write(recipe, tmp_path / "deep")
+    request = Request("txt2img", *PROMPTS, scheduler="flow-euler", steps=3, clip_skip=2)
+    image, _ = ours(str(tmp_path / "deep"), request, 5)
+    _, expected = theirs(str(tmp_path / "deep"), request, 5, max_sequence_length=77, clip_skip=2)
+    np.testing.assert_array_equal(image, expected)
+    with pytest.raises(UsageError, match="clip_skip 1: text_encoder has 2 layers"):
+        ours("tiny-sd3", Request("txt2img", "a ring", scheduler="flow-euler", steps=2, clip_skip=1), 1)
+
+
 def test_the_trace_names_every_point() -> None:
     _, trace = ours("tiny-sd3-t5", Request("txt2img", "a ring", scheduler="flow-euler", steps=2), 1)
     texts = [

@@ -67,6 +67,15 @@ def test_steps_equal_diffusers_flow_matching_but_for_the_last_result(shift: floa
     np.testing.assert_allclose(ours - before, before - witness, atol=1e-5)  # the slip: as far to the other side
 
 
+@pytest.mark.parametrize("steps", [2, 10, 28, 50])
+def test_noise_levels_are_those_of_diffusers_own_schedule(steps: int) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(steps)
+    np.testing.assert_allclose(DiscreteFlow(steps).timesteps, theirs.timesteps.numpy(), rtol=3e-7, atol=1e-4)
+
+
 def test_a_single_step_crashes() -> None:
     with pytest.raises(ConsumerFailureError, match="not numbers") as caught:
         DiscreteFlow(1)

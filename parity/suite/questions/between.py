@@ -108,7 +108,7 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _timesteps(trace: Trace) -> list[float]:
-    calls = [call for name in ("unet", "control-unet") for call in trace.calls(name).items()]
+    calls = [call for name in ("unet", "control-unet", "mmdit") for call in trace.calls(name).items()]
     return [float(inputs["timestep"][0]) for label, inputs in calls if "-image" not in label]
 
 
