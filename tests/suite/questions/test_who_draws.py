@@ -51,7 +51,7 @@ def ask(**given: Any) -> dict[str, dict[str, Any]]:
 
 
 def points(record: dict[str, Any], verdict: str) -> list[str]:
-    return [check["point"] for check in record["checks"] if check["verdict"] == verdict]
+    return list(dict.fromkeys(check["point"] for check in record["checks"] if check["verdict"] == verdict))
 
 
 RELEASES = ("swift==0.2.0", "swift==0.3.0", "swift==0.4.0", "swift==1.1.0", "python==0.4.0")
