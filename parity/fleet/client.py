@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -199,13 +200,22 @@ class Fleet:
             The scheduler went away.
         """
         while True:
+            ended: tuple[Any, Cell] | None = None
             with contextlib.suppress(queue.Empty):
-                future, cell = self._done.get(timeout=_POLL)
-                if self._held.get(cell.id) is not None and self._held[cell.id].key == future.key and self._alive():
+                ended = self._done.get(timeout=_POLL)
+            self._await_scheduler(total - len(waiting), total)
+            if ended is not None:
+                future, cell = ended
+                if cell.id in self._held and self._held[cell.id].key == future.key:
                     return future, cell
-            if not self._alive():
-                done = total - len(waiting)
+
+    def _await_scheduler(self, done: int, total: int) -> None:
+        """Wait while the connection is made anew; futures are cancelled then, and their cells are given out again."""
+        until = time.monotonic() + PATIENCE
+        while not self._alive():
+            if self.client.status in ("closing", "closed") or time.monotonic() > until:
                 raise UsageError(f"the scheduler went away: {done} of {total} cells have an answer; {_AGAIN}")
+            time.sleep(_POLL / 5)
 
     def _alive(self) -> bool:
         comm = self.client.scheduler_comm
