@@ -10,11 +10,11 @@ the program; see :mod:`parity.convert.check`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -54,6 +54,7 @@ def lower(
     labels: Labels,
     scratch: Scratch | None = None,
     report: Report | None = None,
+    exact: Callable[[Any], bool] | None = None,
 ) -> None:
     """Write a network as ``.mlpackage``.
 
@@ -77,6 +78,8 @@ def lower(
         Takes large arrays, see :mod:`parity.models.scratch`.
     report : callable, optional
         Called with (stage, done, total).
+    exact : callable, optional
+        Tells which of coremltools' operations stay in float32 in a program of ``FLOAT16``.
     """
     import torch
 
@@ -88,6 +91,8 @@ def lower(
         tensors = tuple(torch.from_numpy(example) for example in examples)
         traced = torch.jit.trace(network.module, tensors, check_trace=False)
     precision = ct.precision.FLOAT16 if compute == "FLOAT16" else ct.precision.FLOAT32
+    if exact is not None and compute == "FLOAT16":
+        precision = ct.transform.FP16ComputePrecision(op_selector=lambda operation: not exact(operation))
     with workarounds.converting(report, folder=path.parent, scratch=scratch):
         model = ct.convert(
             traced,
