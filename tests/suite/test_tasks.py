@@ -14,6 +14,7 @@ from parity.suite.options import Options
 from parity.suite.plan import Cell, by_backend, cells
 from parity.suite.run import Run
 from parity.suite.stage import Stage
+from tests.suite.planting import TINY
 
 PICTURES = assets.fixtures() / "pictures"
 PROMPT = 'prompt = "a photo of a red circle"'
@@ -27,7 +28,7 @@ NETS = {"model_version": "tiny-sd", "controlnet": ("tiny-controlnet",)}
 def options(folder: Path, text: str, **given: Any) -> Options:
     path = folder / "cases.toml"
     path.write_text(f'[[case]]\nname = "one"\nsteps = 4\nscheduler = "ddim"\n{text}\n', encoding="utf-8")
-    return Options(**{"cases": path, "compatibility": "none", **given})
+    return Options(**{"cases": path, "compatibility": "none", "tolerances": TINY, **given})
 
 
 def ask(asked: Options, number: int = 0) -> dict[str, Any]:
