@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
@@ -37,6 +38,11 @@ from parity.suite.verdict import Verdict
 from parity.suite.yardstick import Standard
 
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+_OF_PRECISION: Final = (
+    0.25  # of an error: with less, float16 is not what it comes from. One output of many may err more
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ class _Judge:
             return (Check(name, f"{name} stopped", "", math.nan, math.nan, Verdict.FAIL, text),)
         first, *others = self._judged(name, pairs, [name], lambda: self._halves(reference, name, pairs))
         if first.verdict is Verdict.FAIL and self._computes_half([name]):
-            first = replace(first, message=f"{first.message}{self._operator(reference, name, first.where)}")
+            first = replace(first, message=f"{first.message}{self._operator(reference, name, pairs, first.where)}")
         return (first, *others)
 
     def picture(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
@@ -233,14 +239,21 @@ class _Judge:
             return drawn
         return {point: (known, drawn[point].astype(known.dtype)) for point, (known, _) in pairs.items()}
 
-    def _operator(self, reference: Trace, name: str, where: str) -> str:
-        """Say which operation of the program is at fault, where the program can be looked into."""
+    def _operator(self, reference: Trace, name: str, pairs: Pairs, where: str) -> str:
+        """Say which operation of the program is at fault, or that its precision is not, where it can be looked into."""
         component = self.backends[1].component(name)
         paths, calls = getattr(component, "paths", ()), getattr(component, "calls", None)
         if calls is None or where.count("/") != 2:
             return ""
-        inputs = reference.calls(name)[where.split("/")[1]]
-        found = next((text for one in calls(inputs) if (text := overflow.explain(paths, one))), "")
+        predictions = calls(reference.calls(name)[where.split("/")[1]])
+        error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
+        of_precision = max(overflow.own_error(paths, one) for one in predictions)
+        if of_precision < _OF_PRECISION * error:  # not where either is NaN
+            return (
+                "\n  not its precision: in float32 the program would be about as far from the original (of its rms "
+                f"error of {error:.3g}, float16 makes {of_precision:.3g}); an operation or a weight is another one"
+            )
+        found = next((text for one in predictions if (text := overflow.explain(paths, one))), "")
         return f"\n{found}" if found else ""
 
 

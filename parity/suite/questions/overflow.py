@@ -7,6 +7,7 @@ first such operation (:mod:`parity.mil.departure`), whatever computed the failin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +50,35 @@ def explain(paths: Sequence[Path], inputs: Mapping[str, np.ndarray]) -> str:
     except ParityError:
         return ""
     return ""
+
+
+def own_error(paths: Sequence[Path], inputs: Mapping[str, np.ndarray]) -> float:
+    """Return how far a program in its declared precision is from itself in float32.
+
+    Parameters
+    ----------
+    paths, inputs
+        As :func:`explain`.
+
+    Returns
+    -------
+    float
+        Rms over all values of all outputs; NaN where it cannot be told.
+    """
+    from parity.mil import departure
+
+    runs = []
+    try:
+        for profile in ("declared", "float32"):
+            known: dict[str, Any] = dict(inputs)
+            for path in paths:
+                model = mil.load(path)
+                outputs = mil.Session(model, profile).predict(departure.given(model, known))
+                known |= outputs
+            runs.append(np.concatenate([np.ravel(outputs[name]).astype(np.float64) for name in sorted(outputs)]))
+    except ParityError:
+        return math.nan
+    return float(np.sqrt(np.mean((runs[0] - runs[1]) ** 2)))
 
 
 def _sentences(path: Path, leaving: Value | None, departing: Value | None) -> str:
