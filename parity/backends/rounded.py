@@ -113,7 +113,48 @@ class Rounded(TorchDispatchMode):
         return rounded
 
 
-class RoundedBackend(TorchBackend):
+class ReplacedBackend(TorchBackend):
+    """A PyTorch original with other parameters in it, those of compressed weights; always on the CPU.
+
+    Parameters
+    ----------
+    original : TorchBackend
+        Whose model it is.
+    precision : str
+        As :class:`parity.backends.pytorch.TorchBackend` has it.
+    weights : mapping of str to mapping of str to array, optional
+        Network to its parameters by name that take the place of the original's.
+    """
+
+    def __init__(
+        self,
+        original: TorchBackend,
+        *,
+        precision: str = "float32",
+        weights: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    ) -> None:
+        super().__init__(
+            original.location,
+            precision=precision,
+            controlnets=original._controlnets,
+            refiner=original._refiner,
+        )
+        self._replaced = dict(weights or {})
+
+    def _load(self, name: str) -> Component:
+        if name in self._replaced:  # an encoder and a decoder share a module, and only one may be compressed
+            self._modules.clear()
+        component = super()._load(name)
+        if name in self._replaced:
+            with torch.no_grad():
+                parameters = dict(component._module.named_parameters())  # type: ignore[attr-defined]
+                for key, value in self._replaced[name].items():
+                    parameters[key].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self._modules.clear()
+        return component
+
+
+class RoundedBackend(ReplacedBackend):
     """A PyTorch original in float16, each operation's result rounded once; always on the CPU.
 
     Parameters
@@ -123,8 +164,8 @@ class RoundedBackend(TorchBackend):
     wide : str
         ``float64``: outputs are equal on every machine for equal inputs. ``float32``: two to three times as fast, for
         whole runs.
-    weights : mapping of str to mapping of str to array
-        Network to its parameters by name that take the place of the original's: those of compressed weights.
+    weights : mapping of str to mapping of str to array, optional
+        As :class:`ReplacedBackend`.
     """
 
     def __init__(
@@ -134,29 +175,14 @@ class RoundedBackend(TorchBackend):
         wide: str = "float64",
         weights: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        super().__init__(
-            original.location,
-            precision="float16",
-            controlnets=original._controlnets,
-            refiner=original._refiner,
-        )
+        super().__init__(original, precision="float16", weights=weights)
         self.numerics = "PyTorch float16, each result rounded once"
         self._wide = getattr(torch, wide)
-        self._replaced = dict(weights or {})
         self.overflows: dict[str, Overflow] = {}
 
     def _load(self, name: str) -> Component:
-        if name in self._replaced:  # an encoder and a decoder share a module, and only one may be compressed
-            self._modules.clear()
         component = super()._load(name)
-        module = component._module  # type: ignore[attr-defined]
-        if name in self._replaced:
-            with torch.no_grad():
-                parameters = dict(module.named_parameters())
-                for key, value in self._replaced[name].items():
-                    parameters[key].copy_(torch.from_numpy(np.ascontiguousarray(value)))
-            self._modules.clear()
-        return _RoundedComponent(name, component, module, self)
+        return _RoundedComponent(name, component, component._module, self)  # type: ignore[attr-defined]
 
 
 class _RoundedComponent:

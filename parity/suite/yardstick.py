@@ -123,6 +123,7 @@ class Yardstick:
         self.weights = dict(weights or {})
         self._known: dict[str, Half] = {}
         self._backend: Any = None
+        self._float32: Any = None
 
     def call(self, name: str, inputs: Arrays) -> Half:
         """Return what half precision makes of one call of a network.
@@ -140,6 +141,23 @@ class Yardstick:
             kept = cache.folder("yardsticks", key) if part else None
             self._known[key] = _read(kept) or self._compute(name, inputs, kept)
         return self._known[key]
+
+    def exact(self, name: str, inputs: Arrays) -> Arrays:
+        """Return what float32 makes of one call of a network whose weights compression changed.
+
+        What is lost by compression is no error of the program: it computes with the weights that it has.
+
+        Parameters
+        ----------
+        name, inputs
+            As :meth:`call`; the network is one of :attr:`weights`.
+        """
+        if self._float32 is None:
+            from parity.backends.rounded import ReplacedBackend
+
+            self._float32 = ReplacedBackend(self._original, weights=self.weights)
+        outputs: Arrays = self._float32.component(name)(inputs)
+        return outputs
 
     def _compute(self, name: str, inputs: Arrays, kept: Path | None) -> Half:
         if self._backend is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +130,16 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
 
 
 def test_compressed_weights_are_judged_by_half_precision_with_these_weights(tmp_path: Path) -> None:
-    """Two bits cost far more than any bound; the program computes exactly that, and one wrong table more."""
+    """Two bits cost far more than any bound; the program computes exactly that, or with other signs more."""
     location = Evaluator(OPTIONS).model.location
     (crushed,) = convert.cached(location, components=["unet"], compression="palette2").values()
     for name in ("right", "wrong"):
         (tmp_path / name).mkdir()
     for path in {**convert.cached(location), "unet": crushed}.values():
-        (tmp_path / "right" / path.name).symlink_to(path)
+        shutil.copytree(path, tmp_path / "right" / path.name)
         if path != crushed:
-            (tmp_path / "wrong" / path.name).symlink_to(path)
-    edited(crushed, tmp_path / "wrong", _another_bias)
+            shutil.copytree(path, tmp_path / "wrong" / path.name)
+    edited(crushed, tmp_path / "wrong", _other_signs)
     verdicts = {}
     for name in ("right", "wrong"):
         options = dataclasses.replace(OPTIONS, models=tmp_path / name)
@@ -147,15 +148,18 @@ def test_compressed_weights_are_judged_by_half_precision_with_these_weights(tmp_
         found = {check.point: check for check in asked.evaluate(chosen).checks if check.metric.endswith("psnr")}
         verdicts[name] = found["unet"].verdict
         if name == "right":
-            assert found["unet"].value < 40
+            assert found["image"].value < 30  # what two bits cost
+            assert found["unet"].value > 60  # and what the program adds to it
             assert found["unet"].score is not None
-            assert found["unet"].score.rms < 1.1
+            assert found["unet"].score.rms < 1.5
     assert verdicts == {"right": Verdict.PASS, "wrong": Verdict.FAIL}
 
 
-def _another_bias(specification: Any) -> None:
-    """The last addition is a subtraction."""
-    [operation for operation in operations(specification) if operation.type == "add"][-1].type = "sub"
+def _other_signs(specification: Any) -> None:
+    """Additions become subtractions, enough of them to stand out of what two bits cost."""
+    adds = [operation for operation in operations(specification) if operation.type == "add"]
+    for operation in adds[len(adds) // 3 : len(adds) // 2]:
+        operation.type = "sub"
 
 
 def test_values_beyond_float16_are_named_with_their_operation_and_size(

@@ -186,7 +186,7 @@ class _Judge:
         if allowed is not None:
             known = halves()
             if not isinstance(known, str):
-                triples = {where: (pair[0], known[where][1], pair[1]) for where, pair in pairs.items()}
+                triples = {where: (*known[where], pair[1]) for where, pair in pairs.items()}
                 return relative.judge(point, triples, allowed, names=names)
             checks = comparison.judge(point, pairs, bounds, names=names)
             return tuple(_without_yardstick(check, known) for check in checks)
@@ -229,6 +229,8 @@ class _Judge:
             if not half.finite:
                 where_to = half.overflow or "its outputs are not finite"
                 return f"half precision is impossible for this {name}: in PyTorch's own float16 {where_to}"
+            if name in self.situation.compression:  # what compression lost is no error of the program
+                known = self.situation.standard.yardstick.exact(name, calls[label])[tensor]
             found[where] = (known, half.outputs[tensor])
         return found
 
@@ -248,7 +250,8 @@ class _Judge:
         predictions = calls(reference.calls(name)[where.split("/")[1]])
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
         of_precision = max(overflow.own_error(paths, one) for one in predictions)
-        if of_precision < _OF_PRECISION * error:  # not where either is NaN
+        own_weights = name not in self.situation.compression  # what compression lost is in the error, too
+        if own_weights and of_precision < _OF_PRECISION * error:  # not where either is NaN
             return (
                 "\n  not its precision: in float32 the program would be about as far from the original (of its rms "
                 f"error of {error:.3g}, float16 makes {of_precision:.3g}); an operation or a weight is another one"
