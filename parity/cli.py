@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,7 @@ COMMANDS: dict[str, str] = {
 _ALL = "*"  # instead of a command's name: declare the options of every command
 _SHELLS = ("bash", "zsh")
 _OF_RUN = frozenset({"diffusers", "flip_evaluator", "pytest", "skimage", "ssimulacra2", "torch", "transformers"})
+_DRAWING = frozenset({"run", "convert", "gate", "fleet"})  # commands that need torch whatever they are asked
 _TEXTS = frozenset({"--only", "--author", "--reason"})  # options that may be empty: they name no file
 
 
@@ -88,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _refuse_unusable(arguments)
+        _require_torch(parsed.command)
         with quiet.libraries():
             return int(parsed.main(parsed))
     except ParityError as error:
@@ -111,6 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"parity {parsed.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _require_torch(command: str) -> None:
+    """Refuse a command that draws where torch is not installed, before it plans anything."""
+    if command in _DRAWING and importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 def _refuse_unusable(words: Sequence[str]) -> None:
