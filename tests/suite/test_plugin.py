@@ -216,7 +216,12 @@ def test_expected_failures_are_xfailed_until_they_pass(project: pytest.Pytester,
     result = project.runpytest_subprocess(*arguments)
     result.assert_outcomes(passed=1, xfailed=1)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*expected; *", "expected failure 'candidate/elsewhere/[*]' is about no cell*"])
+    result.stdout.fnmatch_lines(
+        [
+            "*expected to fail until 9999-01-01, ada: known*",
+            "expected failure 'candidate/elsewhere/[*]' is about no cell*",
+        ]
+    )
     listed.write_text(entry.format("defect", 1999))
     project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, failed=1)
     listed.write_text(entry.format("good", 9999))
