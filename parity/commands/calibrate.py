@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parity.suite.calibration import Sample, Spread
     from parity.suite.options import Options
 
+LEAST = 4  # figures for a bound, as parity.suite.calibration.LEAST; that imports NumPy and the suite
 KERNELS = ("default", "avx2", "avx512")
 _OPTIONS = ("model_version", "models", "compute_unit", "coreml_runtime", "backend", "device", "cases", "rng")
 _RATE = 0.01
@@ -67,8 +68,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.seeds < 2:
-        raise UsageError(f"--seeds {arguments.seeds}: at least 2 are needed, or nothing spreads")
+    if arguments.seeds < LEAST:
+        raise UsageError(f"--seeds {arguments.seeds}: at least {LEAST} are needed for a bound")
     if arguments.repeats < 1:
         raise UsageError(f"--repeats {arguments.repeats}: at least 1 is needed")
     if not 0 < arguments.false_alarms < 0.5:
@@ -85,7 +86,7 @@ def _here(options: Options, seeds: int) -> list[Sample]:
             sys.stderr.write(f"\r\x1b[K{text}")
 
     try:
-        return list(samples(options, range(1, seeds + 1), progress))
+        return list(samples(options, range(1, seeds + 1), progress, absolute=True))
     finally:
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
@@ -139,8 +140,6 @@ def _table(spreads: Sequence[Spread], arguments: argparse.Namespace, model: str)
 
 
 def _why(spread: Spread) -> str:
-    from parity.suite.calibration import LEAST
-
     return f"{spread.count} figures, {LEAST} are needed" if spread.count < LEAST else "a figure is not finite"
 
 

@@ -24,9 +24,11 @@ from parity.suite.comparison import Check
 from parity.suite.evaluate import Evaluator
 from parity.suite.options import Options
 from parity.suite.plan import Cell
+from parity.suite.tolerance import Tolerance
 
 LEAST = 4
 """Samples from which a bound can be made."""
+_WRITTEN = 1e-5  # relative: a table has six figures of a bound, and what does not spread must pass its own
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,11 @@ class Spread:
 
 
 def samples(
-    options: Options, seeds: Sequence[int], progress: Callable[[str], None] = lambda text: None
+    options: Options,
+    seeds: Sequence[int],
+    progress: Callable[[str], None] = lambda text: None,
+    *,
+    absolute: bool = False,
 ) -> Iterator[Sample]:
     """Ask the candidate cells of a run with several seeds; give a sample for each figure.
 
@@ -107,6 +113,8 @@ def samples(
         Each case is asked with each of them.
     progress : callable
         Told what is going on.
+    absolute : bool
+        Give as value the worst of each point as a row of a table judges it; each cell is asked once more for that.
 
     Raises
     ------
@@ -114,10 +122,19 @@ def samples(
         A cell cannot be asked: a bound that leaves it out would be a guess.
     """
     evaluator = Evaluator(options, progress)
+    bounds = evaluator.tolerances
     for seed in seeds:
         for cell in plan.cells(replace(options, seed=seed, compatibility="none")):
             if cell.kind == "candidate" and not cell.unavailable and cell.backend != "coreai":
-                yield from (_sample(cell, check) for check in evaluator.evaluate(cell).checks if _measured(check))
+                checks = [check for check in evaluator.evaluate(cell).checks if _measured(check)]
+                found = [_sample(cell, check) for check in checks]
+                if absolute:  # as a user's rows will be: half precision names another call as the worst
+                    rows = [Tolerance(c.point, c.metric, c.bound, measured="", own=True) for c in checks]
+                    evaluator.tolerances = [*rows, *bounds]
+                    worst = {(check.point, check.metric): check.value for check in evaluator.evaluate(cell).checks}
+                    evaluator.tolerances = bounds
+                    found = [replace(each, value=worst[each.point, each.metric]) for each in found]
+                yield from found
 
 
 def _measured(check: Check) -> bool:
@@ -203,6 +220,7 @@ def _limit(name: str, values: np.ndarray, rate: float) -> float:
     reach = float(t.ppf(1 - rate, known.size - 1) * known.std(ddof=1) * math.sqrt(1 + 1 / known.size))
     edge = float(known.mean()) + (-reach if metric.higher_is_better else reach)
     limit = math.exp(edge) if logarithm else edge
+    limit += (-1 if metric.higher_is_better else 1) * abs(limit) * _WRITTEN
     return min(max(limit, metric.least), metric.most)
 
 

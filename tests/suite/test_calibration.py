@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parity.cli import main
+from parity.commands import calibrate
 from parity.suite import calibration
 from parity.suite.calibration import Sample, spreads
 
@@ -70,7 +71,7 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--seeds", "1"], "--seeds 1: at least 2 are needed"),
+        (["--seeds", "3"], "--seeds 3: at least 4 are needed"),
         (["--repeats", "0"], "--repeats 0: at least 1 is needed"),
         (["--false-alarms", "0.7"], "--false-alarms 0.7: a rate between 0 and 0.5 is needed"),
         (["--kernels", "sse"], "--kernels sse: there are default, avx2, avx512"),
@@ -86,3 +87,15 @@ def test_a_line_keeps_a_sample() -> None:
 
     kept = sample(60.0, 3, rms=1.25, half=62.0, largest=1.0, overlap=0.99)
     assert Sample(**json.loads(calibration.line(kept))) == kept
+
+
+def test_what_does_not_spread_passes_the_bound_as_it_is_written() -> None:
+    """A text encoder's figure does not depend on the seed; six figures of it must not fail it."""
+    same = [sample(0.00500297546386718, seed, "max_abs") for seed in range(5)]
+    (found,) = spreads(same, 0.01)
+    assert found.left_out == 0
+    assert float(f"{found.bound:.6g}") >= same[0].value
+
+
+def test_the_command_knows_how_many_figures_a_bound_needs() -> None:
+    assert calibrate.LEAST == calibration.LEAST
