@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity import cache, quiet, recipes
-from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
+from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.files import link_or_copy, replacing
-from parity.models import checkpoint, single, source
+from parity.models import checkpoint, inversion, single, source
 from parity.models.content import folder_hash
 from parity.models.ingredients import Ingredients, Lora
 
@@ -117,7 +117,7 @@ def _upon(base: Path, ingredients: Ingredients, made: Mapping[str, Any]) -> dict
         _merge(pipeline, lora, f"lora{number}")
     changed: dict[str, Any] = {name: modules[name] for name in (*_TEXTS, "unet") if name in modules}
     for embedding in ingredients.embeddings:
-        changed["tokenizer"] = _embed(pipeline, embedding.file, embedding.token)
+        changed |= inversion.embed(pipeline, embedding.file, embedding.token)
     return changed
 
 
@@ -187,21 +187,3 @@ def _layers(file: Path) -> list[str]:
 
     found = (_PAIR.fullmatch(name) for name in header(file))
     return sorted({match[1] for match in found if match is not None})
-
-
-def _embed(pipeline: Any, file: Path, token: str) -> Any:
-    """Add a textual inversion and return the tokenizer that knows it."""
-    if pipeline.tokenizer is None or pipeline.text_encoder is None:
-        raise UnsupportedError(f"--embedding {file}: this model has no first text encoder")
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        raise UnsupportedError(
-            f"--embedding {file}: embeddings of SDXL, one for each text encoder, are not merged here"
-        )
-    try:
-        pipeline.load_textual_inversion(str(file), token=token or None, use_safetensors=True, local_files_only=True)
-    except ParityError:
-        raise
-    except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
-        hint = "; name its token, FILE:TOKEN" if not token else ""
-        raise UsageError(f"--embedding {file}: {checkpoint.reason(error)}{hint}") from error
-    return pipeline.tokenizer

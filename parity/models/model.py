@@ -340,7 +340,7 @@ class Checkpoint:
     def cut(self, text: str) -> str:
         """Return the end of a text that its tokens leave out, as words; empty if nothing is cut."""
         limit = self.tokenizer.model_max_length
-        ids = self.tokenizer(self._expanded(text), truncation=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(_expanded(text, self.tokenizer), truncation=False, verbose=False)["input_ids"]
         # what diffusers' pipelines warn about: of `limit` tokens one is the start and one the end
         return str(self.tokenizer.decode(ids[limit - 1 : -1])).strip() if len(ids) > limit else ""
 
@@ -356,7 +356,7 @@ class Checkpoint:
         """
         tokenizer = self.tokenizer_2 if second else self.tokenizer
         encoded = tokenizer(
-            text if second else self._expanded(text),
+            _expanded(text, tokenizer),
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
@@ -369,14 +369,15 @@ class Checkpoint:
         own = {*self.tokenizer.added_tokens_encoder} - {*self.tokenizer.all_special_tokens}
         return [token for token in self.tokenizer.tokenize(text) if token in own] if own else []
 
-    def _expanded(self, text: str) -> str:
-        """Write out the tokens of an embedding of several vectors, as diffusers does: ``<x>`` is ``<x> <x>_1 …``."""
-        added = self.tokenizer.added_tokens_encoder
-        if not any(f"{token}_1" in added for token in added):
-            return text
-        from diffusers.loaders import TextualInversionLoaderMixin
 
-        return str(TextualInversionLoaderMixin().maybe_convert_prompt(text, self.tokenizer))
+def _expanded(text: str, tokenizer: Any) -> str:
+    """Write out the tokens of an embedding of several vectors, as diffusers does: ``<x>`` is ``<x> <x>_1 …``."""
+    added = tokenizer.added_tokens_encoder
+    if not any(f"{token}_1" in added for token in added):
+        return text
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    return str(TextualInversionLoaderMixin().maybe_convert_prompt(text, tokenizer))
 
 
 def _first_line(error: Exception) -> str:

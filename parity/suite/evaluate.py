@@ -28,7 +28,7 @@ from parity.pipelines.producer import producer
 from parity.pipelines.release import Release
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
-from parity.suite import comparison, tolerance, traces
+from parity.suite import comparison, provenance, tolerance, traces
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.course import follow
@@ -174,7 +174,7 @@ class Evaluator(Stage):
             trace, seconds = self.reference_run(case)
         model = self.model_of(case)
         size = model.image_size if model.has_other_size else None
-        asked = Asked(self.model.name, case, self.weights, here(backend.numerics), size)
+        asked = Asked(self.model.name, case, self.weights, here(backend.numerics), size, self._beside(case))
         own = self.options.golden_dir is not None or self.options.update_golden
         goldens = golden.Goldens(directory, lambda point: self.bounds(point, backend), writable=own)
         answer = (goldens.accept if self.options.update_golden else goldens.compare)(asked, trace)
@@ -182,6 +182,15 @@ class Evaluator(Stage):
         command, pictures = reproduce(self.options, cell), dict(answer.pictures)
         seconds_by = {"candidate": seconds}
         return Outcome(cell, answer.checks, seconds_by, command, pictures, answer.remarks, course=course)
+
+    def _beside(self, case: Case) -> dict[str, str | list[str]]:
+        """Return the digests of the other checkpoints that a case takes part of its picture from."""
+        found: dict[str, str | list[str]] = {}
+        if used := list(self.controlnets.values())[: len(case.request.control)]:
+            found["controlnet"] = [provenance.digest(folder) for folder in used]
+        if case.request.refiner_start is not None and self.model.refiner is not None:
+            found["refiner"] = provenance.digest(Path(self.model.refiner.location))
+        return found
 
     def _producer(self, cell: Cell) -> Outcome:
         """Compare two producers, both by PyTorch."""

@@ -17,6 +17,16 @@ from parity.models import hub
 from parity.models.ingredients import Ingredients
 
 DEFAULT_MODEL = "shapes-sd"
+_WITH_GOLDENS = {  # originals, their ControlNets and refiner, whose pictures lie in golden/
+    (DEFAULT_MODEL, (), ""),
+    ("shapes-ddpm", (), ""),
+    ("tiny-inpaint", (), ""),
+    ("tiny-sd", ("tiny-controlnet",), ""),
+    ("tiny-sd3", (), ""),
+    ("tiny-sdxl", (), "tiny-sdxl-refiner"),
+    ("tiny-sdxl-refiner", (), ""),
+    ("tiny-sdxl-turbo", (), ""),
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("rng", "use this random stream in every case, e.g. torch-cpu, numpy-legacy", "NAME"),
     Option("tolerances", "TOML file of tolerances that go before the shipped ones", "FILE", kind="path"),
     Option(
-        "golden-dir", "folder of accepted traces; default: the shipped ones, for the default model", "DIR", kind="path"
+        "golden-dir", "folder of accepted traces; default: the shipped ones, for shipped models", "DIR", kind="path"
     ),
     Option("update-golden", "accept what is drawn now as golden, in your name", kind="switch"),
     Option("golden-candidates", "goldens of each candidate too, beside the reference's", kind="switch"),
@@ -213,11 +223,15 @@ class Options:
 
     @property
     def shipped(self) -> bool:
-        """Whether the shipped cases are asked of the shipped model: there are goldens for these alone."""
+        """Whether the shipped cases are asked of the default model, with nothing else given."""
+        return self.model_version == DEFAULT_MODEL and not self.controlnet and self._plain
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the user gave no cases, models or pictures, and nothing to put on top of the original."""
         own = (self.cases, self.seed, self.rng, self.models, self.picture)
-        on_top = self.vae or self.lora or self.embedding or self.controlnet
-        asked = self.model_version != DEFAULT_MODEL or on_top or self.producers or self.against
-        return not asked and all(value is None for value in own)
+        given = self.vae or self.lora or self.embedding or self.producers or self.against
+        return not given and all(value is None for value in own)
 
     @property
     def isolated(self) -> bool:
@@ -231,10 +245,11 @@ class Options:
 
     @property
     def goldens(self) -> Path | None:
-        """Folder of goldens: the one named, else the shipped one for the shipped cases."""
+        """Folder of goldens: the one named, else the shipped one for the shipped cases of a model that has some."""
         if self.golden_dir is not None:
             return self.golden_dir
-        return assets.golden() if self.shipped else None
+        subject = (self.model_version, self.controlnet, self.refiner or "")
+        return assets.golden() if self._plain and subject in _WITH_GOLDENS else None
 
 
 def read(given: Mapping[str, Any], fallback: Callable[[Option], Any] = lambda option: None) -> Options:

@@ -183,6 +183,42 @@ def test_an_embedding_equals_diffusers(base: Path, tmp_path: Path, vectors: int)
     assert_same(draw(named, "a <dog> and a circle"), draw(location, prompt))
 
 
+@pytest.mark.parametrize(("model", "halves"), [("tiny-sdxl", {"clip_l", "clip_g"}), ("tiny-sdxl-refiner", {"clip_g"})])
+def test_an_embedding_of_sdxl_equals_diffusers(tmp_path: Path, model: str, halves: set[str]) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    base = recipes.build(model)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(base)
+    widths = {"clip_l": pipeline.text_encoder, "clip_g": pipeline.text_encoder_2}
+    vectors = {name: random(2, widths[name].config.hidden_size) for name in sorted(halves)}
+    file = tmp_path / "cat.safetensors"
+    save_file(vectors, file)
+    location = Path(assemble.location(Ingredients.read(str(base), embeddings=[f"{file}:<cat>"])))
+    prompt, ids = "a <cat> and a circle", []
+    for half, text, words in (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2")):
+        if half not in halves:
+            continue
+        encoder, tokenizer = getattr(pipeline, text), getattr(pipeline, words)
+        pipeline.load_textual_inversion(vectors[half], token="<cat>", text_encoder=encoder, tokenizer=tokenizer)
+        wanted = tokenizer(pipeline.maybe_convert_prompt(prompt, tokenizer), padding="max_length")["input_ids"]
+        ids.append(Model(str(location)).tokens(prompt, second=half == "clip_g")[0].tolist())
+        assert ids[-1] == wanted
+        table = load_file(location / text / "model.safetensors")
+        (mine,) = (value for name, value in table.items() if name.endswith("token_embedding.weight"))
+        assert torch.equal(mine, encoder.get_input_embeddings().weight)
+    assert ids
+
+
+def test_an_embedding_of_another_family_is_named(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cat.safetensors"
+    save_file({"clip_l": random(32), "clip_g": random(64)}, file)
+    with pytest.raises(UsageError, match=r"cat.safetensors: it was made for SDXL \(clip_g, clip_l\)"):
+        assemble.location(Ingredients.read(str(base), embeddings=[str(file)]))
+    save_file({"<cat>": random(32)}, file)
+    with pytest.raises(UsageError, match=r"cat.safetensors: an embedding of SDXL has clip_l and clip_g"):
+        assemble.location(Ingredients.read("tiny-sdxl", embeddings=[str(file)]))
+
+
 def test_the_swift_package_has_no_tokens_of_embeddings(base: Path, tmp_path: Path) -> None:
     file = tmp_path / "cat.safetensors"
     save_file({"<cat>": random(32)}, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,17 @@ def test_a_size_that_the_users_models_do_not_have_is_named(tmp_path: Path) -> No
     record = ask(options(tmp_path, text, model_version="tiny-sd", models=unet))
     assert "96x96 pixels are asked, and the models in" in record["bad_input"][0]
     assert "draw 128x128" in record["bad_input"][0]
+
+
+def test_a_unet_of_batch_one_is_asked_for_each_row(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for package in convert.cached(recipes.build("tiny-sd"), batch=1).values():
+        shutil.copytree(package, models / package.name)
+    record = ask(
+        options(tmp_path, f'{PROMPT}\ntask = "txt2img"\nguidance_scale = 5.0', models=models, model_version="tiny-sd")
+    )
+    assert record["verdict"] == "pass", record["explanation"]
+    assert len([check for check in record["checks"] if check["point"] == "unet"]) >= 1
 
 
 @pytest.mark.parametrize(

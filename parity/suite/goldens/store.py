@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,8 @@ class Asked:
         Who draws it here.
     size : tuple of (int, int), optional
         Height and width in pixels, if not the model's own.
+    beside : mapping
+        Digests of the weights that take part beside the original's: ``refiner``, and ``controlnet``, a list.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Asked:
     weights: str
     keys: Keys
     size: tuple[int, int] | None = None
+    beside: Mapping[str, str | list[str]] = field(default_factory=dict)
 
     @property
     def series(self) -> str:
@@ -65,7 +68,7 @@ class Asked:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the picture; a size only where it is not the model's own."""
-        return {**self.case.settings(), **({"size": list(self.size)} if self.size else {})}
+        return {**self.case.settings(), **({"size": list(self.size)} if self.size else {}), **self.beside}
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Golden:
 
         A setting that did not exist when the golden was made had its default then.
         """
-        defaults = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
+        defaults = {one.name: one.default for one in fields(Request) if one.default is not MISSING}
         made_with = {**defaults, "weights": self.record["weights"], **self.record["case"]}
         for name, value in {"weights": asked.weights, "size": None, **asked.settings}.items():
             if made_with.get(name) != value:
