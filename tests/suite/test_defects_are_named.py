@@ -32,9 +32,10 @@ def stage(model: str, folder: Path) -> tuple[Stage, Case, Trace]:
     """Open a model and draw its reference, three steps."""
     location = model
     if model == "drawn":
-        recipe = load("tiny-sd")
-        write(replace(recipe, table={**recipe.table, "seed": 7}), folder / "drawn")
         location = str(folder / "drawn")
+        if not Path(location).exists():  # only one model is kept open, so this one may be asked for again
+            recipe = load("tiny-sd")
+            write(replace(recipe, table={**recipe.table, "seed": 7}), folder / "drawn")
     opened = Stage(Options(model_version=location))
     shipped = next(case for case in opened.cases if case.name == "txt2img-ddim")
     case = replace(shipped, request=replace(shipped.request, steps=3))
@@ -79,7 +80,7 @@ def test_the_component_with_the_defect_is_named(folder: Path, defect: Defect) ->
         assert failed == {"image"}
         (message, *_) = (check.message for check in found if check.verdict is Verdict.FAIL)
         assert "every network agrees on the reference's inputs" in message
-        assert "timesteps" in message
+        assert "lies between them, in the schedule: " in message
     else:
         assert defect.place in failed
         assert failed <= {defect.place, "image"}

@@ -32,7 +32,7 @@ from parity.suite import comparison, factors, relative, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.factors import Factors
-from parity.suite.questions import overflow
+from parity.suite.questions import overflow, steps
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
 from parity.suite.yardstick import Standard
@@ -126,7 +126,7 @@ def _elsewhere(check: Check, reference: Trace, candidate: Trace) -> Check:
     """Say of a picture that fails although its networks are right what lies between them."""
     if check.verdict is not Verdict.FAIL:
         return check
-    steps = [
+    times = [
         [
             float(value.flat[0])
             for point, value in trace.items()
@@ -135,9 +135,11 @@ def _elsewhere(check: Check, reference: Trace, candidate: Trace) -> Check:
         for trace in (reference, candidate)
     ]
     text = "  every network agrees on the reference's inputs: what differs lies between them"
-    if steps[0] != steps[1]:
-        shown = [", ".join(f"{step:g}" for step in each[:4]) for each in steps]
+    if times[0] != times[1]:
+        shown = [", ".join(f"{step:g}" for step in each[:4]) for each in times]
         text += f", in the schedule: timesteps {shown[0]}, … and {shown[1]}, …"
+    elif found := steps.parted(reference, candidate):
+        text += f", {found}"
     else:
         text += " (schedule, guidance, order of draws), or their errors add up over the steps"
     return replace(check, message=f"{check.message}\n{text}")
