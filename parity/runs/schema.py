@@ -33,7 +33,7 @@ class Shown(Struct, frozen=True):
 
 
 class Yardstick(Struct, frozen=True):
-    """An error against half precision's own; fields as in :class:`parity.suite.yardstick.Score`."""
+    """An error against half precision's own; fields as in :class:`parity.suite.score.Score`."""
 
     half: Number
     rms: Number

@@ -10,9 +10,9 @@ import numpy as np
 
 from parity.errors import ParityError
 from parity.metrics import Metric, registry
+from parity.suite.score import Score
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
-from parity.suite.yardstick import Score
 
 
 @dataclass(frozen=True)

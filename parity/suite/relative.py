@@ -18,9 +18,9 @@ from parity.metrics import registry
 from parity.suite import comparison
 from parity.suite.comparison import Check
 from parity.suite.factors import Factors
+from parity.suite.score import Score, own_rounding, score
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
-from parity.suite.yardstick import Score, own_rounding, score
 
 Triples = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Where (e.g. ``unet/step07/noise_pred``) to reference, half precision and candidate."""

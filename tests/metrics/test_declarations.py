@@ -7,12 +7,13 @@ that ask the metric itself for its direction cannot see that.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 
 import numpy as np
 import pytest
 
-from parity.metrics import METRICS, Takes, difference, measure
+from parity.metrics import METRICS, Metric, Takes, flip, measure, registry
 
 HIGHER, LOWER, SYMMETRIC, DIRECTED = True, False, True, False
 LARGEST_ULP = 2.0**64
@@ -109,14 +110,36 @@ def test_how_a_range_is_shown(name: str, text: str) -> None:
     assert METRICS[name].range == text
 
 
-@pytest.mark.parametrize(("name", "q"), [("abs_p50", 0.5), ("abs_p99", 0.99), ("abs_p999", 0.999)])
-def test_quantiles_are_declared_alike(name: str, q: float) -> None:
-    """The declaration is made while the module is imported; making it again shows each of its fields."""
-    made, known = difference._quantile(name, q), METRICS[name]
+@pytest.fixture(scope="module")
+def again() -> dict[str, Metric]:
+    """The declarations made anew: they are made while a module is imported, long before any test begins."""
+    return {metric.name: metric for file in registry._FILES for metric in importlib.reload(file).METRICS}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_functions_that_declare_several_metrics(name: str, again: dict[str, Metric]) -> None:
+    made, known = again[name], METRICS[name]
     for field in dataclasses.fields(known):
         if field.name not in ("function", "prepare"):
             assert getattr(made, field.name) == getattr(known, field.name)
-    assert known.equal == "0; so has a difference in fewer elements than the share left out"
-    assert (known.worst, known.name) == ("without end", name)
-    assert known.convention == f"least absolute difference that {q:.1%} of the elements do not exceed"
+    made.prepare()  # the library is here
+    same = np.full((16, 16, 3), 100, np.uint8) if made.images else np.ones(4, np.float32)
+    wide = same if made.takes is Takes.FLOATS else same.astype(np.float64)
+    assert made.function(wide, wide) == known.function(wide, wide)
+
+
+@pytest.mark.parametrize(("name", "q"), [("abs_p50", 0.5), ("abs_p99", 0.99), ("abs_p999", 0.999)])
+def test_texts_of_quantiles(name: str, q: float, again: dict[str, Metric]) -> None:
+    made = again[name]
+    assert made.equal == "0; so has a difference in fewer elements than the share left out"
+    assert (made.worst, made.unit) == ("without end", "")
+    assert made.convention == f"least absolute difference that {q:.1%} of the elements do not exceed"
     assert made.function(np.zeros(1000), np.arange(1.0, 1001.0)) == 1000 * q
+
+
+@pytest.mark.parametrize(("name", "of"), [("flip_mean", "mean"), ("flip_max", "largest value")])
+def test_texts_of_flip(name: str, of: str, again: dict[str, Metric]) -> None:
+    made = again[name]
+    assert (made.equal, made.worst) == ("0", "1: green against blue; black against white is 0.967")
+    assert made.convention == f"{of} of LDR-FLIP's error map, 67.02 pixels per degree; of several pictures the worst"
+    assert made.prepare is flip.library

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity.metrics import measure
+from parity.errors import MissingError
+from parity.metrics import METRICS, flip, measure
 
 RNG = np.random.default_rng(93)
 A = RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -28,6 +30,28 @@ def test_flip_is_what_the_library_says_of_the_files(files: tuple[str, str]) -> N
     errors, mean, _ = flip.evaluate(*files, "LDR", applyMagma=False)
     assert measure("flip_mean", A, B) == pytest.approx(mean, rel=1e-5)
     assert measure("flip_max", A, B) == pytest.approx(errors.max(), rel=1e-5)
+
+
+def test_the_map_of_flip_is_that_of_the_library_in_float64() -> None:
+    library = pytest.importorskip("flip_evaluator", reason="no wheel on Linux on ARM")
+    expected, mean, _ = library.evaluate(*(np.float32(x / 255) for x in (A, B)), "LDR", applyMagma=False)
+    found = flip.error_map(A, B)
+    assert found.shape == A.shape[:2]
+    assert found.dtype == np.dtype(np.float64)
+    assert (found == np.squeeze(expected)).all()
+    assert found.mean() == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "package"), [("flip_mean", "flip-evaluator"), ("ssimulacra2", "ssimulacra2")])
+def test_a_library_that_is_missing_is_named_with_its_command(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+    for call in (METRICS[name].prepare, lambda: measure(name, A, B)):
+        with pytest.raises(MissingError) as caught:
+            call()
+        assert f"pip install {package}" in str(caught.value)
+        assert f"import of {package.replace('-', '_')} halted" in str(caught.value)
 
 
 def test_ssimulacra2_is_what_the_library_says_of_the_files(files: tuple[str, str]) -> None:

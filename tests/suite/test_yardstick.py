@@ -1,8 +1,7 @@
-"""Half precision as a yardstick: scores in closed form, and outputs that no machine's kernels change."""
+"""Half precision as a yardstick: outputs that no machine's kernels change, paid once."""
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from parity import cache, recipes
 from parity.backends.pytorch import TorchBackend, parameters
 from parity.backends.rounded import RoundedBackend
 from parity.suite import yardstick
-from parity.suite.yardstick import Yardstick, overlap, score
+from parity.suite.score import score
+from parity.suite.yardstick import Yardstick
 
 KERNELS = """
 import hashlib, sys
@@ -44,41 +44,6 @@ def original() -> TorchBackend:
 
 def image() -> dict[str, np.ndarray]:
     return {"image": np.random.default_rng(93).uniform(-1, 1, (1, 3, 128, 128)).astype(np.float32)}
-
-
-def test_twice_the_error_is_twice_the_score_and_an_equal_one_overlaps_wholly() -> None:
-    random = np.random.default_rng(93)
-    reference = random.standard_normal(10_000)
-    error = 0.01 * random.standard_normal(10_000)
-    same = score(reference, reference + error, reference - error)
-    assert [same.rms, same.largest] == pytest.approx([1, 1])
-    assert same.overlap > 0.99
-    assert same.half == pytest.approx(20 * math.log10(np.abs(reference).max() / np.sqrt(np.mean(error**2))))
-    twice = score(reference, reference + error, reference + 2 * error)
-    assert [twice.rms, twice.largest] == pytest.approx([2, 2])
-    # two centred normal distributions: sqrt(2 s t / (s^2 + t^2)) with t = 2 s
-    assert twice.overlap == pytest.approx(math.sqrt(4 / 5), abs=0.02)
-
-
-def test_half_precision_counts_with_the_rounding_of_the_reference_itself() -> None:
-    reference = np.float32(np.random.default_rng(93).uniform(1, 2, 50_000))
-    exact = score(reference, reference, np.float32(np.float16(reference)))
-    assert exact.rms == pytest.approx(1)
-    assert exact.half == pytest.approx(20 * math.log10(2 / (2.0**-10 / math.sqrt(12))), abs=0.1)
-    assert score(reference, reference, reference).rms == 0
-
-
-def test_a_floor_in_levels_for_pictures() -> None:
-    picture = np.zeros((1, 8, 8, 3), np.uint8)
-    other = picture.copy()
-    other[0, 0, 0, 0] = 1
-    assert score(picture, picture, other).rms == math.inf
-    assert score(picture, picture, other, floor=0.5).rms == pytest.approx(2 / math.sqrt(192))
-
-
-@pytest.mark.parametrize(("first", "second", "expected"), [(0.0, 0.0, 1.0), (1.0, -1.0, 0.0), (0.0, 1e9, 0.0)])
-def test_overlap_of_constant_errors(first: float, second: float, expected: float) -> None:
-    assert overlap(np.full(8, first), np.full(8, second)) == pytest.approx(expected)
 
 
 def test_kernels_do_not_change_half_precision(original: TorchBackend) -> None:
