@@ -14,7 +14,7 @@ from parity.metrics.metric import Metric, Takes
 
 def psnr_coremltools(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Return ``10 log10((max reference² + 1e-5) / (sum of squares / length of the first axis + 1e-10))`` in dB."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.sum((candidate - reference) ** 2) / (len(reference) if reference.ndim else 1)
         return float(10.0 * np.log10((np.amax(reference**2) + 1e-5) / (noise + 1e-10)))
 
@@ -29,7 +29,7 @@ METRICS = (
         least=-np.inf,
         most=3183.0,
         equal="finite: 10 log10((max reference^2 + 1e-5) / 1e-10), 100 dB for a largest value of 1",
-        worst="-infinity: the squares leave the range of the dtype",
+        worst="-infinity, or NaN: the squares leave the range of the dtype",
         convention=(
             "10 log10((max reference^2 + 1e-5) / (sum (candidate - reference)^2 / shape[0] + 1e-10)), "
             "in the arrays' own dtype"

@@ -9,11 +9,10 @@ from parity.metrics.metric import Metric, Takes
 
 def cosine_distance(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Return one minus the cosine similarity of the flattened tensors; 0 if both are zero, 1 if only one is."""
-    largest = [float(np.max(np.abs(array))) for array in (reference, candidate)]
-    if 0.0 in largest:
-        return float(largest[0] != largest[1])
-    # scaled first, so that no square overflows or vanishes
-    a, b = (array / scale for array, scale in zip((reference, candidate), largest, strict=True))
+    largest_a, largest_b = float(np.max(np.abs(reference))), float(np.max(np.abs(candidate)))
+    if 0.0 in (largest_a, largest_b):
+        return float(largest_a != largest_b)
+    a, b = reference / largest_a, candidate / largest_b  # scaled first, so that no square overflows or vanishes
     norm_a, norm_b = float(np.linalg.norm(a.ravel())), float(np.linalg.norm(b.ravel()))
     # |a/|a| - b/|b||^2 / 2 keeps the digits that 1 - a.b/(|a||b|) loses for nearly equal tensors
     return min(0.5 * float(np.sum(np.square(a / norm_a - b / norm_b))), 2.0)

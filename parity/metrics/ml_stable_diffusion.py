@@ -13,7 +13,7 @@ from parity.metrics.metric import Metric, Takes
 
 def psnr_ml_stable_diffusion(reference: np.ndarray, candidate: np.ndarray) -> float:
     """Return ``20 log10((max |candidate| + 1e-5) / (rms + 1e-10))`` in dB, in the dtype of the arrays."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(divide="ignore"):
         difference = reference - candidate
         rms = np.sqrt(np.square(difference).sum() / candidate.size)
         return float(20.0 * np.log10((np.abs(candidate).max() + 1e-5) / (rms + 1e-10)))

@@ -25,8 +25,8 @@ def image_window_rms(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 def _means(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the mean squared difference of each window, by a table of sums over rectangles."""
-    squares = np.square(a - b).sum(axis=-1).astype(np.int64)
-    table = np.zeros((squares.shape[0] + 1, squares.shape[1] + 1), np.int64)
+    squares = np.square(a - b).sum(axis=-1)  # whole numbers, exact in float64 as are their sums
+    table = np.zeros((squares.shape[0] + 1, squares.shape[1] + 1))
     table[1:, 1:] = squares.cumsum(axis=0).cumsum(axis=1)
     high, wide = min(SIDE, squares.shape[0]), min(SIDE, squares.shape[1])
     sums = table[high:, wide:] - table[:-high, wide:] - table[high:, :-wide] + table[:-high, :-wide]

@@ -160,13 +160,12 @@ def _explain(
     relation = "below" if metric.higher_is_better else "above"
     headline = f"{where}: {metric.name} {metric.format(value)} is {relation} the bound {metric.format(tolerance.bound)}"
     lines = [headline, f"  bound from: {tolerance.measured}"]
-    for name, array in zip(names, (reference, candidate), strict=True):
+    for name, array in ((names[0], reference), (names[1], candidate)):
         if array.dtype.kind == "f" and (bad := int(array.size - np.isfinite(array).sum())):
             lines.append(f"  {name} holds {bad} of {array.size} values that are NaN or infinite")
     difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
-    finite = np.where(np.isnan(difference), np.inf, difference)
-    index = np.unravel_index(int(finite.argmax()), reference.shape)
-    unequal = int(np.count_nonzero(finite))
+    index = np.unravel_index(int(difference.argmax()), reference.shape)  # NaN is the largest, and differs
+    unequal = int(np.count_nonzero(difference))
     lines.append(
         f"  {unequal} of {reference.size} elements differ ({unequal / reference.size:.1%}), shape {reference.shape}"
     )

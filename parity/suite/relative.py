@@ -51,7 +51,7 @@ def judge(point: str, triples: Triples, factors: Factors, *, names: tuple[str, s
     return tuple(comparison.closest(checks) for checks in zip(*found, strict=True))
 
 
-def scored(reference: np.ndarray, half: np.ndarray, candidate: np.ndarray, *, floor: float = 0.0) -> Score | None:
+def scored(reference: np.ndarray, half: np.ndarray, candidate: np.ndarray, *, floor: float) -> Score | None:
     """Return the score, or None where one of the arrays does not allow it: another shape, empty, not finite."""
     alike = reference.shape == half.shape == candidate.shape and reference.size > 0
     if not alike or not all(np.isfinite(np.float64(value)).all() for value in (reference, half, candidate)):

@@ -99,7 +99,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """
     width = _REACH * max(_rms(first), float(np.finfo(np.float64).tiny))
     edges = np.concatenate([[-np.inf], np.linspace(-width, width, _BINS + 1), [np.inf]])
-    counts = [np.histogram(np.clip(error, -1e300, 1e300), edges)[0] / error.size for error in (first, second)]
+    counts = [np.histogram(error, edges)[0] / error.size for error in (first, second)]
     return float(np.sqrt(counts[0] * counts[1]).sum())
 
 

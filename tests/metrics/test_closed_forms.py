@@ -164,6 +164,36 @@ def test_the_defects_of_other_projects_are_those_that_are_stated() -> None:
     assert measure("psnr_ml_stable_diffusion", wild / 100, wild) > measure("tensor_psnr", wild / 100, wild) + 39
 
 
+def test_formulas_of_other_projects_overflow_in_float16_without_a_warning() -> None:
+    """Called by themselves too: warnings of the project's own code are errors in tests."""
+    one, large = np.ones(4, np.float16), np.full(4, 300, np.float16)  # the square of 300 leaves float16's range
+    for name, expected in (("psnr_ml_stable_diffusion", -math.inf), ("psnr_coremltools", -math.inf)):
+        assert measure(name, one, large) == expected
+    assert measure("psnr_ml_stable_diffusion", large, -large) == -math.inf
+    undefined = measure("psnr_coremltools", large, -large)  # infinity over infinity
+    assert math.isnan(undefined)
+    assert not METRICS["psnr_coremltools"].passes(undefined, -math.inf)
+
+
+def test_a_single_number_is_compared_like_an_array_of_one() -> None:
+    a, b = np.array(1, np.float32), np.array(1.5, np.float32)
+    for name, metric in METRICS.items():
+        if not metric.images:
+            assert measure(name, a, b) == measure(name, a[None], b[None])
+
+
+def test_angles_with_nothing_and_between_the_largest_and_the_smallest_numbers() -> None:
+    zero, one = np.zeros(2), np.array([1.0, 0.0])
+    assert measure("cosine_distance", zero, zero) == 0.0
+    assert measure("cosine_distance", zero, one) == measure("cosine_distance", one, zero) == 1.0
+    assert measure("cosine_distance", zero, one / 2) == 1.0
+    for scale in (1e-300, 1e300):  # whose squares vanish, or overflow
+        assert measure("cosine_distance", scale * one, scale * np.array([0.0, 1.0])) == pytest.approx(1.0)
+        assert measure("cosine_distance", scale * np.array([1.0, 1.0]), one) == pytest.approx(1 - math.sqrt(0.5))
+    x = np.random.default_rng(10).normal(size=50)  # by rounding alone it would be more than 2
+    assert measure("cosine_distance", x, -x) == 2.0
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_bad_arguments_are_refused_in_both_orders(name: str) -> None:
     metric = METRICS[name]
@@ -176,6 +206,19 @@ def test_bad_arguments_are_refused_in_both_orders(name: str) -> None:
         measure(name, good[:0], good[:0])
     with pytest.raises(UsageError, match=f"{name}: .*complex64"):
         measure(name, good.astype(np.complex64), good.astype(np.complex64))
+    if metric.images:
+        for wrong in (good[..., :2], good[..., 0], good[0], good.astype(np.int16), good.T):
+            for a, b, role in ((good, wrong, "candidate"), (wrong, good, "reference")):
+                with pytest.raises(
+                    UsageError, match="shapes differ" if wrong.shape != good.shape else f"{role} is int16"
+                ):
+                    measure(name, a, b)
+            with pytest.raises(UsageError, match=rf"{name}: reference is u?int\d+ \(.*; needed is an 8-bit picture"):
+                measure(name, wrong, wrong)
+    else:
+        for a, b, role in ((X, X.astype(complex), "candidate"), (X.astype(complex), X, "reference")):
+            with pytest.raises(UsageError, match=f"{name}: {role} has dtype complex128; real numbers are needed"):
+                measure(name, a, b)
     if metric.takes is Takes.FLOATS:
         for a, b in ((X, X.astype(np.float16)), (X.astype(np.float64), X), (X.astype(int), X.astype(int))):
             with pytest.raises(UsageError, match="both float16, both float32 or both float64"):
@@ -184,6 +227,9 @@ def test_bad_arguments_are_refused_in_both_orders(name: str) -> None:
         small = PLAIN[: metric.smallest - 1]
         with pytest.raises(UsageError, match=f"32x{metric.smallest - 1}; at least {metric.smallest} pixels"):
             measure(name, small, small)
+        narrow = np.stack([PLAIN[:, : metric.smallest - 1]] * 2)
+        with pytest.raises(UsageError, match=f"{metric.smallest - 1}x32; at least {metric.smallest} pixels"):
+            measure(name, narrow, narrow)
         enough = PLAIN[: metric.smallest]
         assert math.isfinite(measure(name, enough, enough))
 

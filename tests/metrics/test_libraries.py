@@ -52,6 +52,8 @@ def test_a_library_that_is_missing_is_named_with_its_command(
             call()
         assert f"pip install {package}" in str(caught.value)
         assert f"import of {package.replace('-', '_')} halted" in str(caught.value)
+    wheel = "where there is no wheel (Linux on ARM) this needs a C++ compiler"
+    assert str(caught.value).endswith(wheel) is (package == "flip-evaluator")
 
 
 def test_ssimulacra2_is_what_the_library_says_of_the_files(files: tuple[str, str]) -> None:
@@ -118,6 +120,14 @@ def test_flip_of_flat_pictures_is_the_papers_colour_difference(a: tuple[int, ...
     expected = _flip_of_flat_pictures(a, b)
     for pair in ((left, right), (right, left)):
         assert measure("flip_mean", *pair) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(("mean", "value"), [(1.0000001, 1.0), (-1.0000001, -1.0), (0.5, 0.5)])
+def test_rounding_takes_no_similarity_out_of_its_range(
+    mean: float, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skimage.metrics.structural_similarity", lambda *_, **__: mean)
+    assert measure("image_ssim", A, B) == value
 
 
 def test_coremltools_psnr_is_that_of_coremltools() -> None:

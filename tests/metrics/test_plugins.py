@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from parity.suite.verdict import Verdict
 
 MODULE = """
 import numpy as np
+from parity.errors import UsageError
 from parity.metrics import Metric, Takes
 
 def metric(name, function, **more):
@@ -29,6 +31,13 @@ GOOD = metric("half", lambda a, b: float(np.mean(a != b)) / 2)
 LAZY = metric("lazy", no_weights)
 EARLY = metric("early", no_weights, prepare=no_weights)
 WILD = metric("wild", lambda a, b: 7.0)
+LOW = metric("low", lambda a, b: -1e-9)
+ENDS = metric("ends", lambda a, b: float((a != b).any()))
+
+def refuses(*arrays):
+    raise UsageError("these arrays are too small")
+
+SMALL = metric("small", refuses)
 OTHER = metric("another_name", lambda a, b: 0.0)
 TEXT = "not a metric"
 """
@@ -37,6 +46,9 @@ half = mine:GOOD
 lazy = mine:LAZY
 early = mine:EARLY
 wild = mine:WILD
+low = mine:LOW
+ends = mine:ENDS
+small = mine:SMALL
 renamed = mine:OTHER
 text = mine:TEXT
 absent = mine:NOTHING
@@ -86,6 +98,8 @@ def test_a_good_one_is_measured_and_checked_like_any_other() -> None:
         ("absent", MissingError, "'absent' (mine 1.0, mine:NOTHING) cannot be imported: AttributeError"),
         ("lazy", MissingError, "'lazy' (mine 1.0, mine:LAZY) failed: FileNotFoundError: alexnet.pth: no such file"),
         ("wild", UsageError, "'wild' (mine 1.0, mine:WILD) gave 7, outside its range 0 to 1"),
+        ("low", UsageError, "'low' (mine 1.0, mine:LOW) gave -1e-09, outside its range 0 to 1"),
+        ("small", MissingError, "'small' (mine 1.0, mine:SMALL) failed: these arrays are too small; no other"),
         ("renamed", UsageError, "'renamed' (mine 1.0, mine:OTHER): the entry point must name"),
         ("text", UsageError, "'text' (mine 1.0, mine:TEXT): the entry point must name"),
     ],
@@ -98,6 +112,16 @@ def test_a_broken_one_fails_by_name_and_costs_no_other(name: str, kind: type[Exc
     assert measure("half", ONES, TWOS) == 0.25
     for other in METRICS:
         assert registry.get(other).name == other
+
+
+@pytest.mark.usefixtures("install")
+def test_both_ends_of_its_range_are_values() -> None:
+    assert measure("ends", ONES, ONES) == 0.0
+    assert measure("ends", ONES, TWOS) == 1.0
+
+
+def test_a_package_that_nobody_knows() -> None:
+    assert plugins._source(EntryPoint("a", "mine:GOOD", plugins.GROUP)) == "an unknown package, mine:GOOD"
 
 
 def test_two_packages_with_one_name(install: Callable[[str, str], None]) -> None:
@@ -119,7 +143,10 @@ def test_a_table_that_names_it_fails_before_anything_runs(tmp_path: Path) -> Non
     assert load("half")[0].metric == "half"
     with pytest.raises(FormatError, match="half has no value 2: its bound, a maximum, is from 0 to 1"):
         load("half", 2)
-    with pytest.raises(MissingError, match=r"early.toml: .*number 1: metric 'early' .* is not ready: .*alexnet.pth"):
+    with pytest.raises(
+        MissingError,
+        match=r"early.toml: .*number 1: metric 'early' \(mine 1.0, mine:EARLY\) is not ready: .*alexnet.pth",
+    ):
         load("early")
     with pytest.raises(MissingError, match=r"broken.toml: .*a_backbone_that_nobody_has"):
         load("broken")

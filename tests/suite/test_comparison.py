@@ -72,7 +72,9 @@ def test_other_shapes_are_never_broadcast() -> None:
 
 
 def test_nothing_compared_is_unknown_with_its_reason() -> None:
-    assert comparison.worst("unet", {}, BOUND, names=NAMES).verdict is Verdict.UNKNOWN
+    nothing = comparison.worst("unet", {}, BOUND, names=NAMES)
+    assert (nothing.point, nothing.verdict) == ("unet", Verdict.UNKNOWN)
+    assert nothing.message == "unet: not compared: nothing was recorded at this point"
     check = comparison.worst("unet", pairs(0.0), None, names=NAMES)
     assert check.verdict is Verdict.UNKNOWN
     assert "--tolerances" in check.message

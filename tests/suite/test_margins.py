@@ -47,6 +47,7 @@ def test_what_was_not_measured_has_no_margin() -> None:
     ("metric", "value", "text"),
     [
         ("image_psnr", 40.999, "40.99 dB"),  # rounded towards the worse side, so that it passes
+        ("image_psnr", 12.349, "12.34 dB"),
         ("image_psnr", -3.001, "-3.01 dB"),
         ("max_abs", 0.123401, "0.124"),
         ("max_abs", 1234.5, "1.24e+03"),
@@ -87,6 +88,7 @@ def test_each_metric_of_a_table_is_a_check_of_its_own_and_none_is_unknown() -> N
         ("max_abs", Verdict.PASS),
         ("unequal_share", Verdict.FAIL),
     ]
+    assert [one.point for one in found] == ["p", "p"]
     (none,) = comparison.judge("p", {"a": off(1.0)}, (), names=NAMES)
     assert (none.verdict, none.point, none.where) == (Verdict.UNKNOWN, "p", "p")
     assert "no tolerance in the table for two" in none.message
@@ -135,6 +137,23 @@ def test_messages_name_whole_numbers_as_they_are_and_the_direction() -> None:
         "  worst at (0, 0, 0, 0): one 7, two 9",
         "  would pass with bound 2 levels",
     ]
+
+
+def test_whole_numbers_are_shown_with_all_their_digits() -> None:
+    pair = np.array([12345678901]), np.array([12345678902])
+    found = comparison.worst("p", {"a": pair}, Tolerance("p", "max_abs", 0.5, "x"), names=NAMES)
+    assert "worst at (0,): one 12345678901, two 12345678902" in found.message
+
+
+def test_infinity_and_what_is_not_a_number_differ_and_are_the_worst() -> None:
+    pair = np.array([0.0, np.inf, 3.0]), np.array([9.0, 1.0, 3.0])
+    found = comparison.worst("p", {"a": pair}, Tolerance("p", "max_abs", 0.5, "x"), names=NAMES)
+    assert "2 of 3 elements differ (66.7%)" in found.message
+    assert "worst at (1,): one inf, two 1" in found.message
+    pair = np.array([0.0, np.inf, np.nan]), np.array([9.0, 1.0, 3.0])
+    found = comparison.worst("p", {"a": pair}, Tolerance("p", "max_abs", 0.5, "x"), names=NAMES)
+    assert "3 of 3 elements differ" in found.message
+    assert "worst at (2,): one nan, two 3" in found.message
 
 
 def test_failures_are_told_before_what_is_unknown_and_what_passed_is_not_told() -> None:

@@ -70,8 +70,47 @@ def test_another_shape_fails_and_nothing_recorded_is_unknown() -> None:
     found = relative.judge("unet", {"unet/a/b": (reference, reference, reference[:1])}, ALLOWED, names=NAMES)
     assert {check.verdict for check in found} == {Verdict.FAIL}
     assert "shapes differ" in found[0].message
+    assert all(check.score is None for check in found)
     (nothing,) = relative.judge("unet", {}, ALLOWED, names=NAMES)
-    assert nothing.verdict is Verdict.UNKNOWN
+    assert (nothing.point, nothing.verdict) == ("unet", Verdict.UNKNOWN)
+    assert nothing.message == "unet: not compared: nothing was recorded at this point"
+
+
+def test_one_number_has_a_score_and_none_has_not() -> None:
+    one = np.ones(1, np.float32)
+    found = relative.scored(one, one + np.float32(0.25), one + np.float32(0.5), floor=0.0)
+    assert found is not None
+    assert found.rms == 2
+    raised = relative.scored(one, one + np.float32(0.25), one + np.float32(0.5), floor=0.5)
+    assert raised is not None
+    assert raised.rms == 1
+    assert relative.scored(one[:0], one[:0], one[:0], floor=0.0) is None
+
+
+def test_bounds_say_where_they_come_from() -> None:
+    reference = np.array([4.0, 0.0, 0.0, 0.0], np.float32)
+    half = reference + np.float32([0.25, -0.25, 0.25, -0.25])
+    by_rms, by_largest = relative.bounds("unet", reference, half, ALLOWED)
+    assert (by_rms.point, by_rms.metric) == ("unet", "tensor_psnr")
+    assert by_rms.bound == pytest.approx(20 * math.log10(4 / 0.25) - 20 * math.log10(2))
+    assert by_rms.measured == "half precision by itself reaches 24.08 dB here; 2 times its error is allowed (a test)"
+    assert (by_largest.point, by_largest.metric, by_largest.bound) == ("unet", "max_abs", 1.0)
+    assert by_largest.measured == "half precision by itself errs by 0.25 here; 4 times that is allowed (a test)"
+    found = relative.judge("unet", {"unet/a/b": (reference, half, reference + 2)}, ALLOWED, names=NAMES)
+    assert [check.point for check in found] == ["unet", "unet"]
+    for check, bound in zip(found, (by_rms, by_largest), strict=True):
+        assert check.bound == pytest.approx(bound.bound)
+        assert f"bound from: {bound.measured}" in check.message
+
+
+def test_a_candidate_at_its_bound_passes() -> None:
+    reference, half = np.zeros(4, np.float32), np.full(4, 0.5, np.float32)
+    reference[0] = half[0] = 8  # exact there, so that the peak is
+    for times, verdict in ((4.0, Verdict.PASS), (4.25, Verdict.FAIL)):
+        candidate = reference.copy()
+        candidate[1] = times * 0.5
+        found = relative.judge("unet", {"unet/a/b": (reference, half, candidate)}, ALLOWED, names=NAMES)
+        assert found[1].verdict is verdict
 
 
 def test_a_picture_that_half_precision_draws_exactly_may_differ_by_the_floor() -> None:
@@ -84,6 +123,9 @@ def test_a_picture_that_half_precision_draws_exactly_may_differ_by_the_floor() -
         found = relative.judge("image", {"image": (picture, picture, drawn)}, PICTURE, names=NAMES)
         assert [check.metric for check in found] == ["image_psnr", "image_window_rms"]
         assert [str(check.verdict) for check in found] == verdicts
+        assert all(check.score is not None for check in found)
+    assert found[0].score is not None
+    assert found[0].score.rms == pytest.approx(40 * 7 / 32 / PICTURE.floor)
 
 
 def load(tmp_path: Path, **changes: str | None) -> list[Factors]:
@@ -108,8 +150,15 @@ def test_a_good_row_goes_before_the_shipped_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"lagest": "1"}, "unknown key 'lagest'; did you mean largest?"),
-        ({"rms": None}, "rms must be given"),
+        ({"lagest": "1"}, "unknown key 'lagest'; did you mean largest?; known are point, rms, largest, measured, "),
+        ({"rms": None}, "rms must be given; has point, largest, measured"),
+        ({"rms": None, "measured": None}, "rms and measured must be given; has point, largest"),
+        (dict.fromkeys(GOOD), "point and rms and largest and measured must be given; has nothing"),
+        ({"point": "3"}, "point must be a text, not 3"),
+        ({"measured": "3"}, "measured must be a text, not 3"),
+        ({"largest": "0"}, "largest = 0 is no such value: a ratio above 0"),
+        ({"rms": "true"}, "rms must be a number, not True"),
+        ({"point": '"zzz"'}, "no point 'zzz'; there are *, compatibility, control-unet, controlnet, "),
         ({"rms": "0"}, "rms = 0 is no such value: a ratio above 0"),
         ({"rms": "nan"}, "rms must be a number, not nan"),
         ({"largest": "-1"}, "largest = -1 is no such value"),
@@ -124,6 +173,29 @@ def test_mistakes(tmp_path: Path, changes: dict[str, str | None], says: str) -> 
         load(tmp_path, **changes)
     assert f"{tmp_path}/mine.toml: [[yardstick]] number 1: " in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_a_floor_may_be_zero_and_a_table_may_have_no_such_rows(tmp_path: Path) -> None:
+    assert load(tmp_path, floor="0")[0].floor == 0.0
+    path = tmp_path / "bounds.toml"
+    path.write_text('[[tolerance]]\npoint = "unet"\nmetric = "max_abs"\nbound = 1\nmeasured = "a test"\n')
+    assert factors.load(path) == factors.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("yardstick = 3", "mine.toml: [[yardstick]] with two brackets is needed"),
+        ("[yardstick]\npoint = 'unet'", "mine.toml: [[yardstick]] with two brackets is needed"),
+        ("yardstick = [3]", "mine.toml: [[yardstick]] number 1: a table is needed, not 3"),
+    ],
+)
+def test_rows_of_another_form(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(FormatError) as caught:
+        factors.load(path)
+    assert str(caught.value) == f"{tmp_path}/{says}"
 
 
 def test_a_misspelt_section_is_refused_with_the_nearest(tmp_path: Path) -> None:

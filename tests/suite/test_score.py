@@ -71,7 +71,9 @@ def test_the_peak_is_that_of_the_reference_and_of_pictures_their_range() -> None
     tensor = np.array([-2.0, 1.0])
     assert score(tensor, tensor + 0.5, tensor).half == pytest.approx(20 * math.log10(2 / 0.5))
     picture = np.full((1, 2, 2, 3), 100, np.uint8)
-    assert score(picture, picture + np.uint8(1), picture).half == pytest.approx(20 * math.log10(255))
+    for other in (picture + np.uint8(1), picture - np.uint8(1)):  # in uint8 one of the two would wrap
+        assert score(picture, other, picture).half == pytest.approx(20 * math.log10(255))
+        assert score(other, picture, picture + np.uint8(0)).rms == pytest.approx(1)
     assert score(np.zeros(4), np.ones(4), np.zeros(4)).half == math.inf  # there is no peak
     assert score(picture, picture, picture).half == math.inf  # and here no error
 
@@ -113,3 +115,4 @@ def test_the_bins_of_the_histograms() -> None:
     assert overlap(far, np.full(4, 3.99)) == 0
     assert overlap(-far, np.full(4, -1e308)) == pytest.approx(0.1)
     assert overlap(far, np.full(4, math.inf)) == pytest.approx(0.1)
+    assert overlap(-far, np.full(4, -math.inf)) == pytest.approx(0.1)

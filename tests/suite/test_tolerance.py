@@ -25,6 +25,7 @@ def test_a_good_entry_goes_before_the_shipped_ones(tmp_path: Path) -> None:
     table = load(tmp_path, numerics='"Core ML *"')
     assert table[0] == Tolerance("unet", "max_abs", 1.0, measured="a test", numerics="Core ML *")
     assert table[1:] == tolerance.load()
+    assert [row.own for row in table] == [True, *(False for _ in tolerance.load())]
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,13 @@ def test_a_good_entry_goes_before_the_shipped_ones(tmp_path: Path) -> None:
         ({"boud": "1"}, "unknown key 'boud'; did you mean bound?; known are point, metric, bound, measured, precision"),
         ({"numeric": '"x"'}, "unknown key 'numeric'; did you mean numerics?"),
         ({"bound": None}, "bound must be given; has point, metric, measured"),
+        ({"bound": None, "metric": None}, "metric and bound must be given; has point, measured"),
+        (dict.fromkeys(GOOD), "point and metric and bound and measured must be given; has nothing"),
         ({"metric": '"image_snr"'}, "no metric named 'image_snr'; did you mean image_psnr"),
         ({"metric": '"zzz"'}, "no metric named 'zzz'; there are image_psnr, tensor_psnr"),
         ({"metric": "3"}, "metric must be a text, not 3"),
         ({"point": '"unett"'}, "no point 'unett'; did you mean unet?"),
+        ({"point": '"unett"'}, "there are compatibility, control-unet, controlnet, "),
         ({"point": '"golden/pictures"'}, "no point 'golden/pictures'"),
         ({"bound": '"1"'}, "bound must be a number, not '1'"),
         ({"bound": "true"}, "bound must be a number, not True"),
@@ -81,6 +85,42 @@ def test_tables_of_another_form(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(FormatError, match=r"mine\.toml: "):
         tolerance.load(path)
+
+
+@pytest.mark.parametrize(
+    ("point", "kin"),
+    [
+        ("controlnet-2", ("controlnet", "unet")),
+        ("controlnet", ()),
+        ("control-unet", ("unet",)),
+        ("refiner", ("unet",)),
+        ("unconditional-unet", ("unet",)),
+        ("text_encoder_2", ("text_encoder",)),
+        ("unet", ()),
+        ("image", ()),
+    ],
+)
+def test_networks_without_rows_of_their_own_have_those_of_their_kin(point: str, kin: tuple[str, ...]) -> None:
+    assert tolerance.kin(point) == kin
+
+    def bound(*names: str) -> tuple[float, ...]:
+        table = [Tolerance(name, "max_abs", index + 1.0, measured="a test") for index, name in enumerate(names)]
+        found = tolerance.find_all(table, point, precision="float16", numerics="any")
+        return tuple(row.bound for row in found)
+
+    assert bound("vae_decoder") == ()
+    for index, name in enumerate(kin):
+        assert bound("vae_decoder", name) == (2.0,)
+        assert bound(name, point) == (2.0,)  # its own goes first, wherever it stands
+        assert bound(*reversed(kin[: index + 1])) == (index + 1.0,)  # then the nearest
+
+
+def test_another_section_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[[bounds]]\npoint = 'unet'\n")
+    with pytest.raises(FormatError) as caught:
+        tolerance.load(path)
+    assert str(caught.value) == f"{path}: unknown section 'bounds'; there are tolerance and yardstick"
 
 
 def test_of_each_metric_the_first_that_matches() -> None:
