@@ -43,7 +43,7 @@ slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants
 mutants: $(STAMP)  ## change what judges in a thousand small ways: nine in ten must be noticed (docs/mutants.md)
 	$(PY) -m pip install --quiet --editable '.[mutants]'
 	rm -rf mutants
-	OMP_NUM_THREADS=1 $(VENV)/bin/mutmut run --max-children $(JOBS)
+	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(VENV)/bin/mutmut run --max-children $(JOBS)
 	$(VENV)/bin/mutmut results --all true | $(PY) -m tests.mutants
 
 lower-ends:  ## all tests with the oldest Python and packages that pyproject.toml allows, in .venv-lowest

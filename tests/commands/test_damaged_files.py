@@ -31,7 +31,8 @@ from tests.runs import records
 
 pytestmark = pytest.mark.slow
 
-LIMIT = 5  # seconds
+LIMIT = 5  # seconds of computing: a machine that is busy with other things is no hang
+PATIENCE = 60  # seconds of waiting, in which not even a busy machine needs so long
 _EXTREME = (
     b"0",
     b"-1",
@@ -69,6 +70,7 @@ def _tables(scratch: Path, good: Path) -> Path:
     tables = Path(cli.__file__).parent / "contracts" / "tables" / "platforms.toml"
     text = tables.read_text(encoding="utf-8").replace('\nid = "', '\nid = "own-')
     (scratch / "own.toml").write_text(text, encoding="utf-8")
+    _package(scratch, good)
     return scratch / "own.toml"
 
 
@@ -99,7 +101,11 @@ KINDS: dict[str, Kind] = {
     "compiled model": (1500, _compiled, lambda path: [["inspect", str(path)], ["mil", "show", str(path), "--stats"]]),
     "archive": (500, _zip, lambda path: [["inspect", str(path)]]),
     "cases": (1500, _cases, lambda path: [["run", "--cases", str(path), "--only", "no such case"]]),
-    "tables": (1500, _tables, lambda path: [["mil", "operators"], ["inspect", "nowhere", "--tables", str(path)]]),
+    "tables": (
+        1500,
+        _tables,
+        lambda path: [["inspect", str(next(path.parent.glob("*.mlpackage"))), "--tables", str(path)]],
+    ),
     "ledger": (1000, _ledger, lambda path: [["report", str(path)]]),
     "checkpoint": (1000, _index, lambda path: [["convert", str(path), "--components", "unet", "-o", f"{path}-out"]]),
     "safetensors": (1000, _tensors, lambda path: [["latents", "--compare", str(path), str(path)]]),
@@ -163,7 +169,7 @@ def test_damaged_files(kind: str, tmp_path: Path, tmp_path_factory: pytest.TempP
     contents = {path: path.read_bytes() for path in files}
     signal.signal(signal.SIGALRM, _too_long)
     for words in commands(source):  # imports are paid here
-        _run(words, "")
+        assert not _run(words, "undamaged", patience=0), "undamaged"
     wrong: list[str] = []
     with _opened(tmp_path) as outside:
         for number in range(count):
@@ -177,10 +183,14 @@ def test_damaged_files(kind: str, tmp_path: Path, tmp_path_factory: pytest.TempP
     assert not list(tmp_path.glob("*-out"))
 
 
-def _run(words: list[str], where: str) -> list[str]:
+def test_there_are_ten_thousand() -> None:
+    assert sum(count for count, _, _ in KINDS.values()) == 10_000
+
+
+def _run(words: list[str], where: str, *, patience: int = PATIENCE) -> list[str]:
     said = io.StringIO()
-    start = time.perf_counter()
-    signal.alarm(4 * LIMIT)
+    start = time.process_time()
+    signal.alarm(patience)  # 0: never
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             code = cli.main(words)
@@ -188,12 +198,12 @@ def _run(words: list[str], where: str) -> list[str]:
         return [f"{where}: {type(error).__name__}: {error}"]
     finally:
         signal.alarm(0)
-    taken = time.perf_counter() - start
-    problems = [f"{where}: {taken:.1f} s"] if taken > LIMIT else []
+    taken = time.process_time() - start
+    problems = [f"{where}: {taken:.1f} s"] if taken > LIMIT and patience else []
     if code == 2 and len(said.getvalue().strip().splitlines()) != 1:
         problems.append(f"{where}: says {said.getvalue()!r:.300}")
     return problems if code in (0, 1, 2) else [*problems, f"{where}: code {code}"]
 
 
 def _too_long(*_: object) -> None:
-    raise TimeoutError(f"more than {4 * LIMIT} s")
+    raise TimeoutError(f"more than {PATIENCE} s")

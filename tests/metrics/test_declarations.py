@@ -110,15 +110,16 @@ def test_how_a_range_is_shown(name: str, text: str) -> None:
     assert METRICS[name].range == text
 
 
-@pytest.fixture(scope="module")
-def again() -> dict[str, Metric]:
-    """The declarations made anew: they are made while a module is imported, long before any test begins."""
-    return {metric.name: metric for file in registry._FILES for metric in importlib.reload(file).METRICS}
+def again(name: str) -> Metric:
+    """Return a declaration made anew: it is made while a module is imported, long before any test begins."""
+    (file,) = (file for file in registry._FILES if any(metric.name == name for metric in file.METRICS))
+    (metric,) = (metric for metric in importlib.reload(file).METRICS if metric.name == name)
+    return metric
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_functions_that_declare_several_metrics(name: str, again: dict[str, Metric]) -> None:
-    made, known = again[name], METRICS[name]
+def test_functions_that_declare_several_metrics(name: str) -> None:
+    made, known = again(name), METRICS[name]
     for field in dataclasses.fields(known):
         if field.name not in ("function", "prepare"):
             assert getattr(made, field.name) == getattr(known, field.name)
@@ -129,8 +130,8 @@ def test_functions_that_declare_several_metrics(name: str, again: dict[str, Metr
 
 
 @pytest.mark.parametrize(("name", "q"), [("abs_p50", 0.5), ("abs_p99", 0.99), ("abs_p999", 0.999)])
-def test_texts_of_quantiles(name: str, q: float, again: dict[str, Metric]) -> None:
-    made = again[name]
+def test_texts_of_quantiles(name: str, q: float) -> None:
+    made = again(name)
     assert made.equal == "0; so has a difference in fewer elements than the share left out"
     assert (made.worst, made.unit) == ("without end", "")
     assert made.convention == f"least absolute difference that {q:.1%} of the elements do not exceed"
@@ -138,8 +139,8 @@ def test_texts_of_quantiles(name: str, q: float, again: dict[str, Metric]) -> No
 
 
 @pytest.mark.parametrize(("name", "of"), [("flip_mean", "mean"), ("flip_max", "largest value")])
-def test_texts_of_flip(name: str, of: str, again: dict[str, Metric]) -> None:
-    made = again[name]
+def test_texts_of_flip(name: str, of: str) -> None:
+    made = again(name)
     assert (made.equal, made.worst) == ("0", "1: green against blue; black against white is 0.967")
     assert made.convention == f"{of} of LDR-FLIP's error map, 67.02 pixels per degree; of several pictures the worst"
     assert made.prepare is flip.library
