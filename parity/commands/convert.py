@@ -8,7 +8,7 @@ from pathlib import Path
 
 from parity import convert
 from parity.convert.compress import NAMES
-from parity.convert.job import ATTENTION, TARGETS
+from parity.convert.job import ATTENTION, FLOAT32, TARGETS
 from parity.convert.multilingual import COMPONENT
 from parity.convert.plan import DEFAULT_COMPONENTS, SD3_COMPONENTS
 from parity.convert.probe import KINDS
@@ -62,6 +62,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--outputs", metavar="DTYPE", help="FLOAT16 or FLOAT32; what the release wrote by default")
     parser.add_argument(
         "--outputs-without-shape", action="store_true", help="as coremltools 6.1 to 7.0b1 described them (before C6b)"
+    )
+    parser.add_argument(
+        "--float32",
+        metavar="WHAT",
+        help=f"{' or '.join(FLOAT32)}: what stays in float32 where the release computed in float16",
     )
     parser.add_argument("--compression", metavar="KIND", help=", ".join(NAMES))
     parser.add_argument(
@@ -155,6 +160,7 @@ def _packages(arguments: argparse.Namespace, model: str, identifier: str | None,
         outputs=arguments.outputs,
         attention_rank=arguments.attention_rank,
         output_shapes=not arguments.outputs_without_shape,
+        float32=arguments.float32,
         compression=arguments.compression,
         recipe=_recipe(arguments.recipe) if arguments.recipe else None,
     )

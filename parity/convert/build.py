@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from parity.convert import mixed, networks
+from parity.convert import embedding, mixed, networks
 from parity.convert import probe as probes
 from parity.convert.compress import compress
 from parity.convert.job import Job
@@ -75,11 +75,12 @@ def write(
         inputs=job.inputs,
         outputs=job.outputs,
         examples=examples(job, seed=0),
-        compute=job.contract.compute,
+        compute=job.compute,
         target=job.settings.target,
         labels=Labels(**job.labels),
         scratch=scratch,
         report=report,
+        exact=embedding.of_timestep if job.settings.float32 == "timestep-embedding" else None,
     )
     if job.compression is None:
         return

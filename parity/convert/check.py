@@ -129,15 +129,15 @@ def _message(job: Job, worst: Agreement, package: Path, inputs: Mapping[str, np.
         leaving = departing = None
     if leaving is not None:
         return (
-            f"{output} is not finite {where}: {leaving.sentence}. The package was removed. The network needs FLOAT32 "
-            "precision there, or smaller activations"
+            f"{output} is not finite {where}: {leaving.sentence}. The package was removed. The network needs "
+            "float32 (--float32 all), or smaller activations"
         )
     agrees = "holds NaN or infinity, as in float32," if math.isnan(worst.psnr) else "agrees with PyTorch to only "
     agrees += "" if math.isnan(worst.psnr) else f"{worst.psnr:.1f} dB"
     cause = f" {departing.sentence}." if departing is not None else ""
     return (
         f"{output} {agrees} {where}; at least {worst.bound:g} dB are needed.{cause} "
-        "The package was removed. Try FLOAT32 precision or another attention, or less compression"
+        "The package was removed. Try --float32 all or another attention, or less compression"
     )
 
 
@@ -148,7 +148,7 @@ def bound(job: Job) -> float:
     weighted by the share of the network's weights that have them.
     """
     table = _table()
-    plain = float(table["component"].get(job.component, table["precision"][job.contract.compute]))
+    plain = float(table["component"].get(job.component, table["precision"][job.compute]))
     if job.settings.recipe is not None and job.compression == "mixed":
         shapes = job.source.shapes(job.part)
         total = sum(math.prod(shape) for shape in shapes.values())

@@ -33,7 +33,7 @@ def require_space(job: Job, target: Path) -> None:
         Says how much is needed and how much is free.
     """
     parameters = weights.count(job.weights) if job.weights else 0
-    needed = 2 * parameters * (2 if job.contract.compute == "FLOAT16" else 4)
+    needed = 2 * parameters * (2 if job.compute == "FLOAT16" else 4)
     needed += BYTES * parameters if parameters >= LARGE else 0
     free = _free(target)
     if needed > free:

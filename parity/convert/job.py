@@ -12,6 +12,8 @@ from parity.convert import compress
 from parity.models.source import Source
 
 ATTENTION: Final = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2")
+FLOAT32: Final = ("timestep-embedding", "all")
+"""What can stay in float32 in a program that a release wrote in float16."""
 TARGETS: Final = {"macOS13": 7, "macOS14": 8, "macOS15": 9}
 """Deployment targets, with the version of the specification that each gives."""
 
@@ -55,6 +57,8 @@ class Settings:
         One of :data:`parity.convert.compress.NAMES`.
     recipe : tuple of (str, int), optional
         Bits of each UNet layer, see :mod:`parity.convert.mixed`; instead of ``compression``.
+    float32 : str, optional
+        One of :data:`FLOAT32`; what the release computed in by default.
     """
 
     contract: str = "main"
@@ -69,6 +73,7 @@ class Settings:
     output_shapes: bool = True
     compression: str | None = None
     recipe: tuple[tuple[str, int], ...] | None = None
+    float32: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,11 @@ class Job:
     def component(self) -> str:
         """Component without a ControlNet's identifier."""
         return self.contract.component
+
+    @property
+    def compute(self) -> str:
+        """Precision of the program, ``FLOAT16`` or ``FLOAT32``: the release's, unless all was to stay in float32."""
+        return "FLOAT32" if self.settings.float32 == "all" else self.contract.compute
 
     @property
     def weights(self) -> Path | None:

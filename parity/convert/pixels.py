@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from parity import cache
+from parity.convert import embedding
 from parity.convert.job import TensorSpec
 from parity.convert.record import own_source
 from parity.errors import UnsupportedError
@@ -92,13 +92,5 @@ def _write(folder: Path, path: Path, size: tuple[int, int] | None) -> None:
         outputs=(TensorSpec("noise_pred", (1, unet.config.out_channels, height, width), "FLOAT32"),),
         examples=(np.zeros(shape, np.float32), np.array([500.0], np.float32)),
         labels=lower.Labels(author="", license="", version="", description="unconditional UNet"),
-        exact=_before_sine,
+        exact=embedding.of_timestep,
     )
-
-
-def _before_sine(operation: Any, steps: int = 6) -> bool:
-    """Tell whether an operation makes the timestep embedding: in float16 its angles, up to 1000, lie 0.5 apart."""
-    if operation.op_type in ("sin", "cos"):
-        return True
-    children = (child for output in operation.outputs for child in output.child_ops)
-    return steps > 0 and any(_before_sine(child, steps - 1) for child in children)

@@ -15,8 +15,8 @@ from typing import Any, Final
 from parity import memory
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
 from parity.contracts.names import DENOISERS, TEXT_ENCODERS
-from parity.convert import base, compress, ranks
-from parity.convert.job import ATTENTION, TARGETS, Job, Settings, TensorSpec
+from parity.convert import base, compress, embedding, ranks
+from parity.convert.job import ATTENTION, FLOAT32, TARGETS, Job, Settings, TensorSpec
 from parity.convert.sizes import residuals, sizes
 from parity.errors import UsageError
 from parity.models.source import PARTS, Source, open_model, open_network
@@ -102,6 +102,8 @@ def _check_settings(settings: Settings, window: ConverterWindow) -> None:
         )
     if settings.outputs not in (None, "FLOAT16", "FLOAT32"):
         raise UsageError(f"outputs {settings.outputs!r}: FLOAT16 or FLOAT32")
+    if settings.float32 not in (None, *FLOAT32):
+        raise UsageError(f"float32 {settings.float32!r}: {' or '.join(FLOAT32)}")
     _check_compression(settings, window)
     for name, size in (("height", settings.height), ("width", settings.width)):
         if size is not None and (size <= 0 or size % 8):
@@ -231,7 +233,11 @@ def _make(
         contract.compute == "FLOAT32" and settings.outputs in window.output_dtypes
     )  # left to coremltools: by precision
     rank = ranks.rank(contract.component, window)
-    settings = replace(settings, attention_rank=None if rank is None else settings.attention_rank or rank)
+    settings = replace(
+        settings,
+        attention_rank=None if rank is None else settings.attention_rank or rank,
+        float32=_float32(settings, contract),
+    )
     metadata = {converters().keys["converter"]: contract.version_key} if contract.version_key else {}
     return Job(
         key=f"controlnet:{version}" if part == "controlnet" else contract.component,
@@ -253,6 +259,13 @@ def _make(
         vocabulary={"size": int(text.get("vocab_size", 2)), "end": int(_end(text))},
         settings=settings,
     )
+
+
+def _float32(settings: Settings, contract: ComponentContract) -> str | None:
+    """Return what a component keeps in float32; None where that changes nothing, so that its package is shared."""
+    if contract.compute == "FLOAT32" or (settings.float32 != "all" and contract.component not in embedding.HAVE):
+        return None
+    return settings.float32
 
 
 def _end(text: Mapping[str, Any]) -> int:

@@ -169,6 +169,17 @@ def _summary(records: Sequence[dict[str, Any]]) -> list[str]:
     return ["", f"compatibility: {len(records)} pass: {', '.join(found)}; each is in the report (--parity-report DIR)"]
 
 
+def _goldens(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return who accepted what passing cells were compared with, in a line."""
+    found = [record["golden"] for record in records if record.get("golden") and record["verdict"] == "pass"]
+    if not found:
+        return []
+    days = sorted({golden["time"][:10] for golden in found})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    authors = ", ".join(sorted({golden["author"] for golden in found}))
+    return [f"goldens: {len(found)} as {authors} accepted, {when}; the report (--parity-report DIR) says which and why"]
+
+
 def notes(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return what must be said below the table: counts, reasons of unknown cells, and what stands for which units."""
     counts = Counter(record["verdict"] for record in records)
@@ -183,6 +194,7 @@ def notes(records: Sequence[dict[str, Any]]) -> list[str]:
         for remark in record["remarks"]:
             said.setdefault(remark, []).append(record["case"])
     lines += [f"note ({', '.join(dict.fromkeys(cases))}): {remark}" for remark, cases in said.items()]
+    lines += _goldens(records)
     stands_for = {r["backend"]: r["units"] for r in records if r["units"] and "reference runtime" in r["backend"]}
     for backend, units in stands_for.items():
         lines.append(

@@ -90,6 +90,7 @@ def missing(cell: Planned, machine: str) -> dict[str, Any]:
         "explanation": f"{cell.sentence}\n{message}\n  reproduce: {cell.reproduce}",
         "pictures": {},
         "course": None,
+        "golden": None,
         "worker": "",
     }
 

@@ -71,6 +71,17 @@ class Course(Struct, frozen=True):
             raise ValueError(f"{len(self.points)} points and {len(self.values)} values")
 
 
+class Golden(Struct, frozen=True):
+    """Which golden was compared and who accepted it; as :class:`parity.suite.questions.golden.Accepted`."""
+
+    id: str
+    author: str
+    time: str
+    reason: str
+    count: int
+    sentence: str
+
+
 class Asked(Struct, frozen=True):
     """What a cell asks."""
 
@@ -112,6 +123,7 @@ class Record(Asked, frozen=True):
     expected: Annotated[str, Meta(description="by which entries a failure is expected; empty if it is not")] = ""
     warnings: Annotated[list[str], Meta(description="what passes with much less room than in an earlier run")] = []
     course: Course | None = None
+    golden: Golden | None = None
     worker: Annotated[str, Meta(description="who of a fleet answered, with the chip; empty elsewhere")] = ""
 
     def __post_init__(self) -> None:

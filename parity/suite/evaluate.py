@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -181,7 +181,9 @@ class Evaluator(Stage):
         course = follow(answer.accepted, trace) if answer.accepted is not None else None
         command, pictures = reproduce(self.options, cell), dict(answer.pictures)
         seconds_by = {"candidate": seconds}
-        return Outcome(cell, answer.checks, seconds_by, command, pictures, answer.remarks, course=course)
+        about = None if answer.golden is None else {**asdict(answer.golden), "sentence": answer.golden.sentence}
+        outcome = Outcome(cell, answer.checks, seconds_by, command, pictures, answer.remarks, course=course)
+        return replace(outcome, golden=about)
 
     def _beside(self, case: Case) -> dict[str, str | list[str]]:
         """Return the digests of the other checkpoints that a case takes part of its picture from."""

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -61,6 +62,9 @@ class Outcome:
         False where the run was interrupted before this cell's turn.
     course : Course, optional
         How the latents part, where two runs were compared.
+    golden : mapping, optional
+        Which golden was compared and who accepted it, see :class:`parity.suite.questions.golden.Accepted`, with its
+        sentence.
     """
 
     cell: Cell
@@ -71,6 +75,7 @@ class Outcome:
     remarks: tuple[str, ...] = ()
     asked: bool = True
     course: Course | None = field(default=None, compare=False)
+    golden: Mapping[str, str | int] | None = None
 
     @property
     def bad_input(self) -> tuple[str, ...]:
@@ -121,6 +126,7 @@ class Outcome:
             "explanation": self.explain() if self.verdict is not Verdict.PASS else "",
             "pictures": {role: _png(pixels) for role, pixels in (self.pictures | sheets).items()},
             "course": _course(self.course) if self.course else None,
+            "golden": None if self.golden is None else dict(self.golden),
             "worker": "",
         }
 

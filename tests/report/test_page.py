@@ -89,6 +89,13 @@ class Outline(HTMLParser):
         self._labels -= tag == "label"
 
 
+def test_who_accepted_a_golden_stands_quietly_at_its_cell(tmp_path: Path) -> None:
+    about = {"id": "g/1", "author": "Ada", "time": "2026-11-26T03:35:02Z", "reason": "looks right", "count": 1}
+    sentence = "compared with golden g/1, accepted by Ada on 2026-11-26: looks right"
+    page = written(tmp_path, [drawn(0, kind="golden", golden={**about, "sentence": sentence}), drawn(1)])
+    assert page.count(f'<p class="soft">{sentence}</p>') == 1
+
+
 def test_who_does_not_see_it_is_told_what_is_seen(tmp_path: Path) -> None:
     trends = {("", record(1)["id"]): [Trend("seconds candidate in s", (1.0, 1.1, 1.2))]}
     context = Context({"": {"chip": "Apple M2"}}, [Change("fails", True, record(0)["id"])], "yesterday", trends)

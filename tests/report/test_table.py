@@ -49,6 +49,19 @@ def test_what_a_later_release_says_of_a_check_moves_no_column() -> None:
     assert table.render([later], width=200) == table.render([cell(0)], width=200)
 
 
+def test_goldens_that_hold_are_one_line_whoever_accepted_them() -> None:
+    times = ("2026-11-26T03:35:02Z", "2026-11-30T10:00:00Z", "2026-11-28T00:00:00Z")
+    rest = {"author": "Ada", "reason": "looks right", "count": 1, "sentence": "compared with golden g"}
+    about = [{"id": f"g/{number}", "time": time, **rest} for number, time in enumerate(times)]
+    records = [cell(number, kind="golden", golden=golden) for number, golden in enumerate(about)]
+    lines = table.render(records, width=200).splitlines()
+    said = [line for line in lines if "golden" in line and "case-" not in line]
+    assert said == [
+        "goldens: 3 as Ada accepted, 2026-11-26 to 2026-11-30; the report (--parity-report DIR) says which and why"
+    ]
+    assert not any(line.startswith("note") for line in lines)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -75,6 +75,7 @@ def record(number: int, verdict: str = "pass", margin: float = 5.0, **changes: A
         "explanation": "" if verdict == "pass" else f"{cell['sentence']}\nimage: {verdict}",
         "pictures": {"reference": picture(100), "candidate": picture(number % 250)},
         "course": None,
+        "golden": None,
         "worker": "",
         **changes,
     }

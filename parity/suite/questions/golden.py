@@ -33,6 +33,33 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """Which golden today's run was compared with, and who accepted it.
+
+    Attributes
+    ----------
+    id : str
+        The golden; of several accepted ones the nearest.
+    author, time, reason : str
+        Who accepted it, when (UTC, ISO 8601) and why.
+    count : int
+        How many are accepted for this question.
+    """
+
+    id: str
+    author: str
+    time: str
+    reason: str
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        which = f"the nearest of {self.count} accepted goldens, " if self.count > 1 else "golden "
+        return f"compared with {which}{self.id}, accepted by {self.author} on {self.time[:10]}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Answer:
     """What was found.
 
@@ -46,12 +73,15 @@ class Answer:
         What a reader must know whatever the verdict.
     accepted : Trace or None
         What was accepted, where it was compared.
+    golden : Accepted or None
+        Who accepted that.
     """
 
     checks: tuple[Check, ...]
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     remarks: tuple[str, ...] = ()
     accepted: Trace | None = field(default=None, compare=False)
+    golden: Accepted | None = None
 
 
 @dataclass(frozen=True)
@@ -93,10 +123,10 @@ class Goldens:
             return Answer((_fails(asked.series, f"{reason}; {self._aside(asked, trace)}"),), pictures)
         judged = {one.id: (one, *self._judge(one, trace, asked)) for one in accepted}
         best, checks, kept = max(judged.values(), key=lambda found: curate.closeness(found[1]))
-        told = [_about(best, len(accepted))]
-        if any(check.verdict is Verdict.FAIL for check in checks):
-            told.append(self._aside(asked, trace))
-        return Answer(checks, {"reference": kept["image"], **pictures}, tuple(told), kept)
+        about = _about(best, len(accepted))
+        failed = any(check.verdict is Verdict.FAIL for check in checks)
+        told = (about.sentence, self._aside(asked, trace)) if failed else ()
+        return Answer(checks, {"reference": kept["image"], **pictures}, told, kept, about)
 
     def accept(self, asked: Asked, trace: Trace) -> Answer:
         """Accept what was drawn, unless the same is accepted already: then it is compared.
@@ -161,11 +191,10 @@ class Goldens:
         )
 
 
-def _about(golden: Golden, count: int) -> str:
+def _about(golden: Golden, count: int) -> Accepted:
     decision = golden.approval
     assert decision is not None
-    which = f"the nearest of {count} accepted goldens, " if count > 1 else "golden "
-    return f"compared with {which}{golden.id}, accepted by {decision.author} on {decision.time[:10]}: {decision.reason}"
+    return Accepted(golden.id, decision.author, decision.time, decision.reason, count)
 
 
 def _fails(where: str, text: str) -> Check:

@@ -99,7 +99,7 @@ def _sentences(path: Path, leaving: Value | None, departing: Value | None) -> st
 
 _CAUSE = (
     "the timestep embedding is computed in float16; diffusers computes it in float32 even in half-precision pipelines, "
-    "and rounds the sine and cosine"
+    "and rounds the sine and cosine; parity convert --float32 timestep-embedding writes such a package"
 )
 
 
@@ -111,7 +111,8 @@ def finding(component: str, paths: Sequence[Path]) -> str:
     return (
         f"{component}: the timestep embedding is computed in float16 ({', '.join(names)}: sine and cosine of up to "
         "999, where float16's values lie 0.5 apart); diffusers computes it in float32 even in half-precision "
-        "pipelines. What it costs depends on the model, and is in the score of the first steps"
+        "pipelines. What it costs depends on the model, and is in the score of the first steps; parity convert "
+        "--float32 timestep-embedding writes a package without it"
     )
 
 

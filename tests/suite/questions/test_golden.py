@@ -43,9 +43,11 @@ def test_the_accepted_picture_passes_and_says_who_accepted_it(goldens: Goldens) 
     answer = goldens.compare(asked(), trace())
     assert verdict(answer) is Verdict.PASS
     assert {check.point for check in answer.checks} == set(pairs(trace(), trace()))
-    assert answer.remarks == (
-        f"compared with golden {golden.id}, accepted by {WISH.author} on {log.now()[:10]}: {WISH.reason}",
+    assert answer.golden is not None
+    assert answer.golden.sentence == (
+        f"compared with golden {golden.id}, accepted by {WISH.author} on {log.now()[:10]}: {WISH.reason}"
     )
+    assert answer.remarks == ()  # nothing that a reader must know: it is as it should be
 
 
 def test_without_a_golden_the_run_fails_and_what_was_drawn_waits_aside(goldens: Goldens) -> None:
@@ -87,7 +89,8 @@ def test_any_of_several_accepted_goldens_passes_and_the_nearest_is_reported(gold
     assert verdict(goldens.compare(asked(), trace())) is Verdict.PASS
     answer = goldens.compare(asked(), trace(40))
     assert verdict(answer) is Verdict.PASS
-    assert f"the nearest of 2 accepted goldens, {other.id}" in answer.remarks[0]
+    assert answer.golden is not None
+    assert f"the nearest of 2 accepted goldens, {other.id}" in answer.golden.sentence
     far = goldens.compare(asked(), trace(36))
     assert verdict(far) is Verdict.FAIL
     assert other.id in far.remarks[0]

@@ -1,0 +1,92 @@
+"""How often does a sound candidate fail, and how near to its bounds does it lie? Tables of what was measured.
+
+The upper limit of a rate is Clopper's and Pearson's: with it or a higher rate, so few failures would be seen once in
+twenty times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Entry = dict[str, Any]
+
+
+def read(paths: Iterable[Path]) -> list[Entry]:
+    """Read the lines that the benchmark wrote; one that was cut off is left out."""
+    found = []
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def limit(failed: int, count: int, confidence: float = 0.95) -> float:
+    """Return the upper confidence limit of a rate.
+
+    Examples
+    --------
+    >>> round(limit(0, 299), 4)
+    0.01
+    """
+    from scipy.stats import beta
+
+    return 1.0 if failed >= count else float(beta.ppf(confidence, failed + 1, count - failed))
+
+
+def text(entries: Sequence[Entry]) -> str:
+    """Return both tables as Markdown: verdicts by model and candidate, ratios by point."""
+    return "\n".join([*_verdicts(entries), "", *_ratios(entries)])
+
+
+def _verdicts(entries: Sequence[Entry]) -> list[str]:
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry["model"], entry["candidate"]), []).append(entry)
+    lines = [
+        "| model | candidate | cells | failed | unknown | upper limit | checks | failed | where |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (model, candidate), found in sorted(groups.items()):
+        checks = [check for entry in found for check in entry["checks"]]
+        failed = sum(entry["verdict"] == "fail" for entry in found)
+        unknown = sum(entry["verdict"] == "unknown" for entry in found)
+        wrong = [check["point"] for check in checks if check["verdict"] == "fail"]
+        where = ", ".join(f"{point} {wrong.count(point)}" for point in dict.fromkeys(wrong))
+        lines.append(
+            f"| {model} | {candidate} | {len(found)} | {failed} | {unknown} | {limit(failed, len(found)):.1%} | "
+            f"{len(checks)} | {len(wrong)} | {where} |"
+        )
+    return lines
+
+
+def _ratios(entries: Sequence[Entry]) -> list[str]:
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for entry in entries:
+        for check in entry["checks"]:
+            if check["metric"].endswith("psnr"):
+                rows.setdefault((entry["model"], entry["candidate"], check["point"]), []).append(check)
+    lines = [
+        "| model | candidate | point | n | dB | rms ratio: median, 99 %, most | largest: most | least overlap |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for key, found in sorted(rows.items()):
+        values = np.array([check["value"] for check in found])
+        scored = [check for check in found if "rms" in check]
+        start = f"| {' | '.join(key)} | {len(found)} | {values.min():.1f} to {values.max():.1f} |"
+        if not scored:
+            lines.append(f"{start} | | |")
+            continue
+        rms, largest, over = (np.array([check[name] for check in scored]) for name in ("rms", "largest", "overlap"))
+        lines.append(
+            f"{start} {np.median(rms):.2f}, {np.quantile(rms, 0.99):.2f}, {rms.max():.2f} | {largest.max():.2f} | "
+            f"{over.min():.3f} |"
+        )
+    return lines
