@@ -13,7 +13,8 @@ import sys
 
 import benchmarks
 
-_NAMES = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in {"__main__", "timing"})
+_HELPERS = {"__main__", "bounds", "judgement_table", "timing"}
+_NAMES = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in _HELPERS)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from benchmarks import judgement_table
 from parity import convert
 from parity.backends.pytorch import TorchBackend
 from parity.errors import ParityError
+from parity.files import link_or_copy
 from parity.pipelines.schedules.diffusers import SCHEDULERS
 from parity.pipelines.trace import Trace
 from parity.recipes.build import load, write
@@ -141,9 +143,9 @@ def _options(name: str, candidate: str, cases: Path) -> Options:
     if candidate not in _PACKAGES:
         return replace(options, backend=(candidate,), compute_unit=Options().compute_unit)
     packages = convert.cached(Evaluator(options).model.location, **_PACKAGES[candidate])
-    folder = Path(tempfile.mkdtemp(prefix="parity-judgement-"))
-    for path in packages.values():
-        (folder / path.name).symlink_to(path)
+    folder = cases.parent / candidate
+    for path in packages.values():  # a link to a package would lead out of the folder, and is not followed
+        shutil.copytree(path, folder / path.name, copy_function=link_or_copy)
     return replace(options, models=folder)
 
 

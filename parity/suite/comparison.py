@@ -137,6 +137,12 @@ def one(
     if reference.shape != candidate.shape:
         text = f"{where}: shapes differ: {names[0]} {reference.shape}, {names[1]} {candidate.shape}"
         return Check(point, where, metric.name, math.nan, tolerance.bound, Verdict.FAIL, text)
+    if bad := _not_finite(reference):
+        text = (
+            f"{where}: {names[0]} holds {bad} of {reference.size} values that are NaN or infinite by itself: nothing "
+            "can be compared with it"
+        )
+        return Check(point, where, metric.name, math.nan, tolerance.bound, Verdict.FAIL, text)
     try:
         value = registry.measure(metric.name, reference, candidate)
     except ParityError as error:  # empty, another dtype, or a metric that broke: it costs no other metric, and fails
@@ -146,6 +152,10 @@ def one(
         return Check(point, where, metric.name, value, tolerance.bound, Verdict.PASS, "")
     text = _explain(where, reference, candidate, value, tolerance, names)
     return Check(point, where, metric.name, value, tolerance.bound, Verdict.FAIL, text)
+
+
+def _not_finite(array: np.ndarray) -> int:
+    return int(array.size - np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
 
 
 def _explain(
@@ -161,7 +171,7 @@ def _explain(
     headline = f"{where}: {metric.name} {metric.format(value)} is {relation} the bound {metric.format(tolerance.bound)}"
     lines = [headline, f"  bound from: {tolerance.measured}"]
     for name, array in ((names[0], reference), (names[1], candidate)):
-        if array.dtype.kind == "f" and (bad := int(array.size - np.isfinite(array).sum())):
+        if bad := _not_finite(array):
             lines.append(f"  {name} holds {bad} of {array.size} values that are NaN or infinite")
     difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
     index = np.unravel_index(int(difference.argmax()), reference.shape)  # NaN is the largest, and differs

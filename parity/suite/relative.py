@@ -71,11 +71,23 @@ def _checks(
 ) -> tuple[Check, ...]:
     result = scored(reference, half, candidate, floor=factors.floor)
     checks = []
-    for tolerance in bounds(point, reference, half, factors):
+    comparable = reference.size > 0 and bool(np.isfinite(np.float64(reference)).all())
+    for tolerance in bounds(point, reference, half, factors) if comparable else _no_bounds(point, reference):
         check = comparison.one((point, where), reference, candidate, tolerance, names=names)
         text = f"{check.message}\n  {result.sentence}" if result and check.verdict is Verdict.FAIL else check.message
         checks.append(replace(check, score=result, message=text))
     return tuple(checks)
+
+
+def _no_bounds(point: str, reference: np.ndarray) -> tuple[Tolerance, Tolerance]:
+    """Return what stands for bounds where the reference holds nothing to compare with; no value passes."""
+    first, second = (Tolerance(point, each, math.nan, measured="no finite reference") for each in _metrics(reference))
+    return first, second
+
+
+def _metrics(reference: np.ndarray) -> tuple[str, str]:
+    """Return by what rms and the largest error are judged, of a picture or of a tensor."""
+    return ("image_psnr", "image_window_rms") if reference.dtype == np.uint8 else ("tensor_psnr", "max_abs")
 
 
 def bounds(point: str, reference: np.ndarray, half: np.ndarray, factors: Factors) -> tuple[Tolerance, Tolerance]:
@@ -90,9 +102,7 @@ def bounds(point: str, reference: np.ndarray, half: np.ndarray, factors: Factors
     factors : Factors
         What is allowed.
     """
-    by_rms, by_largest = (
-        ("image_psnr", "image_window_rms") if reference.dtype == np.uint8 else ("tensor_psnr", "max_abs")
-    )
+    by_rms, by_largest = _metrics(reference)
     own = score(reference, half, half, floor=factors.floor)
     least = max(own_rounding(reference).largest, factors.floor)
     largest = max(registry.measure(by_largest, reference, half), least)

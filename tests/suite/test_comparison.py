@@ -65,6 +65,14 @@ def test_values_that_are_not_finite_fail_and_are_counted(bad: float) -> None:
     assert "worst at (1, 2)" in check.message
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_reference_that_is_not_finite_fails_as_the_one_at_fault(bad: float) -> None:
+    found = {where: (candidate, candidate) for where, (_, candidate) in pairs(bad).items()}
+    check = comparison.worst("unet", found, BOUND, names=NAMES)
+    assert check.verdict is Verdict.FAIL
+    assert "PyTorch cpu float32 holds 1 of 6 values that are NaN or infinite by itself" in check.message
+
+
 def test_other_shapes_are_never_broadcast() -> None:
     check = comparison.worst("unet", {"x": (np.ones((2, 1)), np.ones((2, 3)))}, BOUND, names=NAMES)
     assert check.verdict is Verdict.FAIL

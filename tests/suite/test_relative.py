@@ -65,6 +65,22 @@ def test_a_candidate_that_is_not_finite_fails_without_a_score(bad: float) -> Non
     assert "1 of 8 values that are NaN or infinite" in found[0].message
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_reference_that_is_not_finite_passes_nothing(bad: float) -> None:
+    reference = np.full(8, bad, np.float32)
+    found = relative.judge("unet", {"unet/a/b": (reference, reference, reference)}, ALLOWED, names=NAMES)
+    assert [check.verdict for check in found] == [Verdict.FAIL, Verdict.FAIL]
+    assert "holds 8 of 8 values that are NaN or infinite by itself" in found[0].message
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_empty_tensors_fail_and_say_so(dtype: type) -> None:
+    empty: np.ndarray = np.zeros((1, 0, 4, 3), dtype)
+    found = relative.judge("image", {"image": (empty, empty, empty)}, ALLOWED, names=NAMES)
+    assert [check.verdict for check in found] == [Verdict.FAIL, Verdict.FAIL]
+    assert all("nothing to compare" in check.message for check in found)
+
+
 def test_another_shape_fails_and_nothing_recorded_is_unknown() -> None:
     reference = np.ones((2, 4), np.float32)
     found = relative.judge("unet", {"unet/a/b": (reference, reference, reference[:1])}, ALLOWED, names=NAMES)
