@@ -13,7 +13,7 @@ import sys
 
 import benchmarks
 
-_HELPERS = {"__main__", "bounds", "judgement_table", "timing"}
+_HELPERS = {"__main__", "bounds", "drift", "judgement_table", "timing"}
 _NAMES = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in _HELPERS)
 
 
