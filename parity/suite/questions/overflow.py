@@ -94,12 +94,21 @@ def _sentences(path: Path, leaving: Value | None, departing: Value | None) -> st
         lines.append(f"  operator: {departing.sentence}")
         if departing.name in embedded(path):
             lines.append(f"  cause: {_CAUSE}")
+        elif departing.type == "fused_group_norm" and departing.reads_largest > _SQUARED:
+            lines.append(f"  cause: {_SQUARES}")
     return "\n".join(lines)
 
 
 _CAUSE = (
     "the timestep embedding is computed in float16; diffusers computes it in float32 even in half-precision pipelines, "
     "and rounds the sine and cosine; parity convert --float32 timestep-embedding writes such a package"
+)
+
+
+_SQUARED = 255.9  # largest number whose square is in float16's range
+_SQUARES = (
+    f"a group norm squares what lies around the mean, and a value more than {_SQUARED} from it has a square beyond "
+    "float16's range; PyTorch computes them in float32. parity convert --float32 all writes this component without it"
 )
 
 
