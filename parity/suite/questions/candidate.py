@@ -32,7 +32,7 @@ from parity.suite import comparison, factors, relative, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.factors import Factors
-from parity.suite.questions import overflow, steps
+from parity.suite.questions import features, overflow, steps
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
 from parity.suite.yardstick import Standard
@@ -249,7 +249,11 @@ class _Judge:
         paths, calls = getattr(component, "paths", ()), getattr(component, "calls", None)
         if calls is None or where.count("/") != 2:
             return ""
-        predictions = calls(reference.calls(name)[where.split("/")[1]])
+        _, label, tensor = where.split("/")
+        call = reference.calls(name)[label]
+        if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
+            return f"\n{found}"
+        predictions = calls(call)
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
         of_precision = max(overflow.own_error(paths, one) for one in predictions)
         own_weights = name not in self.situation.compression  # what compression lost is in the error, too
