@@ -92,7 +92,8 @@ def test_taming_bounds_the_streams_and_changes_no_output() -> None:
 def test_one_command_makes_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAE", "TEXT", "UNET", "VELOCITY", "DDPM", "DETAIL"):
         monkeypatch.setattr(stages, name, replace(getattr(stages, name), steps=2))
-    monkeypatch.setattr(stages, "POOL", 50)
+    monkeypatch.setattr(stages, "POOL", 4)
+    monkeypatch.setattr(stages, "TYPICAL", 2)
     monkeypatch.setattr(stages, "BATCH", dict.fromkeys(stages.BATCH, 2))
     assert program.main(["train", "--work", str(tmp_path / "work"), "-o", str(tmp_path / "models")]) == 0
     for name, kind in (("shapes-sd", "epsilon"), ("shapes-sd-v", "v_prediction")):
