@@ -6,12 +6,11 @@ PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 PAGES  := $(VENV)/.installed-docs
-EMPTY  := build/empty
 JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist clean
+.PHONY: help setup parity test lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist matrix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -26,15 +25,15 @@ $(STAMP): pyproject.toml
 setup: $(STAMP)  ## create .venv and install the project with its checks
 
 parity: $(STAMP)  ## does the Core ML model draw the picture of its PyTorch original?
-	$(PY) -m pytest -m parity parity/suite --parity-report=report
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m parity -n $(JOBS) parity/suite --parity-report=report
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint  ## ruff, mypy and all tests, JOBS files at a time
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+test: lint  ## ruff, mypy and all tests in JOBS processes; the suite itself is `make parity`
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal tests
 
 slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants
 	$(PY) -m pytest -m slow
@@ -80,15 +79,14 @@ docs: $(PAGES)  ## the documentation site in site/; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 dist: $(STAMP)  ## sdist and wheel in dist/; the wheel is installed into an empty environment and used there
-	rm -rf dist $(EMPTY)
+	rm -rf dist
 	$(PY) -m build --outdir dist .
-	$(PYTHON) -m venv $(EMPTY)
-	$(EMPTY)/bin/python -m pip install --quiet dist/*.whl
-	cd $(EMPTY) && bin/python -c 'from importlib.resources import files; assert files("parity").joinpath("py.typed").is_file()'
-	cd $(EMPTY) && bin/python -c 'from importlib.util import find_spec; assert find_spec("torch") is None'
-	cd $(EMPTY) && PARITY_CACHE=cache bin/parity doctor
-	$(EMPTY)/bin/python -m pip install --quiet "$$(ls dist/*.whl)[run]"
-	cd $(EMPTY) && PARITY_CACHE=cache bin/parity run --only txt2img-ddim --compatibility none
+	$(PY) -m tests.matrix dist --only "Python $$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'), newest"
+
+matrix: $(STAMP)  ## the same with every Python from 3.10 on that is here, oldest and newest dependencies
+	rm -rf dist
+	$(PY) -m build --outdir dist .
+	$(PY) -m tests.matrix dist
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .venv-lowest mutants report site .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
