@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "bench": "time loading, steps and pictures, and measure memory; print what others published",
     "latents": "write the noise a producer would draw, or tell where and why two arrays of it part",
     "mil": "show an ML Program, time its operations, or list the operators that run",
+    "schema": "describe what commands print after --json, as JSON Schema",
     "cache": "list what is kept between runs, or remove what is old",
     "doctor": "say what a bug report needs, and what is missing here",
 }

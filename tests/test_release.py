@@ -14,7 +14,18 @@ from tests import matrix
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
-CHANGES = "# Changes\n\n## [Unreleased]\n\n## [{}] - 2030-01-01\n\n- New: a thing.\n\n## [0.0.1] - 2029-01-01\n\n- Old.\n"
+CHANGES = """# Changes
+
+## [Unreleased]
+
+## [{}] - 2030-01-01
+
+- New: a thing.
+
+## [0.0.1] - 2029-01-01
+
+- Old.
+"""
 
 
 def step(name: str) -> str:

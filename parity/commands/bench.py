@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity.bench.protocol import NAMED, Protocol
+from parity.commands import documents
 from parity.errors import UsageError
 from parity.suite import options as suite_options
 
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--estimate", action="store_true", help="measure nothing: tell what memory programs and weights need"
     )
     parser.add_argument("--published", action="store_true", help="measure nothing: print what others published")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    documents.declare(parser, "all figures")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -42,11 +42,12 @@ def main(arguments: argparse.Namespace) -> int:
     from parity.bench import published
 
     if arguments.published:
-        print(
-            json.dumps([asdict(one) for one in published.sources()], indent=1)
-            if arguments.json
-            else "\n".join(published.lines())
-        )
+        if arguments.json:
+            from parity.commands.layouts import Published
+
+            documents.write(Published(tuple(published.sources())))
+        else:
+            print("\n".join(published.lines()))
         return 0
     options = suite_options.read({name: value for name, value in vars(arguments).items() if name != "protocol"})
     if arguments.estimate:
@@ -60,12 +61,9 @@ def main(arguments: argparse.Namespace) -> int:
         found = list(measure(options, protocol, reference=arguments.with_reference, progress=shown.say))
     here = provenance()
     if arguments.json:
-        document = {
-            "protocol": asdict(protocol),
-            "machine": _plain(here),
-            "candidates": [one.record() for one in found],
-        }
-        print(json.dumps(document, indent=1))
+        from parity.commands.layouts import Measured as Layout
+
+        documents.write(Layout(protocol, here, tuple(one.record() for one in found)))
     else:
         print(
             f"{here.chip}, {here.system}; {protocol.steps} steps of {protocol.scheduler}, median of {protocol.repeats}"
@@ -74,12 +72,6 @@ def main(arguments: argparse.Namespace) -> int:
             print("\n".join(_lines(one, protocol)))
         print("\nOf Apple hardware others published figures: parity bench --published")
     return int(any(one.problem for one in found))
-
-
-def _plain(struct: Any) -> dict[str, Any]:
-    import msgspec
-
-    return dict(msgspec.to_builtins(struct))
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:
@@ -116,7 +108,9 @@ def _estimate(options: suite_options.Options, *, as_json: bool) -> int:
 
     found = estimated(Stage(options, lambda text: print(text, file=sys.stderr)), options)
     if as_json:
-        print(json.dumps({name: asdict(own) for name, own in found.items()}, indent=1))
+        from parity.commands.layouts import Size, Sizes
+
+        documents.write(Sizes({name: Size(**asdict(own)) for name, own in found.items()}))
         return 0
     print(f"  {'component':<20}{'weights':>12}{'expanded':>12}{'values':>12}{'at least':>12}{'at most':>12}")
     for name, own in found.items():

@@ -9,18 +9,18 @@ of one.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from parity import cache
+from parity.commands import documents
 from parity.errors import ParityError, UsageError
 
 KINDS: Final = {
@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     shown = actions.add_parser("list", help="list what lies there", description="List what lies in the cache.")
-    shown.add_argument("--json", action="store_true", help="print all records as JSON")
+    documents.declare(shown)
     prune = actions.add_parser(
         "prune",
         help="remove what is old or too much",
@@ -88,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--all", action="store_true", help="everything")
     prune.add_argument("--kind", action="append", metavar="KIND", help=f"only of {', '.join(KINDS)}; repeatable")
     prune.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
-    prune.add_argument("--json", action="store_true", help="print what was removed as JSON")
+    documents.declare(prune, "what was removed")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -96,11 +96,16 @@ def main(arguments: argparse.Namespace) -> int:
     root = cache.root()
     if arguments.action == "list":
         found = entries(root)
-        _print(found, arguments.json, f"in {root}")
+        if arguments.json:
+            from parity.commands.layouts import Cached
+
+            documents.write(Cached(tuple(found)))
+        else:
+            _print(found, f"in {root}")
         return 0
     doomed = select(entries(root), arguments)
     if arguments.dry_run:
-        _print(doomed, arguments.json, "would be removed; nothing was, because of --dry-run")
+        _print_removed(doomed, arguments)
         return 0
     removed, kept = [], []
     for entry in doomed:
@@ -109,7 +114,7 @@ def main(arguments: argparse.Namespace) -> int:
             kept.append(f"{entry.name}: {reason}")
         else:
             removed.append(entry)
-    _print(removed, arguments.json, "removed")
+    _print_removed(removed, arguments)
     for line in kept:
         sys.stderr.write(f"kept {line}\n")
     return 1 if kept else 0
@@ -269,10 +274,16 @@ def _unused(path: Path) -> Iterator[bool]:
         yield True
 
 
-def _print(found: list[Entry], as_json: bool, ending: str) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(entry) for entry in found], indent=1) + "\n")
+def _print_removed(found: list[Entry], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        from parity.commands.layouts import Pruned
+
+        documents.write(Pruned(not arguments.dry_run, tuple(found)))
         return
+    _print(found, "would be removed; nothing was, because of --dry-run" if arguments.dry_run else "removed")
+
+
+def _print(found: list[Entry], ending: str) -> None:
     for entry in found:
         sys.stdout.write(f"{entry.bytes / 1e6:9.1f} MB  {_days(entry.seconds):>6}  {entry.name}  {entry.what}\n")
     total = sum(entry.bytes for entry in found)

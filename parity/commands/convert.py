@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from parity import convert
+from parity.commands import documents
 from parity.convert.compress import NAMES
 from parity.convert.job import ATTENTION, FLOAT32, TARGETS
 from parity.convert.multilingual import COMPONENT
@@ -79,6 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resources", metavar="DIR", type=Path, help="also write the Swift package's resources")
     parser.add_argument("--no-check", action="store_true", help="do not compare the packages with PyTorch")
     parser.add_argument("--force", action="store_true", help="replace what exists")
+    documents.declare(parser, "the packages")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -111,16 +115,26 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         packages = _packages(arguments, model, identifier, bar)
     bar.end()
-    for key, (path, note) in convert.describe(arguments.output, packages).items():
-        print(f"{key:<16} {path}  {note}")
+    _print(convert.describe(arguments.output, packages), as_json=arguments.json)
     if arguments.resources:
         resources = convert.bundle(
             model, packages, arguments.resources, contract=arguments.contract, force=arguments.force
         )
-        print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}")
+        told = sys.stderr if arguments.json else sys.stdout
+        print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}", file=told)
         if resources.missing:
-            print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}")
+            print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}", file=told)
     return 0
+
+
+def _print(described: Mapping[str, tuple[Any, str]], *, as_json: bool) -> None:
+    if as_json:
+        from parity.commands.layouts import Converted, Package
+
+        documents.write(Converted(tuple(Package(key, str(path), note) for key, (path, note) in described.items())))
+        return
+    for key, (path, note) in described.items():
+        print(f"{key:<16} {path}  {note}")
 
 
 def _multilingual(arguments: argparse.Namespace) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import sys
 from typing import TYPE_CHECKING
+
+from parity.commands import documents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("before", metavar="A", help=".mlpackage, .mlmodelc or a folder of them")
     parser.add_argument("after", metavar="B", help="the same kind of thing, or for a model its Core AI file (.aimodel)")
-    parser.add_argument("--json", action="store_true", help="print all records as JSON")
+    documents.declare(parser)
     parser.add_argument("--metadata", action="store_true", help="count different metadata as a difference")
 
 
@@ -34,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     same = all(model.same and not (arguments.metadata and model.metadata) for model in result.models)
     same = same and not (result.only_before or result.only_after)
     if arguments.json:
-        sys.stdout.write(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        documents.write(result)
         return 0 if same else 1
     from rich.console import Console
 
@@ -59,7 +58,7 @@ def _across_formats(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{before} and {after}: give the Core ML model first, then its .aimodel")
     result = comparison.compare(before, after)
     if arguments.json:
-        sys.stdout.write(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        documents.write(result)
     else:
         for line in comparison.lines(result, listed=_LISTED):
             print(line)

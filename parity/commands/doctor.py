@@ -16,19 +16,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import __version__, assets, cache, tables
+from parity.commands import documents
 from parity.errors import MissingError, ParityError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
-
-SCHEMA: Final = 1
-"""Number of the layout of ``--json``; raised when a field changes its meaning or goes."""
 
 _NAME: Final = "coreml-parity"
 _BUILDERS: Final = {"dev", "docs"}  # extras of those who work on the project; a user's report is not about them
@@ -100,7 +98,7 @@ class Report:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", action="store_true", help="print all facts as JSON")
+    documents.declare(parser, "all facts")
     parser.add_argument("--no-devices", action="store_true", help="do not ask torch which devices there are")
 
 
@@ -108,7 +106,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Examine and print; 0 when nothing is missing and every version is in its tested range, else 1."""
     report = examine(devices=not arguments.no_devices)
     if arguments.json:
-        sys.stdout.write(json.dumps({"schema": SCHEMA, **asdict(report)}, indent=1) + "\n")
+        documents.write(report)
     else:
         sys.stdout.write("\n".join(_lines(report)) + "\n")
     return 1 if report.problems else 0

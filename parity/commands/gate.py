@@ -8,14 +8,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from parity.commands import documents
 from parity.errors import FormatError, MissingError, UsageError
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from parity.commands.layouts import Gate
     from parity.suite.gate.run import Answer, Asked
     from parity.suite.options import Options
 
@@ -49,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first picture; default: 0")
     parser.add_argument("--plan", action="store_true", help="say what the run will find, draw nothing")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write gate.json and the worst pairs there")
+    documents.declare(parser, "what gate.json holds")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -57,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     names = ("margin", "alarms", "power", "risk")
     plan = Plan(arguments.pictures, **{name: getattr(arguments, name) for name in names})
-    print(plan.sentence())
+    print(plan.sentence(), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plan:
         for spread in (0.02, 0.05, 0.1, 0.2, 0.4):
             print(
@@ -82,9 +85,13 @@ def main(arguments: argparse.Namespace) -> int:
     answers: dict[str, Answer] = {}
     for cell in cells:
         answers[cell.numerics] = answer = gate.compare(run.drawer(stage, cell))
-        print(f"{answer.finding.verdict}: {options.model_version} on {cell.numerics}: {answer.finding.sentence()}")
+        told = f"{answer.finding.verdict}: {options.model_version} on {cell.numerics}: {answer.finding.sentence()}"
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
+    document = _document(asked, answers, base.numerics if base else stage.reference.numerics)
+    if arguments.json:
+        documents.write(document)
     if arguments.output is not None:
-        _write(arguments.output, asked, answers, base.numerics if base else stage.reference.numerics)
+        _write(arguments.output, document, answers, told=sys.stderr if arguments.json else sys.stdout)
     return int(any(str(answer.finding.verdict) != "pass" for answer in answers.values()))
 
 
@@ -144,16 +151,16 @@ def _prompts(path: Path, count: int) -> list[str]:
     return found[:count]
 
 
-def _write(folder: Path, asked: Asked, answers: dict[str, Answer], base: str) -> None:
-    from parity.files import replacing
+def _document(asked: Asked, answers: dict[str, Answer], base: str) -> Gate:
+    from parity.commands.layouts import Gate
 
-    document = {
-        "base": base,
-        "score": asked.score.name,
-        "plan": asdict(asked.plan),
-        "prompts": list(asked.prompts),
-        "seeds": [[case.seed for case in asked.cases(number)] for number in range(len(asked.prompts))],
-        "candidates": {
+    return Gate(
+        base,
+        asked.score.name,
+        asdict(asked.plan),
+        asked.prompts,
+        tuple(tuple(case.seed for case in asked.cases(number)) for number in range(len(asked.prompts))),
+        {
             name: {
                 **{key: value for key, value in asdict(answer.finding).items() if key not in ("plan", "verdict")},
                 "verdict": str(answer.finding.verdict),
@@ -162,14 +169,19 @@ def _write(folder: Path, asked: Asked, answers: dict[str, Answer], base: str) ->
             }
             for name, answer in answers.items()
         },
-    }
+    )
+
+
+def _write(folder: Path, document: Gate, answers: dict[str, Answer], *, told: TextIO) -> None:
+    from parity.files import replacing
+
     with replacing(folder / "gate.json") as scratch:
-        scratch.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"scores: {folder / 'gate.json'}")
+        scratch.write_text(json.dumps(documents.plain(document), indent=1) + "\n", encoding="utf-8")
+    print(f"scores: {folder / 'gate.json'}", file=told)
     for number, (name, answer) in enumerate(answers.items()):
         path = folder / f"worst-{number}.png"
         _draw(answer.worst, path)
-        print(f"largest losses on {name}, base above: {path}")
+        print(f"largest losses on {name}, base above: {path}", file=told)
 
 
 def _draw(worst: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path) -> None:

@@ -7,13 +7,13 @@ is ever changed. Neither torch nor diffusers is imported.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from parity.commands import documents
 from parity.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("series", nargs="*", metavar="GOLDEN", help="ids, their beginnings, or patterns; default: all")
     shown.add_argument("--only", action="append", choices=_STANDINGS, help="goldens of this standing; repeatable")
     shown.add_argument("--cases", type=Path, metavar="FILE", help="cases of your runs: goldens of no case are unused")
-    shown.add_argument("--json", action="store_true", help="print all records as JSON")
+    documents.declare(shown)
     show = _action(actions, "show", "everything about goldens: settings, versions, digests, history, drift")
     show.add_argument("goldens", nargs="+", metavar="GOLDEN", help="ids, their beginnings, or patterns")
     diff = _action(actions, "diff", "compare a golden with another one, or with its anchor")
@@ -106,7 +106,10 @@ def _list(arguments: argparse.Namespace) -> int:
         row["twins"] = [name for name in twins.get(row.get("picture") or "?", ()) if name != row["golden"]]
     rows = [row for row in rows if not arguments.only or row["standing"] in arguments.only]
     if arguments.json:
-        print(json.dumps(rows, indent=1))
+        from parity.commands.layouts import Golden as Listed
+        from parity.commands.layouts import Goldens
+
+        documents.write(Goldens(tuple(Listed(**{**row, "twins": tuple(row["twins"])}) for row in rows)))
         return 0
     for row in rows:
         last = row["last"]

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.commands import documents
 from parity.errors import UsageError
 from parity.tables import nearest
 
 if TYPE_CHECKING:
+    from parity.commands.layouts import Found, Trends
+    from parity.runs.history.check import Finding
     from parity.runs.history.store import Series, Store
 
 DEFAULT = Path("parity-history.sqlite")
@@ -27,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="say what got worse; 1 if anything did")
     check.add_argument("--recent", type=int, default=14, metavar="N", help="runs that are new; default: 14")
     check.add_argument("--all", action="store_true", help="list everything that changed")
+    for action in (show, check):
+        documents.declare(action)
     for action in (add, show, check):
         action.add_argument("--db", type=Path, default=DEFAULT, metavar="FILE", help=f"the history; default: {DEFAULT}")
 
@@ -61,11 +66,24 @@ def _check(arguments: argparse.Namespace) -> int:
     with Store(arguments.db) as store:
         found = check(store, recent=arguments.recent)
         runs, series = len(store.runs()), len(store.series())
+    if arguments.json:
+        from parity.commands.layouts import Checked
+
+        documents.write(Checked(runs, series, tuple(_found(finding) for finding in found)))
+        return int(any(finding.worse for finding in found))
     for line in lines(found, most=sys.maxsize if arguments.all else 20):
         print(line)
     worse = sum(finding.worse for finding in found)
     print(f"{runs} runs, {series} series: {worse} got worse, {len(found) - worse} better")
     return int(worse > 0)
+
+
+def _found(finding: Finding) -> Found:
+    from parity.commands.layouts import Found
+
+    first, last = (None if run is None else run.id for run in (finding.first, finding.last))
+    texts = (finding.machine, finding.cell, finding.what, finding.text)
+    return Found(finding.kind, finding.worse, *texts, first=first, last=last)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -77,9 +95,31 @@ def _show(arguments: argparse.Namespace) -> int:
         if not known:
             names = sorted({cell for _, cell in store.verdicts()})
             raise UsageError(f"{arguments.db}: no cell {arguments.cell!r} in it{nearest(arguments.cell, names)}")
+        if arguments.json:
+            documents.write(_nights(store, listed, known))
+            return 0
         for line in _trends(store, listed, known, whole=bool(arguments.cell)):
             print(line)
     return 0
+
+
+def _nights(store: Store, listed: list[Series], known: dict[tuple[str, str], list[tuple[int, str]]]) -> Trends:
+    """Return all series of the cells, whatever a table would choose of them."""
+    import numpy as np
+
+    from parity.commands.layouts import Nights, Trend, Trends
+
+    numbers, _, values = store.values()
+    cells = []
+    for (machine, cell), told in known.items():
+        trends = []
+        for series in listed:
+            if (series.machine, series.cell) == (machine, cell):
+                first, last = np.searchsorted(numbers, [series.id, series.id + 1])
+                trends.append(Trend(series.what, series.unit, series.bound, tuple(values[first:last].tolist())))
+        verdicts = {str(run): verdict for run, verdict in told}
+        cells.append(Nights(cell, machine, verdicts, tuple(trends)))
+    return Trends(tuple(cells))
 
 
 def _trends(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from parity.commands import documents
 from parity.errors import FormatError, UsageError
 from parity.files import replacing
 
@@ -74,15 +71,15 @@ def main(arguments: argparse.Namespace) -> int:
         for demand in arguments.require
     ]
     if arguments.json is not None:
-        document = {
-            "inspection": _plain(inspection),
-            "capabilities": [
-                {"bundle": m.bundle, "cells": [_plain(cell) for cell in m.cells.values()]} for m in matrices
-            ],
-            "platforms": [survey.plain(found) for found in surveys],
-            "requirements": [_plain(requirement) for requirement in requirements],
-        }
-        _write_json(arguments.json, document)
+        from parity.commands.layouts import Capabilities, Inspected
+
+        document = Inspected(
+            inspection,
+            tuple(Capabilities(matrix.bundle, tuple(matrix.cells.values())) for matrix in matrices),
+            tuple(survey.plain(found) for found in surveys),
+            tuple(requirements),
+        )
+        documents.write(document, arguments.json)
     if arguments.html:
         from parity.report.inspection.page import render
 
@@ -143,28 +140,7 @@ def _core_ai(arguments: argparse.Namespace) -> int:
     if arguments.json is None:
         print("\n".join(asset.lines(described)))
         return 0
-    _write_json(arguments.json, _plain(described))
+    from parity.commands.layouts import CoreAI
+
+    documents.write(CoreAI(documents.plain(described)), arguments.json)
     return 0
-
-
-def _write_json(target: str, document: Any) -> None:
-    """Write to a file, or to standard output for ``-``."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    with replacing(target) as path:
-        path.write_text(text, encoding="utf-8")
-
-
-def _plain(record: Any) -> Any:
-    """Turn a frozen record into what JSON can hold."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {f.name: _plain(getattr(record, f.name)) for f in dataclasses.fields(record)}
-    if isinstance(record, dict):
-        return {str(key): _plain(value) for key, value in record.items()}
-    if isinstance(record, (list, tuple, frozenset)):
-        return [_plain(value) for value in record]
-    if isinstance(record, float) and not math.isfinite(record):
-        return str(record)  # JSON has no infinity
-    return record

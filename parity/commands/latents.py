@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity import streams
+from parity.commands import documents
 from parity.errors import UsageError
 from parity.streams import catalogue, compare, files
 from parity.streams.draw_things import MODES
@@ -63,12 +66,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detect", action="store_true", help="tell which kernel and rules this machine's torch follows"
     )
+    documents.declare(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``parity latents``."""
     if arguments.detect:
-        return _detect()
+        return _detect(as_json=arguments.json)
     if arguments.compare:
         return _compare(arguments)
     for needed in ("seed", "shape") if arguments.like else ("rng", "seed", "shape"):
@@ -80,6 +84,15 @@ def main(arguments: argparse.Namespace) -> int:
     first = ", ".join(f"{value:.8g}" for value in values.reshape(-1)[:4].tolist())
     digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).hexdigest()
     name = arguments.rng or arguments.like
+    if arguments.json:
+        from parity.commands.layouts import Drawn
+
+        if arguments.output:
+            files.save(arguments.output, values, dtype)
+        file = str(arguments.output) if arguments.output else None
+        start = tuple(map(float, values.reshape(-1)[:4].tolist()))
+        documents.write(Drawn(name, tuple(arguments.seed), dtype, tuple(values.shape), start, digest, file))
+        return 0
     print(f"{name} seed {','.join(map(str, arguments.seed))}: {dtype} {list(values.shape)}")
     print(f"first values {first}")
     print(f"sha256 {digest}")
@@ -144,7 +157,10 @@ def _compare(arguments: argparse.Namespace) -> int:
     seeds = arguments.seed or []
     a, b = (_operand(name, arguments) for name in arguments.compare)
     difference = compare.compare(a, b)
-    if difference is not None and difference.differing == 0 and a.dtype == b.dtype:
+    equal = difference is not None and difference.differing == 0 and a.dtype == b.dtype
+    if arguments.json:
+        return _print_comparison(difference, () if equal else compare.explain(a, b, seeds=seeds or (93, 0, 42)), equal)
+    if difference is not None and equal:
         print(difference)
         return int(difference.undefined > 0)  # two runs that overflowed are no agreement
     if difference is None:
@@ -158,6 +174,15 @@ def _compare(arguments: argparse.Namespace) -> int:
         named = not all(cause.kind in compare.UNEXPLAINED for cause in causes)
         print(f"- {'not all is explained' if named else 'cause unknown'}: give the seed that was used, --seed N")
     return 1
+
+
+def _print_comparison(difference: compare.Difference | None, causes: Sequence[compare.Cause], equal: bool) -> int:
+    from parity.commands.layouts import Cause, Compared, Difference
+
+    held = equal and difference is not None and not difference.undefined
+    plain = Difference(**asdict(difference)) if difference is not None else None
+    documents.write(Compared(held, plain, tuple(Cause(cause.kind, cause.text) for cause in causes)))
+    return int(not held)
 
 
 def _operand(name: str, arguments: argparse.Namespace) -> np.ndarray:
@@ -184,10 +209,15 @@ def _options(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     return {option: value for option, value in options.items() if option in known}
 
 
-def _detect() -> int:
+def _detect(*, as_json: bool) -> int:
     from parity.streams.detect import torch_cpu
 
     found = torch_cpu()
+    if as_json:
+        from parity.commands.layouts import Detected
+
+        documents.write(Detected(found.version, found.kernel or "", found.half_rule or ""))
+        return 0
     print(f"torch {found.version}")
     print(f"float32 kernel: {found.kernel or 'none of those known (another C library or compiler)'}")
     print(f"half types: {f'rules of torch {found.half_rule}' if found.half_rule else 'no known rule'}")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import statistics as stats
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from parity.commands import documents
 from parity.errors import UsageError
+
+if TYPE_CHECKING:
+    from parity.mil.departure import Value
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what is compared with float32: declared (default), float16-accumulate, …",
     )
     compare.add_argument("--top", type=int, default=5, metavar="N", help="results with the largest gain (default 5)")
-    actions.add_parser("operators", help="list the operators that run, with their opsets")
+    listed = actions.add_parser("operators", help="list the operators that run, with their opsets")
+    for action in (profile, compare, listed):
+        documents.declare(action)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -56,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _profile(arguments)
     if arguments.action == "compare":
         return _compare(arguments)
-    return _operators()
+    return _operators(as_json=arguments.json)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -138,6 +145,14 @@ def _profile(arguments: argparse.Namespace) -> int:
         totals.append(time.perf_counter() - start)
     medians = {name: stats.median(times) for name, times in seconds.items()}
     whole = sum(medians.values())
+    slowest = sorted(medians.items(), key=lambda item: -item[1])
+    if arguments.json:
+        from parity.commands.layouts import Profile, Timed
+
+        operations = tuple(Timed(name, kinds[name], median) for name, median in slowest)
+        then = stats.median(totals)
+        documents.write(Profile(str(arguments.path), str(session.profile), first, then, operations))
+        return 0
     print(f"{arguments.path}: profile {session.profile}, first {first:.3f} s, then {stats.median(totals):.3f} s")
     by_kind: dict[str, list[float]] = defaultdict(list)
     for name, median in medians.items():
@@ -146,7 +161,7 @@ def _profile(arguments: argparse.Namespace) -> int:
     for kind, times in sorted(by_kind.items(), key=lambda item: -sum(item[1])):
         print(f"{sum(times):>10.4f}{sum(times) / whole:>8.1%}{len(times):>7}  {kind}")
     print(f"\n{'seconds':>10}{'share':>8}  slowest operations")
-    for name, median in sorted(medians.items(), key=lambda item: -item[1])[: max(arguments.top, 0)]:
+    for name, median in slowest[: max(arguments.top, 0)]:
         print(f"{median:>10.4f}{median / whole:>8.1%}  {kinds[name]} {name}")
     return 0
 
@@ -163,6 +178,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     read = _given(arguments.inputs, model.function(arguments.function).inputs, arguments.path)
     inputs = departure.given(model, read, arguments.function)
     found = list(departure.values(model, inputs, function=arguments.function, profile=arguments.numerics))
+    if arguments.json:
+        return _print_departures(arguments, found)
     leaving = [value for value in found if value.leaves]
     departing = [value for value in found if value.departs]
     print(f"{arguments.path}: {len(found)} results, {arguments.numerics} compared with float32")
@@ -176,6 +193,19 @@ def _compare(arguments: argparse.Namespace) -> int:
         decibel = f"{-20 * math.log10(value.error):.1f} dB" if value.error else "none"
         print(f"{decibel:>10}{value.gain:>8.1f}{value.largest:>12.5g}  {value.place}")
     return int(bool(leaving or departing))
+
+
+def _print_departures(arguments: argparse.Namespace, found: Sequence[Value]) -> int:
+    from parity.commands.layouts import Departure, Departures
+
+    results = []
+    for value in found:
+        wrong = value.leaves or value.departs
+        text = value.sentence if wrong else ""
+        figures = (value.error, value.gain, value.largest)
+        results.append(Departure(value.place, *figures, leaves=value.leaves, departs=value.departs, text=text))
+    documents.write(Departures(str(arguments.path), arguments.numerics, tuple(results)))
+    return int(any(result.leaves or result.departs for result in results))
 
 
 def _given(file: Path, features: Any, model: Path) -> dict[str, Any]:
@@ -209,9 +239,15 @@ def _given(file: Path, features: Any, model: Path) -> dict[str, Any]:
     return arrays
 
 
-def _operators() -> int:
+def _operators(*, as_json: bool) -> int:
     from parity.mil import operators
 
+    if as_json:
+        from parity.commands.layouts import Operators
+
+        found = {kind: tuple(version.since for version in versions) for kind, versions in operators.versions().items()}
+        documents.write(Operators(found))
+        return 0
     for kind, versions in operators.versions().items():
         print(f"{kind:<42}{', '.join(version.since for version in versions)}")
     return 0

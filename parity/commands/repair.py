@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.commands import documents
 from parity.errors import FormatError, MissingError, UsageError
 
 if TYPE_CHECKING:
+    from parity.commands.layouts import Repairs
     from parity.contracts.consumers import Consumer
     from parity.contracts.inspection import Bundle, Inspection
     from parity.contracts.platforms import Selection
@@ -38,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tables", action="append", default=[], metavar="FILE", help="TOML file with further apps or platform rules"
     )
     parser.add_argument("--force", action="store_true", help="replace existing results")
+    documents.declare(parser, "plan and results")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -60,12 +63,14 @@ def main(arguments: argparse.Namespace) -> int:
     inspection = inspect(arguments.path, extra=extra)
     problem = problems(inspection)
     if problem and all(component.kind in ("broken", "foreign") for component in inspection.components):
-        _print_findings(inspection)
+        if not arguments.json:
+            _print_findings(inspection)
         raise FormatError(problem)
     plan = repair.plan(inspection, only=only, consumer=consumer, system=system, tables=extra)
-    _print_plan(plan)
+    if not arguments.json:
+        _print_plan(plan)
     if arguments.dry_run:
-        return _finish(problem)
+        return _finish(problem, _layout(plan) if arguments.json else None)
     if plan.jobs and not arguments.no_proof and importlib.util.find_spec("torch") is None:
         raise MissingError("the proof executes models, which needs torch: pip install 'coreml-parity[run]'")
     output = _output(arguments, inspection.single)
@@ -76,9 +81,14 @@ def main(arguments: argparse.Namespace) -> int:
         prove=not arguments.no_proof,
         reference=Path(arguments.reference) if arguments.reference else None,
     )
-    _print_results(results)
+    copied: list[Path] = []
     if arguments.complete and not arguments.in_place and not inspection.single:
-        _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
+        copied = _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))
+    if arguments.json:
+        return _finish(problem, _layout(plan, results, copied))
+    _print_results(results)
+    for path in copied:
+        print(f"copied {path}")
     return _finish(problem)
 
 
@@ -125,7 +135,25 @@ def _print_results(results: Sequence[Repaired]) -> None:
             print(f"  {text}")
 
 
-def _finish(problem: str) -> int:
+def _layout(plan: Plan, results: Sequence[Repaired] = (), copied: Sequence[Path] = ()) -> Repairs:
+    from parity.commands.layouts import Planned, Proved, Repairs, Written
+
+    written = [
+        Written(
+            result.source,
+            result.target,
+            result.changes,
+            tuple(Proved(one.output, one.elements, one.largest, one.exact, one.passed) for one in result.proofs),
+        )
+        for result in results
+    ]
+    jobs = tuple(Planned(job.component.path, tuple(job.repairs), job.name) for job in plan.jobs)
+    return Repairs(jobs, dict(plan.refused), tuple(written), tuple(map(str, copied)))
+
+
+def _finish(problem: str, document: Repairs | None = None) -> int:
+    if document is not None:
+        documents.write(document)
     if problem:
         raise FormatError(problem)
     return 0
@@ -144,7 +172,8 @@ def _tokenizers(bundles: tuple[Bundle, ...]) -> list[str]:
     return [name if bundle.path == "." else f"{bundle.path}/{name}" for bundle in bundles for name in bundle.tokenizer]
 
 
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> list[Path]:
+    copied = []
     for name in names:
         destination = target / name
         if destination.exists() or not (source / name).exists():
@@ -154,4 +183,5 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             shutil.copytree(source / name, destination, symlinks=True)
         else:
             shutil.copyfile(source / name, destination)
-        print(f"copied {destination}")
+        copied.append(destination)
+    return copied

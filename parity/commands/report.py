@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.commands import documents
 from parity.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--history", type=Path, metavar="FILE", help="say what changed since earlier nights, and draw trends"
     )
     parser.add_argument("--strict", action="store_true", help="unknown verdicts fail")
+    documents.declare(parser, "what report.json holds")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a ledger's lines, and end")
 
 
@@ -52,18 +54,26 @@ def main(arguments: argparse.Namespace) -> int:
     read = ledger.read(arguments.folder)
     found = result(read)
     conclusion = conclude(found, strict=arguments.strict)
-    print(table.render(found.records, width=table.columns(), color=table.colored()))
+    context = _context(found, read, arguments)
+    told = sys.stdout
+    if arguments.json:
+        from parity.commands.layouts import Reported
+
+        documents.write(Reported(**html.document(found.records, conclusion, context=context)))
+        told = sys.stderr
+    else:
+        print(table.render(found.records, width=table.columns(), color=table.colored()))
     for line in (*read.skipped, *conclusion.messages):
         print(f"parity report: {line}", file=sys.stderr)
-    context = _context(found, read, arguments)
     if context.since:
         worse = sum(change.worse for change in context.changes)
-        print(f"since {context.since}: {worse} got worse, {len(context.changes) - worse} other changes")
+        print(f"since {context.since}: {worse} got worse, {len(context.changes) - worse} other changes", file=told)
     if arguments.output is not None:
-        print(f"report: {html.write(found.records, arguments.output, conclusion, context=context)}")
+        print(f"report: {html.write(found.records, arguments.output, conclusion, context=context)}", file=told)
     if arguments.summary is not None:
         messages = (*conclusion.messages, *read.skipped)
-        print(f"summary: {summary.write(found.records, arguments.summary, messages=messages, context=context)}")
+        page = summary.write(found.records, arguments.summary, messages=messages, context=context)
+        print(f"summary: {page}", file=told)
     return conclusion.code
 
 

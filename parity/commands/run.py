@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from parity.commands import documents
 from parity.errors import UsageError
 from parity.files import require_writable
 from parity.suite import options as suite_options
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for option in suite_options.OPTIONS:
         parser.add_argument(f"--{option.name}", dest=option.key, **option.arguments())
     parser.add_argument("--only", metavar="TEXT", help="run the cells whose case name or sentence contains TEXT")
+    documents.declare(parser, "what report.json holds")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -43,10 +45,10 @@ def main(arguments: argparse.Namespace) -> int:
         held = folder.held if folder is not None else {}
         asked = iter(_ask([cell for cell in cells if cell.id not in held], options, folder))
         records = [held[cell.id] if cell.id in held else next(asked) for cell in cells]
-    return finish(records, options, whole=not arguments.only)
+    return finish(records, options, whole=not arguments.only, as_json=arguments.json)
 
 
-def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool = True) -> int:
+def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool = True, as_json: bool = False) -> int:
     """Print the table and what failed, write the report, and return the exit code.
 
     Parameters
@@ -57,6 +59,8 @@ def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool =
         Those of the run.
     whole : bool
         Whether these are all cells of the options, so that an entry of a list that fits none is told.
+    as_json : bool
+        Print the document instead of the table.
     """
     from parity.report import html, table
     from parity.suite.expected import excused
@@ -64,12 +68,18 @@ def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool =
     from parity.suite.run import conclude
 
     conclusion = conclude(records, options)
-    print(table.render(records, width=table.columns(), color=table.colored()))
+    if as_json:
+        from parity.commands.layouts import Reported
+
+        documents.write(Reported(**html.document(records, conclusion)))
+    else:
+        print(table.render(records, width=table.columns(), color=table.colored()))
     for record in records:
         if record["verdict"] == "fail" and not excused(record):
             print(f"\n{record['explanation']}", file=sys.stderr)
     if options.parity_report is not None:
-        print(f"report: {html.write(records, options.parity_report, conclusion)}")
+        page = html.write(records, options.parity_report, conclusion)
+        print(f"report: {page}", file=sys.stderr if as_json else sys.stdout)
     for line in unused(options, [record["id"] for record in records]) if whole else ():
         print(f"parity run: {line}", file=sys.stderr)
     if conclusion.messages:

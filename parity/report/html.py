@@ -53,23 +53,26 @@ def write(
     ordered = worst_first(records)
     context = context or Context({"": environment()})
     with replacing(folder / "report.json") as path:
-        text = json.dumps(_document(ordered, context, conclusion), indent=1, sort_keys=True)
+        text = json.dumps(document(records, conclusion, context=context), indent=1, sort_keys=True)
         path.write_text(text + "\n", encoding="utf-8")
     with replacing(folder / "index.html") as path:
         path.write_text(_page(ordered, folder, context, conclusion), encoding="utf-8")
     return folder / "index.html"
 
 
-def _document(records: Sequence[dict[str, Any]], context: Context, conclusion: Conclusion | None) -> dict[str, Any]:
-    machines = context.machines
-    environment = next(iter(machines.values()), {}) if len(machines) == 1 else machines
-    document: dict[str, Any] = {"environment": environment, "records": [_by_digest(record) for record in records]}
-    if context.since:
+def document(
+    records: Sequence[dict[str, Any]], conclusion: Conclusion | None = None, *, context: Context | None = None
+) -> dict[str, Any]:
+    """Return what ``report.json`` holds; parameters as :func:`write`."""
+    machines = context.machines if context else {"": environment()}
+    here = next(iter(machines.values()), {}) if len(machines) == 1 else machines
+    found: dict[str, Any] = {"environment": here, "records": [_by_digest(record) for record in worst_first(records)]}
+    if context and context.since:
         changes = [{"text": one.sentence, "worse": one.worse} for one in context.changes]
-        document["changes"] = {"since": context.since, "found": changes}
+        found["changes"] = {"since": context.since, "found": changes}
     if conclusion is not None:
-        document["conclusion"] = {"exit_code": conclusion.code, "messages": list(conclusion.messages)}
-    return document
+        found["conclusion"] = {"exit_code": conclusion.code, "messages": list(conclusion.messages)}
+    return found
 
 
 def _by_digest(record: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from parity import cli
 from parity.bench import measure, published
 from parity.bench.protocol import NAMED, Component, Measured, Protocol, median
 from parity.errors import ParityError
+from tests.commands.printed import checked
 
 
 def test_medians_count() -> None:
@@ -35,7 +35,7 @@ def test_published_tables_name_their_source_and_their_protocol(capsys: pytest.Ca
     assert "none of it was reproduced" in out
     assert "MacBook Pro M2" in out
     assert cli.main(["bench", "--published", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == len(sources)
+    assert len(checked(capsys.readouterr().out, "bench published")["sources"]) == len(sources)
 
 
 def test_the_table_fits_80_columns() -> None:
@@ -67,7 +67,7 @@ def test_numbers_below_one_are_refused(option: str, capsys: pytest.CaptureFixtur
 def test_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--model-version", "tiny-sd", "--coreml-runtime", "reference", "--with-reference"]
     assert cli.main([*arguments, "--steps", "2", "--repeats", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = checked(capsys.readouterr().out, "bench")
     assert found["protocol"]["steps"] == 2
     reference, candidate = found["candidates"]
     assert (reference["numerics"], candidate["numerics"]) == ("PyTorch cpu float32", "reference runtime (declared)")

@@ -44,7 +44,7 @@ def make(path: Path, size: int, *, days: float) -> None:
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, object]]:
     assert cli.main(["cache", *arguments, "--json"]) == 0
-    return {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    return {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["entries"]}
 
 
 def test_entries_have_size_age_and_meaning(capsys: pytest.CaptureFixture[str], root: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from parity import cli
 from parity.commands import doctor
+from tests.commands.printed import checked
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     code = cli.main(["doctor", "--json", "--no-devices"])
-    return code, json.loads(capsys.readouterr().out)
+    return code, checked(capsys.readouterr().out, "doctor")
 
 
 def test_this_installation_lacks_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,6 @@ def test_this_installation_lacks_nothing(capsys: pytest.CaptureFixture[str]) -> 
     packages = {package["name"]: package for package in found["packages"]}
     assert packages["torch"]["installed"] == importlib.metadata.version("torch")  # without the build that torch adds
     assert packages["torch"]["state"] == "ok"
-    assert found["schema"] == doctor.SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image
 from parity import assets, cli
 from parity.suite.goldens import log, store
 from parity.suite.goldens.keys import Keys
+from tests.commands.printed import checked
 from tests.suite.goldens.drawn import NEURAL, accepted, asked, trace
 
 
@@ -43,7 +43,7 @@ def test_from_a_picture_that_waits_to_an_accepted_one_and_back(
         assert told in out
     assert run(capsys, tmp_path, "reject", "org*", "--reason", "too dark")[0] == 0
     code, out, _ = run(capsys, tmp_path, "list", "--json", "--only", "rejected")
-    (row,) = json.loads(out)
+    (row,) = checked(out, "golden list")["goldens"]
     assert (row["golden"], row["standing"], row["last"]["reason"]) == (golden.id, "rejected", "too dark")
     assert run(capsys, tmp_path, "prune", "--rejected", "--dry-run")[1] == f"would remove {golden.id}\n"
     assert golden.folder.is_dir()

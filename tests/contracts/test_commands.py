@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html.parser
-import json
 from pathlib import Path
 
 import pytest
 
 from parity import cli
+from tests.commands.printed import checked
 from tests.contracts import packages
 
 SD = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -43,7 +43,7 @@ def test_demands_decide_the_exit_code(demand: str, code: int, folder: Path, caps
 
 def test_json_holds_everything_and_nothing_else_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(folder), "--json", "--require", "img2img on S4"]) == 1
-    document = json.loads(capsys.readouterr().out)
+    document = checked(capsys.readouterr().out, "inspect")
     encoder = next(c for c in document["inspection"]["bundles"][0]["components"] if c["kind"] == "vae_encoder")
     assert encoder["contract"] == "legacy"
     assert encoder["windows"] == ["C2", "C3"]

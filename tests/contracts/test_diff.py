@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from parity import cli, mil
 from parity.contracts.diff import diff, diff_models
 from parity.errors import UsageError
 from parity.repair.program import Editor
+from tests.commands.printed import checked
 from tests.contracts import packages
 
 Converted = Callable[..., Path]
@@ -95,7 +95,7 @@ def test_folders_are_paired_by_component(tmp_path: Path, capsys: pytest.CaptureF
     metadata = {change.field for change in found.models[0].metadata}
     assert {"version", "com.github.apple.ml-stable-diffusion.version"} <= metadata
     assert cli.main(["diff", str(first), str(second), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["only_after"] == list(found.only_after)
+    assert checked(capsys.readouterr().out, "diff")["only_after"] == list(found.only_after)
 
 
 def test_a_model_is_not_compared_with_a_folder(tmp_path: Path) -> None:

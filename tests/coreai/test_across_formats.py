@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from parity import cli
+from tests.commands.printed import checked
 
 pytestmark = [pytest.mark.coreai, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -56,7 +55,7 @@ def test_equal_networks(files, capsys):
 
 def test_a_changed_weight_is_found(files, capsys):
     assert cli.main(["diff", str(files / "net.mlpackage"), str(files / "other.aimodel"), "--json"]) == 1
-    result = json.loads(capsys.readouterr().out)
+    result = checked(capsys.readouterr().out, "diff core-ai")
     assert [round(pair["largest"], 2) for pair in result["weights"][:2]] == [0.5, 0.0]
     assert result["weights"][0]["shape"] == [8, 4, 3, 3]
     assert result["psnr"]["noise"] < 40
@@ -76,7 +75,7 @@ def test_inspect_and_show(files, capsys):
     assert "conv2d 2" in text
     assert "producer: coreai-core" in text
     assert cli.main(["inspect", path, "--json"]) == 0
-    described = json.loads(capsys.readouterr().out)
+    described = checked(capsys.readouterr().out, "inspect core-ai")["described"]
     assert described["functions"][0]["inputs"][0] == {"name": "sample", "dtype": "float32", "shape": [1, 4, 6, 6]}
     assert described["weights"]["float32"][1] >= 4 * 8 * 9 + 8 + 16 + 32 + 4
     assert cli.main(["inspect", path, "--require", "txt2img on swift>=1.1"]) == 2
