@@ -67,8 +67,7 @@ eras: $(STAMP)  ## packages as the libraries of each era write them (old interpr
 bench: $(STAMP)  ## speed as ratios to what you would run instead
 	$(PY) -m benchmarks
 
-workflows: $(STAMP)  ## actionlint on .github/workflows; from then on `make test` runs it too
-	$(PY) -m pip install --quiet --editable '.[workflows]'
+workflows: $(STAMP)  ## actionlint on .github/workflows, which `make test` runs too
 	$(VENV)/bin/actionlint
 
 $(PAGES): $(STAMP)

