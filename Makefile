@@ -51,7 +51,7 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip 'tomli>=2'
 	.venv-lowest/bin/python -m tests.lowest > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
-	.venv-lowest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 core-ai: $(STAMP)  ## install the extra core-ai and run its tests
 	$(PY) -m pip install --quiet --editable '.[core-ai]'

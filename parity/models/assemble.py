@@ -108,7 +108,7 @@ def _upon(base: Path, ingredients: Ingredients, made: Mapping[str, Any]) -> dict
     """Put LoRAs and embeddings upon the networks that they change; return those and the tokenizer."""
     index = checkpoint.index(base)
     modules = dict(made)
-    for part in (*_TEXTS, "unet"):
+    for part in (*_TEXTS, "unet", "vae"):  # diffusers below 0.33 asks the autoencoder for its scale
         entry = index.get(part)
         if part not in modules and isinstance(entry, list) and entry[-1] is not None:
             modules[part] = source.load_module(base / part, str(entry[-1]))
@@ -129,7 +129,7 @@ def _pipeline(base: Path, index: Mapping[str, Any], modules: Mapping[str, Any]) 
     kind = getattr(diffusers, name, None) if name.startswith("StableDiffusion") else None
     if kind is None or not hasattr(kind, "load_lora_weights"):
         raise UnsupportedError(f"{base}: a {name or 'folder without _class_name'} takes no LoRA and no embedding here")
-    used = {part: modules[part] for part in (*_TEXTS, "unet") if part in modules}
+    used = {part: modules[part] for part in (*_TEXTS, "unet", "vae") if part in modules}
     listed = {part: None for part, entry in index.items() if isinstance(entry, list) and part not in used}
     without = {part: None for part in listed if not part.startswith(("tokenizer", "scheduler"))}
     try:

@@ -13,8 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+
+from packaging.version import Version
 
 from parity import quiet
 from parity.errors import FormatError, MissingError, ParityError
@@ -62,6 +65,8 @@ def load(kind: Any, source: str | Path, *, part: str = "", **keywords: Any) -> A
         keywords = {"local_files_only": True, **_variant(folder), **keywords}
     if part and "subfolder" not in keywords:
         keywords["subfolder"] = part
+    if _counts_only_without_accelerate(kind) and not (local and _all_there(kind, folder)):
+        keywords["low_cpu_mem_usage"] = False
     try:
         with quiet.loading():
             module, report = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True, **keywords)
@@ -72,6 +77,31 @@ def load(kind: Any, source: str | Path, *, part: str = "", **keywords: Any) -> A
         raise wrong(f"{folder}: cannot be loaded as {kind.__name__}: {reason(error)}") from error
     complete(folder, kind.__name__, missing=report["missing_keys"], unexpected=report["unexpected_keys"])
     return module.eval()
+
+
+def _counts_only_without_accelerate(kind: Any) -> bool:
+    """Tell whether diffusers is too old to report missing and unexpected tensors as accelerate loads them (to 0.32)."""
+    return bool(kind.__module__.startswith("diffusers.models.")) and Version(version("diffusers")) < Version(
+        "0.33.dev0"
+    )
+
+
+def _all_there(kind: Any, folder: Path) -> bool:
+    """Tell whether a folder's tensors are exactly the network's, by names and shapes; False where that is not known.
+
+    Then accelerate may load them, as a pipeline does: weights that lie otherwise in memory can change last bits.
+    """
+    import torch
+
+    from parity.models import weights
+
+    try:
+        with torch.device("meta"):
+            module = kind.from_config(kind.load_config(folder, local_files_only=True))
+        stored = weights.shapes(folder)
+    except (ParityError, OSError, ValueError, TypeError, RuntimeError):
+        return False  # said by what loads them
+    return stored == {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 def complete(folder: Path, network: str, *, missing: Collection[str], unexpected: Collection[str]) -> None:

@@ -10,7 +10,7 @@ folder is given out as hard links in this project's cache; where there can be no
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,9 @@ from parity.errors import MissingError, UsageError
 from parity.files import link_or_copy, replacing
 
 _NAMED: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?(:(?P<folder>[\w./ +-]*))?")
+_TRIES: Final = (
+    3  # huggingface_hub below 1.0 gives up where a connection breaks in a file, and goes on when asked again
+)
 _MODELS: Final = (".mlpackage", ".mlmodelc", ".aimodel")
 
 
@@ -62,8 +65,15 @@ def _download(repository: str, revision: str, folder: str, path: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    ask = partial(snapshot_download, repository, revision=revision, allow_patterns=[f"{folder}/*"])
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[f"{folder}/*"]))
+        for _ in range(_TRIES - 1):
+            try:
+                return Path(ask())
+            except OSError as error:
+                if "IncompleteRead" not in str(error):
+                    raise
+        return Path(ask())
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingError(

@@ -56,8 +56,17 @@ class Rule:
 
 
 def canonical(component: str, parameter: str) -> str:
-    """Return the name that seeds a parameter; releases of transformers differ in the prefix ``text_model.``."""
-    return f"{component}.{parameter.removeprefix('text_model.')}"
+    """Return the name that seeds a parameter, without the wrappers that transformers has had around CLIP's models.
+
+    Examples
+    --------
+    >>> canonical("text_encoder", "text_model.final_layer_norm.bias")
+    'text_encoder.final_layer_norm.bias'
+    >>> canonical("safety_checker", "vision_model.vision_model.post_layernorm.bias")
+    'safety_checker.vision_model.post_layernorm.bias'
+    """
+    bare = parameter.removeprefix("text_model.").replace("vision_model.vision_model.", "vision_model.", 1)
+    return f"{component}.{bare}"
 
 
 def draw(name: str, shape: Sequence[int], *, seed: int, rules: Sequence[Rule]) -> np.ndarray:
