@@ -156,7 +156,7 @@ def _complete_paths(parser: argparse.ArgumentParser, file: object, folder: objec
             for command in action.choices.values():
                 _complete_paths(command, file, folder)
         names = action.metavar if isinstance(action.metavar, tuple) else (action.metavar or action.dest,)
-        if names[0] in {"FILE", "PATH", "A", "B", "path", "MODEL", "ID_OR_PATH"}:
+        if names[0] in {"FILE", "PATH", "A", "B", "MODEL"}:
             action.complete = file  # type: ignore[attr-defined]
         elif names[0] in {"DIR", "OUT"}:
             action.complete = folder  # type: ignore[attr-defined]

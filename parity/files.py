@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,11 +123,27 @@ def replacing(target: Path | str) -> Iterator[Path]:
     try:
         path = scratch / target.name
         yield path
+        _open_up(path)
         if path.is_dir() and target.exists():  # a folder cannot be renamed over another one
             target.replace(scratch / "replaced")
         path.replace(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _open_up(path: Path) -> None:
+    """Give what was written the permissions that ordinary files get; some libraries write by private temporary files.
+
+    A file with a second name is left as it is: the other one is somebody else's.
+    """
+    os.umask(mask := os.umask(0o022))  # there is no other way to read it
+    for each in [path, *(path.rglob("*") if path.is_dir() else ())]:
+        if each.is_symlink():
+            continue
+        found = each.stat()
+        wanted = (0o777 if each.is_dir() else 0o666) & ~mask
+        if found.st_mode & wanted != wanted and (each.is_dir() or found.st_nlink == 1):
+            each.chmod(stat.S_IMODE(found.st_mode) | wanted)
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:

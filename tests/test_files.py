@@ -45,3 +45,23 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 << 24
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_what_is_written_has_ordinary_permissions(tmp_path: Path, mask: int, file: int, folder: int) -> None:
+    """Libraries write through temporary files that nobody else can read; the user's mask decides, nothing else."""
+    before = os.umask(mask)
+    try:
+        other = tmp_path / "other"
+        other.touch(0o600)
+        with files.replacing(tmp_path / "model.mlpackage") as path:
+            (path / "Data").mkdir(parents=True, mode=0o700)
+            (path / "Data" / "model.mlmodel").touch(0o600)
+            (path / "Data" / "run.sh").touch(0o700)
+            os.link(other, path / "Data" / "linked")
+    finally:
+        os.umask(before)
+    made = tmp_path / "model.mlpackage"
+    modes = {name: (made / name).stat().st_mode & 0o777 for name in ("Data", "Data/model.mlmodel", "Data/run.sh")}
+    assert modes == {"Data": folder, "Data/model.mlmodel": file, "Data/run.sh": 0o700 | file}
+    assert other.stat().st_mode & 0o777 == 0o600  # a link's other name is somebody else's

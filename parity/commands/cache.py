@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from parity import cache
 from parity.commands import documents
+from parity.commands.records import Entry
 from parity.errors import ParityError, UsageError
 
 KINDS: Final = {
@@ -46,31 +46,6 @@ _SCRATCH: Final = re.compile(r"\.[\w.+-]+-[\w]{8}|\.[\w.+-]+\.removed")  # of pa
 _YOUNG: Final = 24 * 3600.0  # seconds; a scratch folder below this age may belong to a run
 _UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _TIMES: Final = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing in the cache.
-
-    Attributes
-    ----------
-    kind : str
-        One of :data:`KINDS`, or :data:`LEFTOVER`.
-    name : str
-        Path below the cache folder.
-    bytes : int
-        Size of all its files.
-    seconds : float
-        Age: since it was made.
-    what : str
-        What a reader would call it: files of a converted entry, name of a recipe.
-    """
-
-    kind: str
-    name: str
-    bytes: int
-    seconds: float
-    what: str
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if option.key in _OPTIONS:
             parser.add_argument(f"--{option.name}", dest=option.key, **option.arguments())
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the table to be written")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each case, from 1 on (default 5)")
-    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="how often each is asked (default 1)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each case, from 1 on; default: 5")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="how often each is asked; default: 1")
     parser.add_argument(
         "--kernels",
         action="append",
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"repeatable: torch's kernels ({', '.join(KERNELS)}), each in a process of its own",
     )
-    parser.add_argument("--false-alarms", type=float, default=_RATE, metavar="RATE", help="of one check (default 0.01)")
+    parser.add_argument("--false-alarms", type=float, default=_RATE, metavar="RATE", help="of one check; default: 0.01")
     parser.add_argument("--samples", metavar="FILE", type=Path, help="also keep the figures, a line of JSON each")
 
 

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--components",
         metavar="LIST",
-        help=f"any of {', '.join(PARTS)}; default {','.join(DEFAULT_COMPONENTS)}, of Stable Diffusion 3 "
+        help=f"any of {', '.join(PARTS)}; default: {','.join(DEFAULT_COMPONENTS)}, of Stable Diffusion 3 "
         f"{','.join(SD3_COMPONENTS)}; {COMPONENT} alone",
     )
     parser.add_argument("--attention", default="SPLIT_EINSUM", metavar="KIND", help=", ".join(ATTENTION))

@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import __version__, assets, cache, tables
 from parity.commands import documents
+from parity.commands.records import Package, Report
 from parity.errors import MissingError, ParityError
 
 if TYPE_CHECKING:
@@ -46,54 +46,6 @@ names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
 print(json.dumps({"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
                   "mps": mps, "cuda": names}))
 """
-
-
-@dataclass(frozen=True)
-class Package:
-    """One package that the project needs or can use.
-
-    Attributes
-    ----------
-    name : str
-        As on the package index.
-    tested : str
-        Range of versions that the project was tested with, e.g. ``>=2.4,<2.14``; empty for any.
-    installed : str
-        Version found; empty when it is not installed.
-    extra : str
-        The extra that asks for it, e.g. ``compress``; empty for what the project always needs.
-    state : str
-        ``ok``, ``missing``, ``outside`` (the tested range) or ``optional`` (of an extra, not installed).
-    """
-
-    name: str
-    tested: str
-    installed: str
-    extra: str
-    state: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the command prints.
-
-    Attributes
-    ----------
-    parity, platform, cache, devices, environment : dict
-        Facts by name. ``devices`` is empty when torch was not asked.
-    packages : tuple of Package
-        In the order of the project's own list.
-    problems : tuple of str
-        What is missing or outside the tested ranges, one sentence each with what to do.
-    """
-
-    parity: dict[str, Any]
-    platform: dict[str, Any]
-    packages: tuple[Package, ...]
-    devices: dict[str, Any]
-    cache: dict[str, Any]
-    environment: dict[str, str]
-    problems: tuple[str, ...]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,9 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from parity.files import replacing
-
-SCHEMA: Final = 1
-"""Number of the layouts; raised when a field of one changes its meaning or goes. Fields may join without that."""
 
 
 def declare(parser: argparse.ArgumentParser, what: str = "all records") -> None:
@@ -48,7 +45,7 @@ def write(record: Any, target: str = "-") -> None:
     target : str
         ``-`` for standard output, else a path.
     """
-    from parity.commands.layouts import LAYOUTS
+    from parity.commands.layouts import LAYOUTS, SCHEMA
 
     (name,) = (name for name, layout in LAYOUTS.items() if layout is type(record))
     document = {"document": name, "schema": SCHEMA, **plain(record)}

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="resource that a worker must declare, repeatable: m2=1 keeps a trend to one kind of machine",
     )
     for option in suite_options.OPTIONS:
-        run.add_argument(f"--{option.name}", dest=option.key, **option.arguments())
+        run.add_argument(*option.flags, dest=option.key, **option.arguments())
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -33,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action in (show, check):
         documents.declare(action)
     for action in (add, show, check):
-        action.add_argument("--db", type=Path, default=DEFAULT, metavar="FILE", help=f"the history; default: {DEFAULT}")
+        action.add_argument(
+            "--db", "--history", type=Path, default=DEFAULT, metavar="FILE", help=f"the history; default: {DEFAULT}"
+        )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rng", metavar="NAME", help=f"stream: {', '.join(streams.names())}")
     parser.add_argument("--seed", type=_integer, action="append", metavar="N", help="seed; with --compare, one to try")
     parser.add_argument("--shape", type=_shape, metavar="N,C,H,W", help="for example 1,4,64,64")
-    parser.add_argument("--dtype", help="one that the stream draws; default its first")
+    parser.add_argument("--dtype", help="one that the stream draws; default: its first")
     parser.add_argument("--mean", type=float, default=0.0)
     parser.add_argument("--std", type=float, default=1.0)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a .npy, .npz or .safetensors file")

@@ -14,9 +14,7 @@ import msgspec
 
 from parity.bench.protocol import Protocol
 from parity.bench.published import Source
-from parity.commands.cache import Entry
-from parity.commands.doctor import Report
-from parity.commands.documents import SCHEMA
+from parity.commands.records import Entry, Report
 from parity.contracts.capability import Cell, Requirement
 from parity.contracts.diff import FolderDiff
 from parity.contracts.inspection import Inspection
@@ -24,6 +22,9 @@ from parity.coreai.comparison import Comparison
 from parity.errors import UsageError
 from parity.runs.schema import Provenance, Record
 from parity.tables import nearest
+
+SCHEMA: Final = 1
+"""Number of the layouts; raised when a field of one changes its meaning or goes. Fields may join without that."""
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,7 @@ class Operators:
 
 @dataclass(frozen=True)
 class Cached:
-    """``parity cache list``; ``seconds`` are since the epoch."""
+    """``parity cache list``, the oldest first; ``seconds`` are ages."""
 
     entries: tuple[Entry, ...]
 

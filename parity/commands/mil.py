@@ -20,36 +20,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print a program readably")
-    show.add_argument("path", type=Path, help=".mlpackage, .mlmodelc or .mlmodel")
+    show.add_argument("path", type=Path, metavar="PATH", help=".mlpackage, .mlmodelc or .mlmodel")
     show.add_argument("--function", help="only this function")
     show.add_argument("--op", metavar="NAME", help="everything about one operation or value")
     show.add_argument(
         "--stats", action="store_true", help="counts of operations, dtypes and weights instead of a listing"
     )
     profile = actions.add_parser("profile", help="time each operation on seeded random inputs")
-    profile.add_argument("path", type=Path, help=".mlpackage or .mlmodelc")
-    profile.add_argument("--function", help="which function; default the model's")
+    profile.add_argument("path", type=Path, metavar="PATH", help=".mlpackage or .mlmodelc")
+    profile.add_argument("--function", help="which function; default: the model's")
     profile.add_argument(
         "--numerics", default="declared", help="declared, float32, float16-accumulate or float16-sequential"
     )
     profile.add_argument("--no-fusion", action="store_true", help="run every operation by itself")
-    profile.add_argument("--repeats", type=int, default=3, metavar="N", help="predictions to time (default 3)")
-    profile.add_argument("--top", type=int, default=15, metavar="N", help="slowest operations to list (default 15)")
-    profile.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    profile.add_argument("--repeats", type=int, default=3, metavar="N", help="predictions to time; default: 3")
+    profile.add_argument("--top", type=int, default=15, metavar="N", help="slowest operations to list; default: 15")
+    profile.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs; default: 0")
     compare = actions.add_parser(
         "compare", help="name the first operation that leaves float16's range, or departs from its float32 value"
     )
-    compare.add_argument("path", type=Path, help=".mlpackage or .mlmodelc")
+    compare.add_argument("path", type=Path, metavar="PATH", help=".mlpackage or .mlmodelc")
     compare.add_argument(
         "--inputs", type=Path, required=True, metavar="FILE", help=".npz with an array for each input of the model"
     )
-    compare.add_argument("--function", help="which function; default the model's")
+    compare.add_argument("--function", help="which function; default: the model's")
     compare.add_argument(
         "--numerics",
         default="declared",
         help="what is compared with float32: declared (default), float16-accumulate, …",
     )
-    compare.add_argument("--top", type=int, default=5, metavar="N", help="results with the largest gain (default 5)")
+    compare.add_argument("--top", type=int, default=5, metavar="N", help="results with the largest gain; default: 5")
     listed = actions.add_parser("operators", help="list the operators that run, with their opsets")
     for action in (profile, compare, listed):
         documents.declare(action)

@@ -34,8 +34,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packages", action="store_true", help="only rebuild compiled models as packages")
     parser.add_argument("--complete", action="store_true", help="copy the models that need nothing to OUT as well")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
-    parser.add_argument("--no-proof", action="store_true", help="do not execute the repaired models")
-    parser.add_argument("--reference", metavar="DIR", help="diffusers checkpoint: compare encoders with PyTorch too")
+    parser.add_argument(
+        "--no-proof", "--no-check", action="store_true", help="do not execute the repaired models and their originals"
+    )
+    parser.add_argument(
+        "--model-version",
+        "--reference",
+        dest="reference",
+        metavar="MODEL",
+        help="the PyTorch original, diffusers folder or shipped model: compare encoders with it too",
+    )
     parser.add_argument(
         "--tables", action="append", default=[], metavar="FILE", help="TOML file with further apps or platform rules"
     )
@@ -51,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
     FormatError
         When nothing is a component of Stable Diffusion, and at the end when a model is damaged; others are repaired.
     """
-    from parity import repair
+    from parity import recipes, repair
     from parity.commands.inspect import problems
     from parity.contracts.inspect import inspect
 
@@ -79,7 +87,7 @@ def main(arguments: argparse.Namespace) -> int:
         output,
         force=arguments.force or arguments.in_place,
         prove=not arguments.no_proof,
-        reference=Path(arguments.reference) if arguments.reference else None,
+        reference=(recipes.find(arguments.reference) or Path(arguments.reference)) if arguments.reference else None,
     )
     copied: list[Path] = []
     if arguments.complete and not arguments.in_place and not inspection.single:

@@ -27,7 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--since", type=Path, metavar="DIR", help="say what changed since this earlier run")
     parser.add_argument(
-        "--history", type=Path, metavar="FILE", help="say what changed since earlier nights, and draw trends"
+        "--history",
+        "--db",
+        type=Path,
+        metavar="FILE",
+        help="say what changed since earlier nights, and draw trends",
     )
     parser.add_argument("--strict", action="store_true", help="unknown verdicts fail")
     documents.declare(parser, "what report.json holds")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options that pytest has too, and ``--only``."""
     for option in suite_options.OPTIONS:
-        parser.add_argument(f"--{option.name}", dest=option.key, **option.arguments())
+        parser.add_argument(*option.flags, dest=option.key, **option.arguments())
     parser.add_argument("--only", metavar="TEXT", help="run the cells whose case name or sentence contains TEXT")
     documents.declare(parser, "what report.json holds")
 

@@ -39,11 +39,17 @@ class Option:
     choices: tuple[str, ...] = ()
     kind: str = "text"  # text | integer | path | switch | several
     attribute: str = ""
+    also: tuple[str, ...] = ()  # what parity's other commands call it; pytest has its own option of that name
 
     @property
     def key(self) -> str:
         """Attribute name of the parsed value."""
         return self.attribute or self.name.replace("-", "_")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Spellings on parity's own command line."""
+        return (*self.also, f"--{self.name}")
 
     def arguments(self) -> dict[str, Any]:
         """Return keyword arguments for ``add_argument`` (argparse) and ``addoption`` (pytest)."""
@@ -69,7 +75,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "model-version",
         "the PyTorch original: diffusers folder, hub id, shipped model or a single .safetensors file",
-        "ID_OR_PATH",
+        "MODEL",
     ),
     *ON_TOP,
     Option(
@@ -80,7 +86,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "compute-unit",
-        "Core ML compute unit, repeatable; default all four",
+        "Core ML compute unit, repeatable; default: all four",
         "UNIT",
         choices=coreml.COMPUTE_UNITS,
         kind="several",
@@ -120,10 +126,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "controlnet",
         "ControlNet, repeatable, in the order of the cases' control images: folder, hub id, tiny-controlnet",
-        "ID_OR_PATH",
+        "MODEL",
         kind="several",
     ),
-    Option("refiner", "SDXL refiner that takes over: diffusers folder, hub id, tiny-sdxl-refiner", "ID_OR_PATH"),
+    Option("refiner", "SDXL refiner that takes over: diffusers folder, hub id, tiny-sdxl-refiner", "MODEL"),
     Option("reduce-memory", "load a network only while it is needed; results are the same", kind="switch"),
     Option("device", "where PyTorch runs: cpu, mps or cuda", "DEVICE", choices=("cpu", "mps", "cuda")),
     Option("cases", "TOML file of cases instead of the shipped ones", "FILE", kind="path"),
@@ -156,8 +162,14 @@ OPTIONS: tuple[Option, ...] = (
         "N",
         kind="integer",
     ),
-    Option("parity-report", "write index.html and report.json into this folder", "DIR", kind="path"),
-    Option("parity-strict", "unknown verdicts fail the run", kind="switch"),
+    Option(
+        "parity-report",
+        "write index.html and report.json into this folder",
+        "DIR",
+        kind="path",
+        also=("-o", "--output"),
+    ),
+    Option("parity-strict", "unknown verdicts fail the run", kind="switch", also=("--strict",)),
 )
 
 

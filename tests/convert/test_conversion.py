@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,10 @@ def test_first_sdxl_window(model: Model, tmp_path: Path) -> None:
 
 def test_sdxl_decoder_is_single_precision(model: Model, tmp_path: Path) -> None:
     made = convert.convert(model("sdxl"), tmp_path, components=["vae_decoder"])
+    os.umask(mask := os.umask(0o022))
+    modes = {path.name: path.stat().st_mode & 0o666 for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"model.mlmodel", "weight.bin"} <= modes.keys()
+    assert set(modes.values()) == {0o666 & ~mask}  # coremltools writes them for the user alone
     assert features(made["vae_decoder"]) == {"inputs": [("z", FLOAT32)], "outputs": [("image", FLOAT32)]}
     assert agreements(tmp_path)[made["vae_decoder"].name] > 100
 
