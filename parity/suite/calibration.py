@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,6 @@ def _spread(key: tuple[str, str, str], group: Sequence[Sample], rate: float) -> 
 
 def _limit(name: str, values: np.ndarray, rate: float) -> float:
     """Return the bound that the next value passes with the rate of false alarms; NaN if a value is not finite."""
-    from scipy.stats import t
-
     metric = registry.get(name)
     logarithm = metric.unit != "dB" and metric.least >= 0
     known = values[~(np.isinf(values) & (values > 0))] if metric.higher_is_better else values  # equal arrays
@@ -217,11 +216,19 @@ def _limit(name: str, values: np.ndarray, rate: float) -> float:
         return math.nan
     if logarithm:
         known = np.log(np.maximum(known, np.finfo(np.float32).tiny))
-    reach = float(t.ppf(1 - rate, known.size - 1) * known.std(ddof=1) * math.sqrt(1 + 1 / known.size))
+    reach = _quantile(1 - rate, known.size - 1) * float(known.std(ddof=1)) * math.sqrt(1 + 1 / known.size)
     edge = float(known.mean()) + (-reach if metric.higher_is_better else reach)
     limit = math.exp(edge) if logarithm else edge
     limit += (-1 if metric.higher_is_better else 1) * abs(limit) * _WRITTEN
     return min(max(limit, metric.least), metric.most)
+
+
+@lru_cache(maxsize=1024)
+def _quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's distribution; one figure takes as long as all arithmetic around it."""
+    from scipy.stats import t
+
+    return float(t.ppf(probability, degrees))
 
 
 def read(path: Path) -> list[Sample]:
