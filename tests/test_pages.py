@@ -55,7 +55,7 @@ def test_options_in_sentences(page: Path, parser: argparse.ArgumentParser) -> No
         if name.startswith("-"):
             continue
         assert name in known, f"{page.name}: there is no `parity {name}`"
-        for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", command):
+        for option in re.findall(r"(?<=\s)--?[a-z][a-z0-9-]*", command):
             assert option in known[name], f"{page.name}: `parity {command}`: {name} has no {option}"
 
 
