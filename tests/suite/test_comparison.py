@@ -69,8 +69,13 @@ def test_values_that_are_not_finite_fail_and_are_counted(bad: float) -> None:
 def test_a_reference_that_is_not_finite_fails_as_the_one_at_fault(bad: float) -> None:
     found = {where: (candidate, candidate) for where, (_, candidate) in pairs(bad).items()}
     check = comparison.worst("unet", found, BOUND, names=NAMES)
-    assert check.verdict is Verdict.FAIL
-    assert "PyTorch cpu float32 holds 1 of 6 values that are NaN or infinite by itself" in check.message
+    assert (check.point, check.where) == ("unet", "unet/step07/noise_pred")
+    assert (check.metric, check.bound, check.verdict) == ("tensor_psnr", BOUND.bound, Verdict.FAIL)
+    assert math.isnan(check.value)
+    assert check.message == (
+        "unet/step07/noise_pred: PyTorch cpu float32 holds 1 of 6 values that are NaN or infinite by itself: nothing "
+        "can be compared with it"
+    )
 
 
 def test_other_shapes_are_never_broadcast() -> None:

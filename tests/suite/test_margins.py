@@ -146,14 +146,14 @@ def test_whole_numbers_are_shown_with_all_their_digits() -> None:
 
 
 def test_infinity_and_what_is_not_a_number_differ_and_are_the_worst() -> None:
-    pair = np.array([0.0, np.inf, 3.0]), np.array([9.0, 1.0, 3.0])
+    pair = np.array([9.0, 1.0, 3.0]), np.array([0.0, np.inf, 3.0])
     found = comparison.worst("p", {"a": pair}, Tolerance("p", "max_abs", 0.5, "x"), names=NAMES)
     assert "2 of 3 elements differ (66.7%)" in found.message
-    assert "worst at (1,): one inf, two 1" in found.message
-    pair = np.array([0.0, np.inf, np.nan]), np.array([9.0, 1.0, 3.0])
+    assert "worst at (1,): one 1, two inf" in found.message
+    pair = np.array([9.0, 1.0, 3.0]), np.array([0.0, np.inf, np.nan])
     found = comparison.worst("p", {"a": pair}, Tolerance("p", "max_abs", 0.5, "x"), names=NAMES)
     assert "3 of 3 elements differ" in found.message
-    assert "worst at (2,): one nan, two 3" in found.message
+    assert "worst at (2,): one 3, two nan" in found.message
 
 
 def test_failures_are_told_before_what_is_unknown_and_what_passed_is_not_told() -> None:

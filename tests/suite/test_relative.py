@@ -103,6 +103,25 @@ def test_one_number_has_a_score_and_none_has_not() -> None:
     assert relative.scored(one[:0], one[:0], one[:0], floor=0.0) is None
 
 
+@pytest.mark.parametrize(
+    ("reference", "metrics"),
+    [
+        (np.array([1.0, np.nan], np.float32), ["tensor_psnr", "max_abs"]),
+        (np.array([1.0, np.inf], np.float32), ["tensor_psnr", "max_abs"]),
+        (np.zeros((0, 4), np.float32), ["tensor_psnr", "max_abs"]),
+        (np.zeros((0, 8, 8, 3), np.uint8), ["image_psnr", "image_window_rms"]),
+    ],
+)
+def test_with_a_reference_that_holds_nothing_no_value_passes(reference: np.ndarray, metrics: list[str]) -> None:
+    found = relative.judge("unet", {"unet/a/b": (reference, reference, reference)}, ALLOWED, names=NAMES)
+    assert [(check.metric, check.verdict) for check in found] == [(metric, Verdict.FAIL) for metric in metrics]
+    for check in found:
+        assert (check.point, check.where, check.score) == ("unet", "unet/a/b", None)
+        assert math.isnan(check.value)
+        assert math.isnan(check.bound)
+        assert check.message.startswith("unet/a/b: ")
+
+
 def test_bounds_say_where_they_come_from() -> None:
     reference = np.array([4.0, 0.0, 0.0, 0.0], np.float32)
     half = reference + np.float32([0.25, -0.25, 0.25, -0.25])
