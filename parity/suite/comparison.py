@@ -170,9 +170,8 @@ def _explain(
     relation = "below" if metric.higher_is_better else "above"
     headline = f"{where}: {metric.name} {metric.format(value)} is {relation} the bound {metric.format(tolerance.bound)}"
     lines = [headline, f"  bound from: {tolerance.measured}"]
-    for name, array in ((names[0], reference), (names[1], candidate)):
-        if bad := _not_finite(array):
-            lines.append(f"  {name} holds {bad} of {array.size} values that are NaN or infinite")
+    if bad := _not_finite(candidate):  # a reference that is not finite was refused before
+        lines.append(f"  {names[1]} holds {bad} of {candidate.size} values that are NaN or infinite")
     difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
     index = np.unravel_index(int(difference.argmax()), reference.shape)  # NaN is the largest, and differs
     unequal = int(np.count_nonzero(difference))

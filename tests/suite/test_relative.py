@@ -101,6 +101,8 @@ def test_one_number_has_a_score_and_none_has_not() -> None:
     assert raised is not None
     assert raised.rms == 1
     assert relative.scored(one[:0], one[:0], one[:0], floor=0.0) is None
+    judged = relative.judge("unet", {"unet/a/b": (one, one + np.float32(0.25), one)}, ALLOWED, names=NAMES)
+    assert [check.verdict for check in judged] == [Verdict.PASS, Verdict.PASS]
 
 
 @pytest.mark.parametrize(
