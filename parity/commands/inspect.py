@@ -14,6 +14,7 @@ from parity.files import replacing
 if TYPE_CHECKING:
     from parity.contracts.consumers import Consumers
     from parity.contracts.inspection import Inspection
+    from parity.contracts.memory import Memory
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json", nargs="?", const="-", metavar="FILE", help="write all records as JSON (to the terminal)"
     )
     parser.add_argument("--html", metavar="FILE", help="write a self-contained page")
+    parser.add_argument(
+        "--memory", action="store_true", help="estimate what the models need, and which machines that exceeds"
+    )
     parser.add_argument("--evidence", action="store_true", help="say why each component is ascribed to its releases")
     parser.add_argument(
         "--tables",
@@ -64,6 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
     matrices = [capability.capabilities(bundle, tables=apps) for bundle in inspection.bundles]
     systems = platforms.platforms(extra)
     surveys = [survey.survey(bundle, systems) for bundle in inspection.bundles]
+    memories = _memories(inspection, extra) if arguments.memory else []
     requirements = [
         survey.require(demand, inspection, tables=systems, apps=apps, degraded=arguments.accept_degraded)
         if platforms.names_system(demand.partition(" on ")[2])
@@ -78,6 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
             tuple(Capabilities(matrix.bundle, tuple(matrix.cells.values())) for matrix in matrices),
             tuple(survey.plain(found) for found in surveys),
             tuple(requirements),
+            tuple(memories),
         )
         documents.write(document, arguments.json)
     if arguments.html:
@@ -88,16 +94,34 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json != "-":
         from rich.console import Console
 
-        from parity.report.inspection.terminal import show, show_requirements
+        from parity.report.inspection.terminal import show, show_memory, show_requirements
 
         console = Console(highlight=False, soft_wrap=False)
         show(inspection, matrices, surveys, converters(extra), console, evidence=arguments.evidence)
+        for bundle, memory in zip(inspection.bundles, memories, strict=False):
+            show_memory(bundle, memory, console)
         show_requirements(requirements, console)
         if arguments.html:
             console.print(f"page: {arguments.html}")
     if problem := problems(inspection):
         raise FormatError(problem)
     return 0 if all(requirement.met for requirement in requirements) else 1
+
+
+def _memories(inspection: Inspection, extra: tuple[Path, ...]) -> list[Memory]:
+    """Estimate the memory of each folder's models.
+
+    Raises
+    ------
+    UsageError
+        It is an archive: programs are read from files.
+    """
+    from parity.contracts.memory import budgets, memory
+
+    root = Path(inspection.path)
+    if root.is_file() and root.suffix == ".zip":
+        raise UsageError(f"{root}: --memory reads programs from a folder; unpack the archive first")
+    return [memory(bundle, root, budgets(extra)) for bundle in inspection.bundles]
 
 
 def _check_demands(demands: Sequence[str], apps: Consumers) -> None:

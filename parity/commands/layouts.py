@@ -18,6 +18,7 @@ from parity.commands.records import Entry, Report
 from parity.contracts.capability import Cell, Requirement
 from parity.contracts.diff import FolderDiff
 from parity.contracts.inspection import Inspection
+from parity.contracts.memory import Memory
 from parity.coreai.comparison import Comparison
 from parity.errors import UsageError
 from parity.runs.schema import Provenance, Record
@@ -37,12 +38,13 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Inspected:
-    """``parity inspect``; ``platforms`` are as docs/contracts.md lists them, one a folder."""
+    """``parity inspect``; ``platforms`` are as docs/contracts.md lists them, ``memory`` is asked for by ``--memory``."""
 
     inspection: Inspection
     capabilities: tuple[Capabilities, ...]
     platforms: tuple[dict[str, Any], ...]
     requirements: tuple[Requirement, ...]
+    memory: tuple[Memory, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,17 @@ from parity.errors import FormatError
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
-TABLES: Final = ("window", "component", "task", "consumer", "rule", "platform_rule", "specification", "metadata")
+TABLES: Final = (
+    "window",
+    "component",
+    "task",
+    "consumer",
+    "rule",
+    "platform_rule",
+    "specification",
+    "metadata",
+    "budget",
+)
 """What a file can hold; each reader takes what concerns it and leaves the rest to the others."""
 
 

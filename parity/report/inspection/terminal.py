@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from parity.contracts.capability import Matrix, Requirement
 from parity.contracts.converters import Converters
 from parity.contracts.inspection import Bundle, Finding, Inspection
+from parity.contracts.memory import LEFT_OUT, Memory
 from parity.contracts.platforms import UNITS
 from parity.contracts.survey import Survey
 from parity.report.inspection.summary import (
@@ -105,6 +106,37 @@ def show_requirements(requirements: list[Requirement], console: Console) -> None
                 console.print(Text(f"  {place}{line}"))
                 if reason.remedy:
                     console.print(Text(f"     → {reason.remedy}", style="cyan"))
+
+
+def show_memory(bundle: Bundle, memory: Memory, console: Console) -> None:
+    """Print what a folder's models need, and what machines give a program."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("memory")
+    for column in ("weights", "expanded", "values", "at least", "at most"):
+        table.add_column(column, justify="right")
+    rows = [(title(one), memory.components.get(one.path)) for one in ordered(bundle.components)]
+    if len(memory.components) > 1:
+        rows += [("one at a time", memory.one), ("all together", memory.all)]
+    for name, own in rows:
+        sizes = () if own is None else (own.stored, own.expanded, own.alive, own.least, own.most)
+        cells = [megabytes(size) for size in sizes] or ["unread"]
+        table.add_row(Text(f"{name}, free sizes" if own is not None and own.flexible else name), *cells)
+    console.print(table)
+    for path, why in memory.unread.items():
+        console.print(Text(f"{path}: {why}", style="dim"))
+    console.print()
+    for fit in memory.fits:
+        one = "" if fit.one == fit.all else f"one at a time {fit.one}, "
+        text = f"{one}all together {fit.all}" if len(memory.components) > 1 else fit.one
+        beyond = f": {fit.budget.beyond}" if "too large" in (fit.one, fit.all) else ""
+        style = "red" if fit.one == "too large" else "yellow" if fit.all != "may fit" else ""
+        console.print(Text(f"{fit.budget.name} ({megabytes(fit.budget.bytes)}): {text}{beyond}", style=style))
+    console.print(Text(f"left out: {LEFT_OUT}; so what may fit may still not", style="dim"))
 
 
 def _components(bundle: Bundle, tables: Converters, console: Console, *, evidence: bool) -> None:
