@@ -56,7 +56,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         tolerance.load(options.tolerances)  # a damaged table is an error of the whole run, as a file of cases is
     except ParityError as error:
         raise pytest.UsageError(f"parity: {error}") from None
-    metafunc.parametrize("parity_cell", cells, ids=[cell.sentence for cell in cells])
+    metafunc.parametrize("parity_cell", _arranged(cells, metafunc.config), ids=lambda cell: cell.sentence)
+
+
+def _arranged(cells: Sequence[Cell], config: pytest.Config) -> list[Any]:
+    """Return cells as parameters, those of the same models one after the other, so that models are loaded once.
+
+    xdist gives its workers tests in this order, so each worker meets each backend once; with ``--dist loadgroup`` it
+    gives them whole shares.
+    """
+    from parity.suite import plan
+
+    order = plan.by_backend(cells)
+    workers = getattr(config, "workerinput", {}).get("workercount")
+    if workers is None:
+        return [cells[index] for index in order]
+    shares = plan.shares(cells, workers)
+    return [pytest.param(cells[index], marks=pytest.mark.xdist_group(shares[index])) for index in order]
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +93,7 @@ def parity_check(request: pytest.FixtureRequest, parity_run: Run) -> Callable[[C
     from parity.suite import expected
 
     def check(cell: Cell) -> None:
+        parity_run.turn_to(cell)
         record = request.node.stash[_RECORD] = parity_run.ask(cell)
         unknown = record["verdict"] == "unknown"
         if expected.excused(record):
@@ -151,7 +168,10 @@ class Summary:
         from parity.suite.question import planned, question
 
         try:
-            listed = plan.cells(options) if cells is None else cells
+            listed = plan.cells(options)
+            if cells is not None:
+                chosen = {cell.id for cell in cells}
+                listed = [cell for cell in listed if cell.id in chosen]
             wanted = Plan(question(options), planned(listed, options), options.machine)
             self._folder = self._opened.enter_context(open_run(options.run_dir, wanted, resume=options.resume))
         except ParityError as error:
@@ -206,7 +226,8 @@ class Summary:
         from parity.suite.run import stopped
 
         options = _options(self._config)
-        lost = [cell for cell in plan.cells(options) if report.nodeid.endswith(f"[{cell.sentence}]")]
+        name = report.nodeid.partition("]@")[0].removesuffix("]")  # behind it, the share of --dist loadgroup
+        lost = [cell for cell in plan.cells(options) if name.endswith(f"[{cell.sentence}")]
         return [stopped(cell, options, "worker died", f"worker died: {report.longreprtext}") for cell in lost]
 
     @pytest.hookimpl(trylast=True)
@@ -227,6 +248,7 @@ class Summary:
         from parity.report import html as page
         from parity.report import table
 
+        self._sort()
         conclusion = self._conclusion()
         terminalreporter.section("parity")
         terminalreporter.write_line(
@@ -241,6 +263,13 @@ class Summary:
             terminalreporter.write_line(line)
         if folder is not None:
             terminalreporter.write_line(f"report: {page.write(self._records, folder, conclusion)}")
+
+    def _sort(self) -> None:
+        """Put records into the order of their plan, so that any number of workers gives the same report."""
+        from parity.suite import plan
+
+        order = {cell.id: number for number, cell in enumerate(plan.cells(_options(self._config)))}
+        self._records.sort(key=lambda record: order.get(record["id"], len(order)))
 
     def _lists(self) -> list[str]:
         """Return what stands in lists of the user's and speaks of no cell, where the whole run was asked."""

@@ -10,6 +10,7 @@ meets the consumer releases, and where Core AI is installed, one case of it is d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -121,12 +122,56 @@ def cells(options: Options) -> list[Cell]:
 def by_backend(cells: Sequence[Cell]) -> list[int]:
     """Return the order in which cells are asked so that one backend's models are needed at a time, as indices.
 
-    Cells without a backend of their own stay with those of the first one; within a backend the order is that of the
-    run, which is also the order of its report.
+    Cells without a backend of their own stay with those of the first one, and what old releases wrote comes release by
+    release; within a backend the order is that of the run, which is also the order of its report.
     """
-    keys = [(cell.backend or cell.numerics) if cell.kind == "candidate" else "" for cell in cells]
-    named = list(dict.fromkeys(key for key in keys if key)) or [""]
-    return sorted(range(len(cells)), key=lambda index: named.index(keys[index] or named[0]))
+    keys = _models(cells)
+    named = list(dict.fromkeys(keys))
+    return sorted(range(len(cells)), key=lambda index: named.index(keys[index]))
+
+
+def shares(cells: Sequence[Cell], workers: int) -> list[str]:
+    """Return for each cell what one of several processes takes as a whole: cells of the same models, by name.
+
+    A backend with more cells than half of what one process has to do is several shares, so that all have work to the
+    end. The cells of one case are in one share, since its reference is drawn once for them.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        All cells of a run.
+    workers : int
+        Processes.
+    """
+    limit = max(1, math.ceil(len(cells) / (2 * max(1, workers))))
+    keys = _models(cells)
+    names = [""] * len(cells)
+    for key in dict.fromkeys(keys):
+        cases: dict[str, list[int]] = {}
+        for index, cell in enumerate(cells):
+            if keys[index] == key:
+                cases.setdefault(cell.case.name, []).append(index)
+        number, taken = 1, 0
+        for own in cases.values():
+            if taken and taken + len(own) > limit:
+                number, taken = number + 1, 0
+            taken += len(own)
+            for index in own:
+                names[index] = f"{key}, {number}"
+    return names
+
+
+def _models(cells: Sequence[Cell]) -> list[str]:
+    """Return which converted models each cell needs beside the original; where it needs none, those of the first."""
+    keys = [_own_models(cell) for cell in cells]
+    first = next((key for cell, key in zip(cells, keys, strict=True) if cell.kind == "candidate"), "PyTorch")
+    return [key or first for key in keys]
+
+
+def _own_models(cell: Cell) -> str:
+    if cell.pairing is not None:
+        return f"models of {cell.pairing.release.name}"
+    return (cell.backend or cell.numerics) if cell.kind == "candidate" else ""
 
 
 def _planned(options: Options) -> list[Cell]:

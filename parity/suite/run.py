@@ -59,6 +59,7 @@ class Run:
         self.expected = expected.load(options.expected)
         self.earlier = earlier.load(options.earlier)
         self._evaluator = Evaluator(options, progress)
+        self._backend = ""  # whose models are held
 
     def ask(self, cell: Cell) -> Record:
         """Return the record of a cell, whatever happens in it; only an interruption is passed on."""
@@ -95,17 +96,23 @@ class Run:
             Called with each record before the next cell is asked; what it raises ends the run.
         """
         records: dict[int, Record] = {}
-        before = ""
         with contextlib.suppress(KeyboardInterrupt):
             for index in by_backend(cells):
                 cell = cells[index]
-                if cell.kind == "candidate" and before not in ("", cell.backend or cell.numerics):
-                    self.release()
-                before = (cell.backend or cell.numerics) if cell.kind == "candidate" else before
+                self.turn_to(cell)
                 begin(cell)
                 records[index] = self.ask(cell)
                 finished(records[index])
         return [records[i] if i in records else not_asked(cell, self.options) for i, cell in enumerate(cells)]
+
+    def turn_to(self, cell: Cell) -> None:
+        """Let go of another backend's models before a cell is asked."""
+        if cell.kind != "candidate":
+            return
+        backend = cell.backend or cell.numerics
+        if self._backend not in ("", backend):
+            self.release()
+        self._backend = backend
 
     def release(self) -> None:
         """Let go of the candidates' models."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +35,8 @@ from parity.suite.verdict import Verdict
 def evaluate(self, cell):
     with Path("asked").open("a") as stream:
         stream.write(cell.case.name + "\\n")
+    with Path(f"asked-by-{os.getpid()}").open("a") as stream:
+        stream.write(f"{cell.case.name} {cell.backend}\\n")
     if Path(f"crash-{cell.case.name}").exists():
         os._exit(1)
     if Path(f"stop-{cell.case.name}").exists():
@@ -41,6 +45,13 @@ def evaluate(self, cell):
 
 
 Evaluator.evaluate = evaluate
+"""
+
+BACKENDS = """[pytest]
+parity_cases = cases.toml
+parity_model_version = tiny-sd
+parity_run_dir = night
+parity_backend = torch:cpu torch:float16
 """
 
 
@@ -97,6 +108,38 @@ def test_workers_write_one_folder_and_one_that_dies_costs_its_cell(project: pyte
     assert [entry.sequence for entry in found.entries] == [1, 2, 3, 4]
     assert len(found.sessions) == 1
     assert [entry["case"] for entry in result(found).records] == list(SCHEDULERS)  # whoever was first
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "-n 2",
+        pytest.param("-n 1", marks=pytest.mark.slow),
+        pytest.param("-n 8", marks=pytest.mark.slow),
+        pytest.param("-n 2 --dist loadgroup", marks=pytest.mark.slow),
+    ],
+)
+def test_any_number_of_workers_gives_the_same_report(project: pytest.Pytester, how: str) -> None:
+    """Cells of two backends: each worker meets a backend once; table, report and folder are those of one process."""
+    project.makefile(".ini", pytest=BACKENDS)
+    single = suite(project, "--parity-report", "single", "--run-dir", "alone")
+    several = suite(project, *how.split(), "--parity-report", "several")
+    single.assert_outcomes(passed=8)
+    several.assert_outcomes(passed=8)
+    assert tables(several) == tables(single)
+    documents = [json.loads((project.path / name / "report.json").read_text()) for name in ("single", "several")]
+    assert documents[0]["records"] == documents[1]["records"]
+    records = [result(ledger.read(project.path / name)).records for name in ("alone", "night")]
+    assert records[0] == records[1]
+    for path in project.path.glob("asked-by-*"):
+        backends = [line.split()[1] for line in path.read_text().splitlines()]
+        assert len([key for key, _ in itertools.groupby(backends)]) == len(set(backends))
+
+
+def tables(found: pytest.RunResult) -> list[str]:
+    """Return the lines of the table."""
+    lines = found.outlines
+    return lines[lines.index(next(line for line in lines if line.startswith("verdict "))) :][:10]
 
 
 def test_workers_leave_out_what_is_finished_also_one_that_comes_later(project: pytest.Pytester) -> None:
