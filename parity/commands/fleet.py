@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def _ask(
     from parity import __version__
     from parity.fleet.client import Fleet
     from parity.fleet.task import Job
-    from parity.report import progress
+    from parity.report.fleet import Board, shown
     from parity.suite.isolated import encoded
     from parity.suite.question import question
     from parity.suite.run import not_asked
@@ -68,20 +69,22 @@ def _ask(
     own = replace(options, run_dir=None, resume=False, parity_report=None)
     job = Job(folder.session.run, __version__, encoded(own), question(options))
     done: dict[str, dict[str, Any]] = {}
-    with progress.shown(len(cells)) as shown:
+    board = Board(folder.session.run, len(cells))
 
-        def finished(record: dict[str, Any]) -> None:
-            folder.add(record)
-            done[record["id"]] = record
-            shown.advance(len(done))
+    def finished(record: dict[str, Any]) -> None:
+        folder.add(record)
+        done[record["id"]] = record
+        board.finished(record)
 
-        fleet = Fleet(client, job, options, require, shown.say)
-        try:
-            found = fleet.ask_all(cells, finished)
-        except KeyboardInterrupt:
-            return {cell.id: done.get(cell.id) or not_asked(cell, options) for cell in cells}
-        fleet.forget()
-        return found
+    with shown(board):
+        fleet = Fleet(client, job, options, require, board.say, board.seen)
+        with contextlib.closing(fleet):
+            try:
+                found = fleet.ask_all(cells, finished)
+            except KeyboardInterrupt:
+                return {cell.id: done.get(cell.id) or not_asked(cell, options) for cell in cells}
+            fleet.forget()
+            return found
 
 
 def _resources(texts: list[str]) -> dict[str, float]:

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from parity.coreml import COMPUTE_UNITS
 from parity.errors import MissingError, UsageError
-from parity.fleet import task
+from parity.fleet import task, workers
+from parity.fleet.fetching import Ending, Fetching
 from parity.fleet.task import Job
+from parity.fleet.workers import Roll, Worker, needs
 from parity.suite.options import Options
 from parity.suite.plan import Cell
 from parity.suite.run import Record, stopped, unanswered
@@ -30,20 +31,7 @@ DEATHS: Final = 100
 """Workers that may die over one cell before it fails; Dask's own limit of 3 is for tasks that kill them."""
 
 _AGAIN: Final = "start it again, and go on with --resume"
-_POLL: Final = 1.0  # seconds after which it is looked whether the scheduler is still there
-
-
-def needs(cell: Cell, options: Options, others: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the resources that a worker must declare to be given a cell: a compute unit, ``cuda`` or ``mps``."""
-    found = dict(others or {})
-    words = cell.backend.split(":")
-    if words[0] == "coreml":
-        found |= {word: 1.0 for word in words[1:] if word in COMPUTE_UNITS}
-    if words[0] == "torch":
-        found |= {word: 1.0 for word in words[1:] if word in ("cuda", "mps")}
-    if options.device != "cpu":
-        found[options.device] = 1.0
-    return found
+_POLL: Final = 1.0  # seconds after which it is looked whether the scheduler and its workers are still there
 
 
 @contextmanager
@@ -70,7 +58,22 @@ def connected(address: str) -> Iterator[Any]:
     try:
         yield client
     finally:
+        _close(client)
+
+
+def _close(client: Any) -> None:
+    """Close a client; one whose connection broke raises whatever broke it, which would hide why the run ended."""
+    with contextlib.suppress(Exception):
         client.close(timeout=5)
+
+
+@dataclass
+class _Held:
+    """A cell that was given out; without a future where nobody is there yet who may take it."""
+
+    cell: Cell
+    future: Any = None
+    only: frozenset[str] | None = None  # addresses of the workers that may take it, where others refused
 
 
 @dataclass
@@ -88,6 +91,8 @@ class Fleet:
         Resources that every cell needs beside its own.
     say : callable
         Told what is going on.
+    watch : callable
+        Told about once a second which workers there are and what they ask.
     """
 
     client: Any
@@ -95,12 +100,24 @@ class Fleet:
     options: Options
     require: Mapping[str, float] = field(default_factory=dict)
     say: Callable[[str], None] = lambda text: None
-    _refused: dict[str, str] = field(default_factory=dict)
-    _held: dict[str, Any] = field(default_factory=dict)
-    _done: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    watch: Callable[[Sequence[Worker]], None] = lambda workers: None
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _done: queue.SimpleQueue[tuple[Any, Cell, Ending]] = field(default_factory=queue.SimpleQueue)
+    _fetching: Fetching = field(default_factory=Fetching)
+    _roll: Roll = field(init=False)
+    _looked: float = 0.0
+    _address: str = "the scheduler"  # its address
+    _own: bool = False  # whether the client was made here
+
+    def __post_init__(self) -> None:
+        self._roll = Roll(self.client)
+        if self.client.scheduler:
+            self._address = str(self.client.scheduler.address)
 
     def ask_all(self, cells: Sequence[Cell], finished: Callable[[Record], None]) -> dict[str, Record]:
         """Return a record for each cell, by id.
+
+        A cell that no worker can take is unknown. It is not ``finished``, so a resumed run asks it.
 
         Parameters
         ----------
@@ -116,63 +133,43 @@ class Fleet:
         """
         self._refuse()
         self._allow_deaths()
-        found = {
-            cell.id: unanswered(cell, self.options, f"no worker of the fleet declares {', '.join(self._needs(cell))}")
-            for cell in cells
-            if not self._offered(cell)
-        }
-        waiting = {cell.id: cell for cell in cells if cell.id not in found}
+        found: dict[str, Record] = {}
         try:
-            for cell in waiting.values():
+            for cell in cells:
                 self._submit(cell)
-            while waiting:
-                future, cell = self._next(waiting, len(cells))
-                record = self._record(future, cell)
-                if record is None:
-                    self._submit(cell)
-                    continue
-                finished(record)
-                found[cell.id] = record
-                del waiting[cell.id]
-                self.say(f"{cell.case.name} on {record.get('worker') or 'a worker'}: {record['verdict']}")
+            while self._held:
+                ended = self._next(len(found), len(cells))
+                if ended is not None:
+                    cell, record = ended
+                    finished(record)
+                    found[cell.id] = record
+                    self._let_go(cell)
+                    self.say(f"{cell.case.name} on {record.get('worker') or 'a worker'}: {record['verdict']}")
+                found |= self._look()
         finally:
             self._held.clear()  # lets go of every future: what nobody waits for is cancelled
+            self._fetching.close()
         return found
 
     def forget(self) -> None:
         """Have all workers remove what they keep of the run."""
         self.client.run(task.forget, self.job.run, on_error="ignore")
 
+    def close(self) -> None:
+        """Close the connection that was made in the place of a broken one; the first one is its owner's."""
+        if self._own:
+            _close(self.client)
+
     def _refuse(self) -> None:
         """Ask every worker that is there whether it can answer; one that cannot is named, and nothing begins."""
-        workers = self._workers()
-        if not workers:
+        names = {worker.address: worker.name for worker in self._roll.look()}
+        if not names:
             raise UsageError(f"{self._address}: no worker has joined; 'dask worker {self._address}' starts one")
         said = self.client.run(task.refusal, self.job, on_error="return")
         bad = {address: str(why) for address, why in said.items() if why and not isinstance(why, OSError)}  # or it died
         if bad:
-            named = "; ".join(
-                f"worker {workers.get(one, {}).get('name', one)} ({one}): {why}" for one, why in bad.items()
-            )
+            named = "; ".join(f"worker {names.get(one, one)} ({one}): {why}" for one, why in bad.items())
             raise UsageError(f"refused: {named}")
-
-    @property
-    def _address(self) -> str:
-        return str(self.client.scheduler.address) if self.client.scheduler else "the scheduler"
-
-    def _workers(self) -> dict[str, Any]:
-        """Return what the scheduler knows of its workers, by address."""
-        asked = {"n_workers": -1} if _takes_count(self.client) else {}
-        return dict(self.client.scheduler_info(**asked)["workers"])
-
-    def _needs(self, cell: Cell) -> dict[str, float]:
-        return needs(cell, self.options, self.require)
-
-    def _offered(self, cell: Cell) -> bool:
-        """Tell whether a worker that is there declares what a cell needs."""
-        wanted = self._needs(cell).items()
-        offers = [worker["resources"] for worker in self._workers().values()]
-        return any(all(offer.get(name, 0) >= count for name, count in wanted) for offer in offers)
 
     def _allow_deaths(self) -> None:
         def allow(dask_scheduler: Any = None) -> None:
@@ -181,66 +178,127 @@ class Fleet:
         self.client.run_on_scheduler(allow)
 
     def _submit(self, cell: Cell) -> None:
-        options: dict[str, Any] = {"resources": self._needs(cell) or None, "pure": False}
-        if self._refused:
-            options["workers"] = [address for address in self._workers() if address not in self._refused]
-            if not options["workers"]:
-                raise UsageError(f"refused: {'; '.join(self._refused.values())}; no other worker is there")
-        key = f"parity-{self.job.run}-{uuid.uuid4().hex[:8]}-{cell.id}"
-        future = self.client.submit(task.ask, self.job, cell.id, key=key, **options)
-        self._held[cell.id] = future
-        future.add_done_callback(lambda done: self._done.put((done, cell)))
+        """Give a cell out: to anybody, or where somebody refused to those who are there and did not."""
+        held = self._held[cell.id] = _Held(cell)
+        options: dict[str, Any] = {"resources": needs(cell, self.options, self.require) or None, "pure": False}
+        if self._roll.refused:
+            held.only = frozenset(worker.address for worker in self._roll.willing)
+            options["workers"] = sorted(held.only)
+            if not held.only:
+                return
+        key = workers.key(self.job.run, uuid.uuid4().hex[:8], cell.id)
+        held.future = self.client.submit(task.ask, self.job, cell.id, key=key, **options)
+        held.future.add_done_callback(
+            lambda done: self._fetching.fetch(done, lambda ending: self._done.put((done, cell, ending)))
+        )
 
-    def _next(self, waiting: Mapping[str, Cell], total: int) -> tuple[Any, Cell]:
-        """Return a future that has ended, and its cell.
+    def _let_go(self, cell: Cell) -> None:
+        held = self._held.pop(cell.id)
+        if held.future is not None:
+            held.future.release()
+
+    def _next(self, done: int, total: int) -> tuple[Cell, Record] | None:
+        """Return a cell that has ended with its record; None where none did for a while.
 
         Raises
         ------
         UsageError
             The scheduler went away.
         """
-        while True:
-            ended: tuple[Any, Cell] | None = None
-            with contextlib.suppress(queue.Empty):
-                ended = self._done.get(timeout=_POLL)
-            self._await_scheduler(total - len(waiting), total)
-            if ended is not None:
-                future, cell = ended
-                if cell.id in self._held and self._held[cell.id].key == future.key:
-                    return future, cell
+        ended: tuple[Any, Cell, Ending] | None = None
+        with contextlib.suppress(queue.Empty):
+            ended = self._done.get(timeout=_POLL)
+        self._await_scheduler(done, total)
+        if ended is None:
+            return None
+        future, cell, ending = ended
+        held = self._held.get(cell.id)
+        if held is None or held.future is None or held.future.key != future.key:
+            return None  # of a task that was given up
+        record = self._record(cell, ending)
+        if record is None:
+            self._submit(cell)
+            return None
+        return cell, record
+
+    def _record(self, cell: Cell, ending: Ending) -> Record | None:
+        """Return what a task found; None where it is to be given out again: its record is lost, its worker refused."""
+        if isinstance(ending, BaseException):  # of the task, not of the cell: KilledWorker after many deaths, a defect
+            name = type(ending).__name__
+            return stopped(cell, self.options, name, f"its task ended: {name}: {ending}")
+        if ending is not None and "refused" in ending:
+            why = f"worker {ending['worker']}: {ending['refused']}"
+            self._roll.refuse(ending["address"], why)
+            self.say(why)
+            return None
+        return ending
+
+    def _look(self) -> dict[str, Record]:
+        """See who is there; give out again what its workers left, and return the records of what nobody can take.
+
+        Raises
+        ------
+        UsageError
+            All workers refused.
+        """
+        if time.monotonic() - self._looked < _POLL:
+            return {}
+        self._looked = time.monotonic()
+        try:
+            self._roll.look()
+        except OSError:  # the connection is being made anew, or not: that is seen elsewhere
+            return {}
+        self.watch(self._roll.workers)
+        willing = {worker.address for worker in self._roll.willing}
+        for held in list(self._held.values()):
+            if held.only is not None and willing and not held.only & willing:
+                self._let_go(held.cell)
+                self._submit(held.cell)
+        found = {}
+        for held in list(self._held.values()):
+            if why := self._roll.lacking(needs(held.cell, self.options, self.require)):
+                if self._roll.refused and not willing:
+                    raise UsageError(f"refused: {'; '.join(self._roll.refused.values())}; no other worker is there")
+                self._let_go(held.cell)
+                found[held.cell.id] = unanswered(held.cell, self.options, why)
+        return found
 
     def _await_scheduler(self, done: int, total: int) -> None:
-        """Wait while the connection is made anew; futures are cancelled then, and their cells are given out again."""
-        until = time.monotonic() + PATIENCE
+        """Wait while Dask makes the connection anew: futures are cancelled then, and their cells are given out again.
+
+        Where it does not (its client may stop trying for good, on a loaded machine), another client takes its place.
+
+        Raises
+        ------
+        UsageError
+            Nobody answers.
+        """
+        since = time.monotonic()
         while not self._alive():
-            if self.client.status in ("closing", "closed") or time.monotonic() > until:
+            waited = time.monotonic() - since
+            if waited > PATIENCE:
                 raise UsageError(f"the scheduler went away: {done} of {total} cells have an answer; {_AGAIN}")
+            if (waited > PATIENCE / 2 or self.client.status in ("closing", "closed")) and self._connect_anew():
+                return
             time.sleep(_POLL / 5)
+
+    def _connect_anew(self) -> bool:
+        """Put another client into the place of a broken one, and give all cells out again; tell whether it answers."""
+        broken, own = self.client, self._own
+        try:
+            self.client = type(broken)(self._address, timeout=PATIENCE / 4, set_as_default=False)
+        except (OSError, ValueError):
+            return False
+        self._own = True
+        self.say("the connection to the scheduler broke, and was made anew")
+        self._roll.client = self.client
+        self._allow_deaths()
+        for held in list(self._held.values()):
+            self._submit(held.cell)
+        if own:
+            _close(broken)
+        return True
 
     def _alive(self) -> bool:
         comm = self.client.scheduler_comm
         return self.client.status == "running" and comm is not None and not comm.comm.closed()
-
-    def _record(self, future: Any, cell: Cell) -> Record | None:
-        """Return what a task found, letting it go; None where its worker refused and another one is to be asked."""
-        del self._held[cell.id]
-        if future.status == "cancelled":
-            return None
-        try:
-            answer: Record = future.result(timeout=PATIENCE)
-        except Exception as error:  # the task itself, not the cell: KilledWorker after many deaths, or a defect
-            return stopped(cell, self.options, type(error).__name__, f"its task ended: {type(error).__name__}: {error}")
-        finally:
-            future.release()
-        if "refused" in answer:
-            self._refused[answer["address"]] = f"worker {answer['worker']}: {answer['refused']}"
-            self.say(self._refused[answer["address"]])
-            return None
-        return answer
-
-
-def _takes_count(client: Any) -> bool:
-    """Tell whether ``scheduler_info`` has to be asked for all workers; newer releases list five by themselves."""
-    import inspect
-
-    return "n_workers" in inspect.signature(client.scheduler_info).parameters

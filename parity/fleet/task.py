@@ -6,20 +6,29 @@ tables or goldens are not the client's: such an answer would be one to another q
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from parity import __version__
 from parity.errors import ParityError
-from parity.fleet.child import spool_of
+from parity.files import require_writable
+from parity.fleet import spool
 from parity.suite import options as suite_options
 from parity.suite import plan
 from parity.suite.isolated import IsolatedRun
+from parity.suite.plan import Cell
+from parity.suite.run import Record
+
+FROM_OUTSIDE: Final = ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM")
+"""Signals that somebody sends to a process: the system, out of memory or going down; what crashes has other ones."""
+TIMES: Final = 3
+"""How often a cell is asked in all whose process is ended from outside while its worker lives on."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,32 @@ class Job:
     command: tuple[str, ...] = ()
 
 
+class PatientRun(IsolatedRun):
+    """Asks a cell again whose process somebody else ended; one that crashes or is out of time has its answer."""
+
+    _ended_before: int = 0
+
+    def ask(self, cell: Cell) -> Record:
+        """Return the record of a cell, as :meth:`IsolatedRun.ask`, after at most :data:`TIMES` processes."""
+        self._ended_before = 0
+        return super().ask(cell)
+
+    def _ended(self, cell: Cell, how: str, message: str) -> Record:
+        self._ended_before += 1
+        if how not in FROM_OUTSIDE:
+            return super()._ended(cell, how, message)
+        if self._ended_before < TIMES:
+            self.close()
+            return super().ask(cell)
+        return super()._ended(cell, how, f"{message}, as {TIMES - 1} others did before")
+
+
 @dataclass
 class _Held:
     """What this worker's process keeps between tasks."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    run: IsolatedRun | None = None
+    run: PatientRun | None = None
     job: str = ""
     refusal: str = ""
     cells: dict[str, plan.Cell] = field(default_factory=dict)
@@ -86,10 +115,9 @@ def _begin(job: Job) -> None:
     if _HELD.refusal:
         return
     options = suite_options.read(dict(job.options))
-    spool = str(spool_of(job.run))
     command: Sequence[str] = job.command or (sys.executable, "-m", "parity.fleet.child")
     _HELD.cells = {cell.id: cell for cell in plan.cells(options)}
-    _HELD.run = IsolatedRun(options, worker=(*command, spool))
+    _HELD.run = PatientRun(options, worker=(*command, str(spool.folder(job.run))))
 
 
 def refusal(job: Job) -> str:
@@ -98,7 +126,11 @@ def refusal(job: Job) -> str:
         return f"it has parity {__version__}, the client {job.version}: install the same version"
     from parity.suite.question import question
 
+    place = spool.folder(job.run).parent
+    with contextlib.suppress(OSError):  # for good: workers of one machine would take it from each other
+        place.mkdir(parents=True, exist_ok=True)
     try:
+        require_writable(place, "its cache")
         own = question(suite_options.read(dict(job.options)))
     except ParityError as error:
         return str(error)
@@ -133,4 +165,4 @@ def forget(run: str) -> None:
     if _HELD.run is not None and run == _HELD.job:
         _HELD.run.close()
         _HELD.run, _HELD.job = None, ""
-    shutil.rmtree(spool_of(run), ignore_errors=True)
+    shutil.rmtree(spool.folder(run), ignore_errors=True)

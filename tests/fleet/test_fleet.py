@@ -6,10 +6,7 @@ import contextlib
 import dataclasses
 import os
 import random
-import signal
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,76 +16,18 @@ import pytest
 
 from parity import __version__, cli
 from parity.errors import UsageError
-from parity.fleet import child
 from parity.fleet import client as fleets
-from parity.fleet.client import Fleet, connected, needs
-from parity.fleet.task import Job
+from parity.fleet import workers
+from parity.fleet.client import Fleet, connected
+from parity.fleet.workers import needs
 from parity.runs import ledger
-from parity.runs.folder import Plan, RunFolder, open_run
-from parity.suite import options as suite_options
 from parity.suite import plan
-from parity.suite.isolated import encoded
 from parity.suite.options import Options
-from parity.suite.question import planned, question
+from tests.fleet.clusters import CASE, Cluster, cluster, job, run, staged
 
-distributed = pytest.importorskip("distributed", reason="the extra fleet is not installed: pip install distributed")
+pytest.importorskip("distributed", reason="the extra fleet is not installed: pip install distributed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, about sockets of processes that were killed
-
-CASE = '[[case]]\nname = "{0}"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "ddim"\nsteps = 2\n'
-STAGED = (sys.executable, str(Path(__file__).with_name("staged.py")))
-
-
-@dataclasses.dataclass
-class Cluster:
-    """Workers of this machine, and how to kill one."""
-
-    local: Any
-    notes: Path
-
-    @property
-    def address(self) -> str:
-        return str(self.local.scheduler_address)
-
-    def kill(self, chosen: random.Random) -> bool:
-        """Kill the process of a worker; its nanny starts another one."""
-        alive = [nanny.process.process for nanny in self.local.workers.values() if nanny.process is not None]
-        pids = [process.pid for process in alive if process is not None and process.pid]
-        with contextlib.suppress(ProcessLookupError, IndexError):
-            os.kill(chosen.choice(pids), signal.SIGKILL)
-            return True
-        return False
-
-    def noted(self, name: str) -> Counter[str]:
-        path = self.notes / name
-        return Counter(path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else [])
-
-
-@contextlib.contextmanager
-def cluster(tmp_path: Path, workers: int, seconds: float, **resources: float) -> Iterator[Cluster]:
-    notes = tmp_path / "notes"
-    notes.mkdir(exist_ok=True)
-    root = str(Path(__file__).parents[2])
-    changed = {
-        "PARITY_STAGED": str(notes),
-        "PARITY_STAGED_SECONDS": str(seconds),
-        "PARITY_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    local = distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=None, resources=resources, silence_logs=60
-    )
-    try:
-        yield Cluster(local, notes)
-    finally:
-        local.close(timeout=20)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @pytest.fixture(scope="module")
@@ -111,32 +50,15 @@ def options(tmp_path: Path) -> Options:
     return staged(tmp_path, [f"cell{number:03d}" for number in range(8)])
 
 
-def staged(tmp_path: Path, names: list[str], **others: Any) -> Options:
-    (tmp_path / "cases.toml").write_text("".join(map(CASE.format, names)), encoding="utf-8")
-    given = {"cases": tmp_path / "cases.toml", "model_version": "tiny-sd", "compatibility": "none", **others}
-    return suite_options.read({"coreml_runtime": "reference", **given})
-
-
-def job(folder: RunFolder, options: Options, **changes: Any) -> Job:
-    made = Job(folder.session.run, __version__, encoded(options), question(options), STAGED)
-    return dataclasses.replace(made, **changes)
-
-
-@contextlib.contextmanager
-def run(path: Path, options: Options, *, resume: bool = False) -> Iterator[tuple[RunFolder, list[plan.Cell]]]:
-    cells = plan.cells(options)
-    with open_run(path, Plan(question(options), planned(cells, options), "fleet"), resume=resume) as folder:
-        yield folder, cells
-
-
-@pytest.mark.slow  # on a loaded machine it has ended with a cell that is unknown
 def test_every_cell_is_asked_once_while_workers_die(
     tmp_path: Path, options: Options, local: Cluster, client: Any
 ) -> None:
     chosen = random.Random(7)
     killed: list[bool] = []
+    watched: list[str] = []
     with run(tmp_path / "run", options) as (folder, cells):
-        fleet = Fleet(client, job(folder, options), options)
+        own = job(folder, options)
+        fleet = Fleet(client, own, options, watch=lambda seen: watched.extend(one.asks(own.run) for one in seen))
 
         def finished(record: dict[str, Any]) -> None:
             folder.add(record)
@@ -151,7 +73,23 @@ def test_every_cell_is_asked_once_while_workers_die(
     entries = [entry.record["id"] for entry in ledger.read(tmp_path / "run").entries]
     assert sorted(entries) == sorted(cell.id for cell in cells)
     assert local.noted("ended") == Counter(entries)  # computed once each, although workers died
+    assert set(watched) - {""} <= set(entries)
+    assert set(watched) - {""}
     assert not list(local.notes.parent.glob("cache/fleet/*/*.json"))
+
+
+def test_a_real_cell_is_asked_in_a_worker(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command does it, with models: the only cell here that is no stand-in's."""
+    (tmp_path / "cases.toml").write_text(CASE.format("real"), encoding="utf-8")
+    with cluster(tmp_path, 1, 0, environment={"PARITY_CACHE": os.environ["PARITY_CACHE"]}) as own:
+        words = ["--model-version", "tiny-sd", "--compatibility", "none", "--backend", "torch:cpu"]
+        words += ["--cases", str(tmp_path / "cases.toml"), "--run-dir", str(tmp_path / "run")]
+        code = cli.main(["fleet", "run", "--scheduler", own.address, *words])
+    assert code == 0, capsys.readouterr().err
+    (entry,) = ledger.read(tmp_path / "run").entries
+    assert entry.record["verdict"] == "pass"
+    assert entry.record["worker"].startswith("0 (")
+    assert entry.record["pictures"]
 
 
 def test_a_cell_that_kills_its_process_fails_alone(tmp_path: Path, client: Any) -> None:
@@ -183,16 +121,21 @@ def test_a_worker_that_joins_later_with_another_version_gets_no_cell(
     monkeypatch.setattr(Fleet, "_refuse", lambda self: None)  # it was not there yet
     with run(tmp_path / "run", options) as (folder, cells):
         fleet = Fleet(client, job(folder, options, version="0.0.7"), options)
+        monkeypatch.setattr(workers, "JOINING", 0.5)
         with pytest.raises(UsageError, match=r"refused: worker .* the client 0.0.7.*; no other worker is there"):
             fleet.ask_all(cells, folder.add)
     assert not ledger.read(tmp_path / "run").entries
 
 
-def test_a_scheduler_that_goes_away_costs_no_finished_cell(tmp_path: Path, options: Options, client: Any) -> None:
+def test_a_scheduler_that_goes_away_costs_no_finished_cell(
+    tmp_path: Path, options: Options, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with contextlib.ExitStack() as stack:
         folder, cells = stack.enter_context(run(tmp_path / "run", options))
         leaving = stack.enter_context(cluster(tmp_path, 1, 0.2))
         other = stack.enter_context(connected(leaving.address))
+
+        monkeypatch.setattr(fleets, "PATIENCE", 5.0)
 
         def finished(record: dict[str, Any]) -> None:
             folder.add(record)
@@ -210,7 +153,37 @@ def test_a_scheduler_that_goes_away_costs_no_finished_cell(tmp_path: Path, optio
     assert len(ledger.read(tmp_path / "run").entries) == 8
 
 
-def test_cells_go_to_workers_that_declare_what_they_need(tmp_path: Path, client: Any) -> None:
+def test_a_connection_that_dask_gives_up_is_made_anew(
+    tmp_path: Path, options: Options, local: Cluster, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its client does on a loaded machine: what it read first was not what it asserted."""
+
+    async def broken() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(fleets, "PATIENCE", 8.0)
+    monkeypatch.setattr(client, "_reconnect", broken)
+    said: list[str] = []
+    with run(tmp_path / "run", options) as (folder, cells):
+        fleet = Fleet(client, job(folder, options), options, say=said.append)
+
+        def finished(record: dict[str, Any]) -> None:
+            folder.add(record)
+            if record["id"] == cells[1].id:
+                client.loop.add_callback(client.scheduler_comm.comm.abort)
+
+        with contextlib.closing(fleet):
+            found = fleet.ask_all(cells, finished)
+    assert [found[cell.id]["verdict"] for cell in cells] == ["pass"] * 8
+    assert len(ledger.read(tmp_path / "run").entries) == 8
+    assert said.count("the connection to the scheduler broke, and was made anew") == 1
+    assert local.noted("ended") == Counter(cell.id for cell in cells)
+
+
+def test_cells_go_to_workers_that_declare_what_they_need(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "JOINING", 3.0)
     options = staged(tmp_path, ["one"], backend=("coreml:reference", "coreml:CPU_AND_NE"))
     cells = plan.cells(options)
     wanted = {cell.backend: needs(cell, options) for cell in cells}
@@ -235,48 +208,3 @@ def test_bad_input_is_said_before_anything_begins(
     assert not (tmp_path / "run").exists()
     assert cli.main([*arguments, "--run-dir", str(tmp_path / "run"), "--require", "m2=many"]) == 2
     assert "--require m2=many: NAME=COUNT" in capsys.readouterr().err
-
-
-def test_the_worker_finds_what_another_process_finished(tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def ask(cell: str) -> dict[str, Any]:
-        asked.append(cell)
-        return {"id": cell}
-
-    assert [child.kept(tmp_path, cell, ask)["id"] for cell in ("a", "b", "a")] == ["a", "b", "a"]
-    assert asked == ["a", "b"]
-    assert child.spool_of("0" * 32).name == "0" * 20
-
-
-@pytest.mark.slow
-def test_two_hundred_cells_eight_workers_fifty_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = staged(tmp_path, [f"cell{number:03d}" for number in range(200)])
-    chosen, finished, killed = random.Random(3), [0], [0]
-    with (
-        cluster(tmp_path, 8, 1.0) as local,
-        connected(local.address) as client,
-        run(tmp_path / "run", options) as (folder, cells),
-    ):
-
-        def kill() -> None:
-            killed[0] += local.kill(chosen)
-
-        def add(record: dict[str, Any]) -> None:
-            folder.add(record)
-            finished[0] += 1
-            if finished[0] % 4 == 0:  # at some moment of the cells that others are asking
-                threading.Timer(chosen.uniform(0, 0.5), kill).start()
-
-        fleet = Fleet(client, job(folder, options), options)
-        started = time.monotonic()
-        found = fleet.ask_all(cells, add)
-        seconds = time.monotonic() - started
-    entries = Counter(entry.record["id"] for entry in ledger.read(tmp_path / "run").entries)
-    again = sum(local.noted("begun").values()) - 200
-    with capsys.disabled():
-        print(f"\n{len(found)} cells, {killed[0]} kills, {again} executed again, {seconds:.0f} s")
-    assert entries == Counter(cell.id for cell in cells)
-    assert {record["verdict"] for record in found.values()} == {"pass"}
-    assert killed[0] >= 48  # the last ones find nobody
-    assert again < 4
