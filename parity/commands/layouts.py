@@ -38,7 +38,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Inspected:
-    """``parity inspect``; ``platforms`` are as docs/contracts.md lists them, ``memory`` is asked for by ``--memory``."""
+    """``parity inspect``; ``platforms`` as docs/contracts.md lists them, ``memory`` with ``--memory``."""
 
     inspection: Inspection
     capabilities: tuple[Capabilities, ...]

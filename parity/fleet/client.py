@@ -32,6 +32,7 @@ DEATHS: Final = 100
 
 _AGAIN: Final = "start it again, and go on with --resume"
 _POLL: Final = 1.0  # seconds after which it is looked whether the scheduler and its workers are still there
+_SHARE: Final = 10  # a scheduler that takes long to say who is there is asked more rarely: records come first
 
 
 @contextmanager
@@ -92,7 +93,7 @@ class Fleet:
     say : callable
         Told what is going on.
     watch : callable
-        Told about once a second which workers there are and what they ask.
+        Told about once a second, more rarely where the scheduler is slow, which workers there are and what they ask.
     """
 
     client: Any
@@ -105,7 +106,7 @@ class Fleet:
     _done: queue.SimpleQueue[tuple[Any, Cell, Ending]] = field(default_factory=queue.SimpleQueue)
     _fetching: Fetching = field(default_factory=Fetching)
     _roll: Roll = field(init=False)
-    _looked: float = 0.0
+    _look_again: float = 0.0
     _address: str = "the scheduler"  # its address
     _own: bool = False  # whether the client was made here
 
@@ -241,13 +242,16 @@ class Fleet:
         UsageError
             All workers refused.
         """
-        if time.monotonic() - self._looked < _POLL:
+        began = time.monotonic()
+        if began < self._look_again:
             return {}
-        self._looked = time.monotonic()
         try:
             self._roll.look()
         except OSError:  # the connection is being made anew, or not: that is seen elsewhere
             return {}
+        finally:
+            now = time.monotonic()
+            self._look_again = now + max(_POLL, _SHARE * (now - began))
         self.watch(self._roll.workers)
         willing = {worker.address for worker in self._roll.willing}
         for held in list(self._held.values()):

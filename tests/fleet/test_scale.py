@@ -49,7 +49,7 @@ def test_two_hundred_cells_eight_workers_fifty_kills(tmp_path: Path, capsys: pyt
         print(f"\n{len(found)} cells, {killed[0]} kills, {again} finished cells asked again")
     assert entries == Counter(cell.id for cell in cells)
     assert {record["verdict"] for record in found.values()} == {"pass"}
-    assert killed[0] >= KILLS - 2  # the last ones find nobody
+    assert killed[0] >= 0.9 * KILLS  # some find nobody: on a loaded machine all are being started again
     assert again < 0.02 * CELLS
 
 
