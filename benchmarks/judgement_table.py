@@ -90,19 +90,22 @@ def _verdicts(entries: Sequence[Entry]) -> list[str]:
 
 
 def _ratios(entries: Sequence[Entry]) -> list[str]:
+    """Return by candidate and point what cells show that pass or fail without a named cause, all models together."""
     rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for entry in entries:
+        if entry["verdict"] == "fail" and cause(entry) != "none":
+            continue
         for check in entry["checks"]:
             if check["metric"].endswith("psnr"):
-                rows.setdefault((entry["model"], entry["candidate"], check["point"]), []).append(check)
+                rows.setdefault((entry["candidate"], check["point"]), []).append(check)
     lines = [
-        "| model | candidate | point | n | dB | rms ratio: median, 99 %, most | largest: most | least overlap |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| candidate | point | n | dB | rms ratio: median, 99 %, most | largest ratio: most | least overlap |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for key, found in sorted(rows.items()):
         values = np.array([check["value"] for check in found])
         scored = [check for check in found if "rms" in check]
-        start = f"| {' | '.join(key)} | {len(found)} | {values.min():.1f} to {values.max():.1f} |"
+        start = f"| {key[0]} | `{key[1]}` | {len(found)} | {values.min():.1f} to {values.max():.1f} |"
         if not scored:
             lines.append(f"{start} | | |")
             continue
