@@ -102,7 +102,7 @@ def test_anchors_of_accepted_goldens_stay(capsys: pytest.CaptureFixture[str], tm
 def test_goldens_of_older_releases_are_taken_over_byte_for_byte(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    shipped = store.everything(assets.golden())
+    shipped = [one for one in store.everything(assets.golden()) if "keys" not in one.record]  # made by such a release
     older, content = tmp_path / "golden", {}
     for one in shipped:
         shutil.copytree(one.folder, older / one.series)
@@ -156,7 +156,7 @@ def test_all_goldens_that_words_name_are_accepted_or_none(capsys: pytest.Capture
 
 def test_the_shipped_goldens_are_what_was_accepted() -> None:
     goldens = store.everything(assets.golden())
-    assert len(goldens) == 7
+    assert len(goldens) == 34
     assert store.lost(assets.golden()) == []
     for golden in goldens:
         assert golden.standing == "approved"
