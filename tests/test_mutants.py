@@ -6,10 +6,12 @@ import pytest
 
 from tests.mutants import count, table
 
+ROOM = "parity"  # mutmut's names begin as modules do, and are none
+
 
 def lines(**statuses: int) -> list[str]:
     words = [word for word, times in statuses.items() for _ in range(times)]
-    return [f"    parity.suite.verdict.x_combine__mutmut_{i}: {word.replace('_', ' ')}" for i, word in enumerate(words)]
+    return [f"    {ROOM}.suite.verdict.x_combine__mutmut_{i}: {word.replace('_', ' ')}" for i, word in enumerate(words)]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,10 @@ def test_what_is_enough(statuses: dict[str, int], enough: bool) -> None:
 
 
 def test_methods_and_files_are_told_apart() -> None:
-    found = ["parity.metrics.metric.xǁMetricǁpasses__mutmut_1: killed", "parity.metrics.snr.x_snr__mutmut_2: survived"]
+    found = [
+        f"{ROOM}.metrics.metric.xǁMetricǁpasses__mutmut_1: killed",
+        f"{ROOM}.metrics.snr.x_snr__mutmut_2: survived",
+    ]
     rows, _ = table(count(["Legend", *found]))
     assert rows[2:] == [
         "| `metrics/metric` | 1 | 1 |",
