@@ -34,6 +34,7 @@ OTHER_OPTIONS = {
     "--pyargs",
     "--rootdir",
     "--deselect",
+    "--dist",
     "--no-header",
     "--tb",
     "--min-deployment-target",

@@ -62,6 +62,22 @@ def test_two_hundred_prompts_are_drawn_and_guidance_helps(name: str) -> None:
     assert free.colour + free.shape < guided.colour + guided.shape
 
 
+@pytest.mark.slow
+def test_it_draws_under_its_users_defaults(folder: Path) -> None:
+    score = _score(load(folder, scheduler="own"), 60, guidance=7.5, steps=50)  # diffusers' plain call
+    assert score.colour >= 0.85
+    assert score.shape >= 0.85
+
+
+def test_pndm_finds_its_settings_in_the_folder(folder: Path) -> None:
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    own = StableDiffusionPipeline.from_pretrained(folder).scheduler
+    assert type(own).__name__ == "DDIMScheduler"
+    config = PNDMScheduler.from_config(own.config).config
+    assert (config.skip_prk_steps, config.set_alpha_to_one, config.steps_offset) == (True, False, 1)
+
+
 def test_the_autoencoder_keeps_held_out_pictures(pipeline: Any) -> None:
     images = np.stack([picture.draw(item.scene) for item in caption.prompts(24, seed=7)])
     with torch.inference_mode():
