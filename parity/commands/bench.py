@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     if arguments.published:
         if arguments.json:
-            from parity.commands.layouts import Published
+            from parity.commands.records_of_runs import Published
 
             documents.write(Published(tuple(published.sources())))
         else:
@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
         found = list(measure(options, protocol, reference=arguments.with_reference, progress=shown.say))
     here = provenance()
     if arguments.json:
-        from parity.commands.layouts import Measured as Layout
+        from parity.commands.records_of_runs import Measured as Layout
 
         documents.write(Layout(protocol, here, tuple(one.record() for one in found)))
     else:
@@ -108,7 +108,7 @@ def _estimate(options: suite_options.Options, *, as_json: bool) -> int:
 
     found = estimated(Stage(options, lambda text: print(text, file=sys.stderr)), options)
     if as_json:
-        from parity.commands.layouts import Size, Sizes
+        from parity.commands.records_of_models import Size, Sizes
 
         documents.write(Sizes({name: Size(**asdict(own)) for name, own in found.items()}))
         return 0

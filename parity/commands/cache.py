@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         found = entries(root)
         if arguments.json:
-            from parity.commands.layouts import Cached
+            from parity.commands.records import Cached
 
             documents.write(Cached(tuple(found)))
         else:
@@ -251,7 +251,7 @@ def _unused(path: Path) -> Iterator[bool]:
 
 def _print_removed(found: list[Entry], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        from parity.commands.layouts import Pruned
+        from parity.commands.records import Pruned
 
         documents.write(Pruned(not arguments.dry_run, tuple(found)))
         return

@@ -129,7 +129,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _print(described: Mapping[str, tuple[Any, str]], *, as_json: bool) -> None:
     if as_json:
-        from parity.commands.layouts import Converted, Package
+        from parity.commands.records_of_models import Converted, Package
 
         documents.write(Converted(tuple(Package(key, str(path), note) for key, (path, note) in described.items())))
         return

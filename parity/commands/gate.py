@@ -17,7 +17,7 @@ from parity.suite import options as suite_options
 if TYPE_CHECKING:
     import numpy as np
 
-    from parity.commands.layouts import Gate
+    from parity.commands.records_of_runs import Gate
     from parity.suite.gate.run import Answer, Asked
     from parity.suite.options import Options
 
@@ -152,7 +152,7 @@ def _prompts(path: Path, count: int) -> list[str]:
 
 
 def _document(asked: Asked, answers: dict[str, Answer], base: str) -> Gate:
-    from parity.commands.layouts import Gate
+    from parity.commands.records_of_runs import Gate
 
     return Gate(
         base,

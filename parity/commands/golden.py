@@ -106,8 +106,8 @@ def _list(arguments: argparse.Namespace) -> int:
         row["twins"] = [name for name in twins.get(row.get("picture") or "?", ()) if name != row["golden"]]
     rows = [row for row in rows if not arguments.only or row["standing"] in arguments.only]
     if arguments.json:
-        from parity.commands.layouts import Golden as Listed
-        from parity.commands.layouts import Goldens
+        from parity.commands.records_of_runs import Golden as Listed
+        from parity.commands.records_of_runs import Goldens
 
         documents.write(Goldens(tuple(Listed(**{**row, "twins": tuple(row["twins"])}) for row in rows)))
         return 0

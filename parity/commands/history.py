@@ -13,7 +13,7 @@ from parity.errors import UsageError
 from parity.tables import nearest
 
 if TYPE_CHECKING:
-    from parity.commands.layouts import Found, Trends
+    from parity.commands.records_of_runs import Found, Trends
     from parity.runs.history.check import Finding
     from parity.runs.history.store import Series, Store
 
@@ -69,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> int:
         found = check(store, recent=arguments.recent)
         runs, series = len(store.runs()), len(store.series())
     if arguments.json:
-        from parity.commands.layouts import Checked
+        from parity.commands.records_of_runs import Checked
 
         documents.write(Checked(runs, series, tuple(_found(finding) for finding in found)))
         return int(any(finding.worse for finding in found))
@@ -81,7 +81,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _found(finding: Finding) -> Found:
-    from parity.commands.layouts import Found
+    from parity.commands.records_of_runs import Found
 
     first, last = (None if run is None else run.id for run in (finding.first, finding.last))
     texts = (finding.machine, finding.cell, finding.what, finding.text)
@@ -109,7 +109,7 @@ def _nights(store: Store, listed: list[Series], known: dict[tuple[str, str], lis
     """Return all series of the cells, whatever a table would choose of them."""
     import numpy as np
 
-    from parity.commands.layouts import Nights, Trend, Trends
+    from parity.commands.records_of_runs import Nights, Trend, Trends
 
     numbers, _, values = store.values()
     cells = []

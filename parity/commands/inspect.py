@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
         for demand in arguments.require
     ]
     if arguments.json is not None:
-        from parity.commands.layouts import Capabilities, Inspected
+        from parity.commands.records_of_models import Capabilities, Inspected
 
         document = Inspected(
             inspection,
@@ -164,7 +164,7 @@ def _core_ai(arguments: argparse.Namespace) -> int:
     if arguments.json is None:
         print("\n".join(asset.lines(described)))
         return 0
-    from parity.commands.layouts import CoreAI
+    from parity.commands.records_of_models import CoreAI
 
     documents.write(CoreAI(documents.plain(described)), arguments.json)
     return 0

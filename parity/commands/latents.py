@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
     digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).hexdigest()
     name = arguments.rng or arguments.like
     if arguments.json:
-        from parity.commands.layouts import Drawn
+        from parity.commands.records_of_models import Drawn
 
         if arguments.output:
             files.save(arguments.output, values, dtype)
@@ -177,11 +176,10 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_comparison(difference: compare.Difference | None, causes: Sequence[compare.Cause], equal: bool) -> int:
-    from parity.commands.layouts import Cause, Compared, Difference
+    from parity.commands.records_of_models import Compared
 
     held = equal and difference is not None and not difference.undefined
-    plain = Difference(**asdict(difference)) if difference is not None else None
-    documents.write(Compared(held, plain, tuple(Cause(cause.kind, cause.text) for cause in causes)))
+    documents.write(Compared(held, difference, tuple(causes)))
     return int(not held)
 
 
@@ -214,7 +212,7 @@ def _detect(*, as_json: bool) -> int:
 
     found = torch_cpu()
     if as_json:
-        from parity.commands.layouts import Detected
+        from parity.commands.records_of_models import Detected
 
         documents.write(Detected(found.version, found.kernel or "", found.half_rule or ""))
         return 0

@@ -147,7 +147,7 @@ def _profile(arguments: argparse.Namespace) -> int:
     whole = sum(medians.values())
     slowest = sorted(medians.items(), key=lambda item: -item[1])
     if arguments.json:
-        from parity.commands.layouts import Profile, Timed
+        from parity.commands.records_of_models import Profile, Timed
 
         operations = tuple(Timed(name, kinds[name], median) for name, median in slowest)
         then = stats.median(totals)
@@ -196,7 +196,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_departures(arguments: argparse.Namespace, found: Sequence[Value]) -> int:
-    from parity.commands.layouts import Departure, Departures
+    from parity.commands.records_of_models import Departure, Departures
 
     results = []
     for value in found:
@@ -243,7 +243,7 @@ def _operators(*, as_json: bool) -> int:
     from parity.mil import operators
 
     if as_json:
-        from parity.commands.layouts import Operators
+        from parity.commands.records_of_models import Operators
 
         found = {kind: tuple(version.since for version in versions) for kind, versions in operators.versions().items()}
         documents.write(Operators(found))

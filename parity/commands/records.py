@@ -77,3 +77,18 @@ class Report:
     cache: dict[str, Any]
     environment: dict[str, str]
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """``parity cache list``, the oldest first; ``seconds`` are ages."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """``parity cache prune``: what was removed, or with ``--dry-run`` would be."""
+
+    removed: bool
+    entries: tuple[Entry, ...]

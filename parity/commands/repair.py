@@ -13,7 +13,7 @@ from parity.commands import documents
 from parity.errors import FormatError, MissingError, UsageError
 
 if TYPE_CHECKING:
-    from parity.commands.layouts import Repairs
+    from parity.commands.records_of_models import Repairs
     from parity.contracts.consumers import Consumer
     from parity.contracts.inspection import Bundle, Inspection
     from parity.contracts.platforms import Selection
@@ -144,7 +144,7 @@ def _print_results(results: Sequence[Repaired]) -> None:
 
 
 def _layout(plan: Plan, results: Sequence[Repaired] = (), copied: Sequence[Path] = ()) -> Repairs:
-    from parity.commands.layouts import Planned, Proved, Repairs, Written
+    from parity.commands.records_of_models import Planned, Proved, Repairs, Written
 
     written = [
         Written(

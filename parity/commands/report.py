@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     context = _context(found, read, arguments)
     told = sys.stdout
     if arguments.json:
-        from parity.commands.layouts import Reported
+        from parity.commands.records_of_runs import Reported
 
         documents.write(Reported(**html.document(found.records, conclusion, context=context)))
         told = sys.stderr

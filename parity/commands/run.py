@@ -69,7 +69,7 @@ def finish(records: Sequence[dict[str, Any]], options: Options, *, whole: bool =
 
     conclusion = conclude(records, options)
     if as_json:
-        from parity.commands.layouts import Reported
+        from parity.commands.records_of_runs import Reported
 
         documents.write(Reported(**html.document(records, conclusion)))
     else:

@@ -80,10 +80,9 @@ def load(kind: Any, source: str | Path, *, part: str = "", **keywords: Any) -> A
 
 
 def _counts_only_without_accelerate(kind: Any) -> bool:
-    """Tell whether diffusers is too old to report missing and unexpected tensors as accelerate loads them (to 0.32)."""
-    return bool(kind.__module__.startswith("diffusers.models.")) and Version(version("diffusers")) < Version(
-        "0.33.dev0"
-    )
+    """Tell whether diffusers reports no missing or unexpected tensor of what accelerate loads, as up to 0.32."""
+    own = str(kind.__module__).startswith("diffusers.models.")
+    return own and Version(version("diffusers")) < Version("0.33.dev0")
 
 
 def _all_there(kind: Any, folder: Path) -> bool:

@@ -19,9 +19,8 @@ from parity.errors import MissingError, UsageError
 from parity.files import link_or_copy, replacing
 
 _NAMED: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?(:(?P<folder>[\w./ +-]*))?")
-_TRIES: Final = (
-    3  # huggingface_hub below 1.0 gives up where a connection breaks in a file, and goes on when asked again
-)
+_TRIES: Final = 3
+"""huggingface_hub below 1.0 gives up where a connection breaks within a file, and goes on there when asked again."""
 _MODELS: Final = (".mlpackage", ".mlmodelc", ".aimodel")
 
 
