@@ -63,8 +63,9 @@ def test_two_hundred_prompts_are_drawn_and_guidance_helps(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_it_draws_under_its_users_defaults(folder: Path) -> None:
-    score = _score(load(folder, scheduler="own"), 60, guidance=7.5, steps=50)  # diffusers' plain call
+@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
+def test_it_draws_under_its_users_defaults(name: str) -> None:
+    score = _score(load(trained.folder(name), scheduler="own"), 60, guidance=7.5, steps=50)  # diffusers' plain call
     assert score.colour >= 0.85
     assert score.shape >= 0.85
 
