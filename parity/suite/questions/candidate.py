@@ -118,12 +118,12 @@ def compare(
     networks = (*judge.picture(start, initial, encoders), *parts)
     pictures = judge.picture("image", image, components)
     if all(check.verdict is Verdict.PASS for check in networks):
-        pictures = tuple(_elsewhere(check, reference, candidate) for check in pictures)
+        pictures = tuple(_elsewhere(check, reference, candidate, backends[1]) for check in pictures)
     return (*networks, *pictures)
 
 
-def _elsewhere(check: Check, reference: Trace, candidate: Trace) -> Check:
-    """Say of a picture that fails although its networks are right what lies between them."""
+def _elsewhere(check: Check, reference: Trace, candidate: Trace, backend: Backend) -> Check:
+    """Say of a picture that fails although its networks are right what lies between them, or what adds up."""
     if check.verdict is not Verdict.FAIL:
         return check
     times = [
@@ -142,6 +142,8 @@ def _elsewhere(check: Check, reference: Trace, candidate: Trace) -> Check:
         text += f", {found}"
     else:
         text += " (schedule, guidance, order of draws), or their errors add up over the steps"
+        if found := overflow.finding("unet", getattr(backend.component("unet"), "paths", ())):
+            text += f"\n  likely cause: {found}"
     return replace(check, message=f"{check.message}\n{text}")
 
 
