@@ -46,7 +46,7 @@ def checks(
     packages: dict[str, Path],
     *,
     situation: Situation = Situation(),  # noqa: B008
-    table: Sequence[tolerance.Tolerance] = tolerance.load(),  # noqa: B008
+    table: Sequence[tolerance.Tolerance] = tolerance.load(),
     **changes: Any,
 ) -> dict[str, Any]:
     """Compare a run on changed packages, or of a changed case, with the reference's run."""
@@ -200,7 +200,7 @@ def test_what_cannot_run_is_unknown_and_the_others_are_judged(
     backends = (evaluator.reference, CoreMLBackend(packages, compute_unit="CPU_ONLY", runtime="reference"))
     components = TASK_COMPONENTS[cell.case.request.task]
     situation = Situation({"unet": "it is not here", "vae_decoder": "it is damaged"}, frozenset({"vae_decoder"}))
-    found = candidate.compare(reference, None, backends, components, table, situation)
+    found = candidate.compare(reference, None, backends, components, tolerance.load(), situation)
     verdicts = {check.point: check.verdict for check in found}
     assert verdicts.pop("text_encoder") is Verdict.PASS
     assert verdicts == dict.fromkeys(("unet", "vae_decoder", "latents/initial", "image"), Verdict.UNKNOWN)
