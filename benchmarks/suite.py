@@ -17,8 +17,8 @@ def run(report: Callable[[object], None]) -> None:
     """Report the ratio of one text-to-image run, and start-up times."""
     for name, command, target in (
         ("import parity", [sys.executable, "-c", "import parity"], 0.3),
-        ("parity --help", [sys.executable, "-m", "parity.cli", "--help"], 0.3),
-        ("parity run --help", [sys.executable, "-m", "parity.cli", "run", "--help"], None),
+        ("parity --help", [sys.executable, "-m", "parity", "--help"], 0.3),
+        ("parity run --help", [sys.executable, "-m", "parity", "run", "--help"], None),
     ):
         report(f"{name:<40}{_start(command):.3f} s" + (f"  (target below {target} s)" if target else ""))
     report(compare("tiny txt2img: reference runtime / diffusers", *_pictures(), repeats=10))

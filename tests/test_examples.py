@@ -97,7 +97,7 @@ def test_a_page_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pyte
 def shell_environment(folder: Path) -> dict[str, str]:
     """Return an environment in which ``parity``, ``pytest`` and ``python`` are those of this test run."""
     folder.mkdir()
-    for name, arguments in {"parity": "-m parity.cli", "pytest": "-m pytest -p no:cacheprovider", "python": ""}.items():
+    for name, arguments in {"parity": "-m parity", "pytest": "-m pytest -p no:cacheprovider", "python": ""}.items():
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (folder / name).chmod(0o755)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}

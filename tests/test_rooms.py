@@ -33,7 +33,7 @@ ORDER = (  # lowest first; a room imports from itself and from those before it
     ("runs",),
     ("fleet",),
     ("report",),
-    ("plugin", "cli", "commands"),
+    ("plugin", "cli", "commands", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -80,7 +80,7 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a runner's workspace with the folders of two machines, and ``parity`` on its path."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "parity"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m parity.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m parity "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

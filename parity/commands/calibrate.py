@@ -98,8 +98,7 @@ def _elsewhere(arguments: argparse.Namespace, kernels: str) -> list[Sample]:
 
     with tempfile.TemporaryDirectory(prefix="parity-calibrate-") as folder:
         kept = Path(folder) / "samples"
-        start = "from parity.cli import main; raise SystemExit(main())"
-        words = [sys.executable, "-c", start, "calibrate", "-o", str(Path(folder) / "table.toml")]
+        words = [sys.executable, "-m", "parity", "calibrate", "-o", str(Path(folder) / "table.toml")]
         words += ["--samples", str(kept), "--seeds", str(arguments.seeds), *_repeated(arguments)]
         run = subprocess.run(words, env={**os.environ, "ATEN_CPU_CAPABILITY": kernels}, capture_output=True, text=True)
         if run.returncode:

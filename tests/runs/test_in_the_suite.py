@@ -236,7 +236,7 @@ def test_a_backend_that_ends_its_process_costs_its_cell_alone(pytester: pytest.P
     pytester.makefile(".toml", cases=CASE.format("euler").replace("steps = 2", "steps = 1"))
     options = ["--model-version=tiny-sd", "--cases=cases.toml", "--isolate", "--run-dir=night"]
     options += ["--backend=dies", "--backend=coreml:reference", f"--tolerances={TINY}"]
-    command = ["parity.cli", "run"] if program == "parity run" else ["pytest", "--pyargs", "parity.suite"]
+    command = ["parity", "run"] if program == "parity run" else ["pytest", "--pyargs", "parity.suite"]
     path = os.pathsep.join([str(pytester.path), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
