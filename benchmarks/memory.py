@@ -61,7 +61,7 @@ def run(report: Callable[[str], None]) -> None:
             report(f"not measured: {folder.parent} has less than {_NEEDED >> 30} GiB of free space")
             return
         _child("benchmarks.memory", str(folder / "model"))
-        packages = ["--components", "text_encoder", "unet", "vae_decoder", "--no-check"]
+        packages = ["--components", "text_encoder,unet,vae_decoder", "--no-check"]
         _child("parity", "convert", str(folder / "model"), "-o", str(folder / "packages"), *packages)
         (folder / "cases.toml").write_text(_CASE)
         own = ["--model-version", str(folder / "model"), "--models", str(folder / "packages")]
