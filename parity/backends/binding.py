@@ -161,6 +161,16 @@ class _Bound:
         self._swift = owner.conventions.pipeline == "swift"
         self._xl = "text_encoder_2" in owner.packages or "mmdit" in owner.packages
         self._features = {feature.name: feature for model in models for feature in model.inputs}
+        self._made: list[dict[str, np.ndarray]] | None = None  # asked for by ``calls`` alone
+
+    def calls(self, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Return the features of each prediction that a call asks of the first model, by making the call."""
+        made = self._made = []
+        try:
+            self(inputs)
+        finally:
+            self._made = None
+        return made
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         runs: dict[str, Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]] = {
@@ -302,6 +312,8 @@ class _Bound:
                 text = f"{self.name} input {feature.name} is {feature.shape}, given {tuple(value.shape)}"
                 raise ConsumerFailureError(f"Core ML shape error: {text}", rule=" ".join(rules))
             given[feature.name] = value.astype(feature.dtype)
+        if self._made is not None and model is self._models[0]:
+            self._made.append(given)
         return {name: np.asarray(value, np.float32) for name, value in model.predict(given).items()}
 
 

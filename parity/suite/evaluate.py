@@ -157,7 +157,7 @@ class Evaluator(Stage):
                 found.append(
                     f"{name}: its weights are compressed ({form}); it is judged by half precision with these weights"
                 )
-            if name == "unet" and (text := overflow.finding(name, part.paths)):
+            if text := overflow.finding(name, part.paths):
                 found.append(text)
         return tuple(found)
 

@@ -21,6 +21,7 @@ PICTURES = assets.fixtures() / "pictures"
 PROMPT = 'prompt = "a photo of a red circle"'
 INPAINT = f'{PROMPT}\ntask = "inpaint"\nimage = "{PICTURES / "start.png"}"\nmask = "{PICTURES / "mask.png"}"'
 CONTROL = f'{PROMPT}\ntask = "controlnet"\ncontrol = "{PICTURES / "edges.png"}"'
+HOLES = f'{PROMPT}\ntask = "controlnet-inpaint"\ncontrol = "{PICTURES / "holes.png"}"'
 REFINED = f'{PROMPT}\ntask = "txt2img"\nrefiner_start = 0.5'
 XL = {"model_version": "tiny-sdxl", "refiner": "tiny-sdxl-refiner"}
 NETS = {"model_version": "tiny-sd", "controlnet": ("tiny-controlnet",)}
@@ -120,6 +121,7 @@ def test_a_unet_of_batch_one_is_asked_for_each_row(tmp_path: Path) -> None:
     ("text", "given", "networks"),
     [
         (CONTROL, {**NETS, "producers": ("swift==0.4.0",)}, {"controlnet-1", "control-unet"}),
+        (HOLES, {**NETS, "producers": ("swift==1.1.0",)}, {"controlnet-1", "control-unet"}),
         (f'{PROMPT}\ntask = "txt2img"', {**XL, "producers": ("swift==1.1.0",)}, {"unet", "refiner"}),
     ],
 )
@@ -207,3 +209,15 @@ def test_cells_of_one_backend_are_asked_together_and_reported_in_order(tmp_path:
     ]
     assert run.let_go == 1
     assert by_backend(planned) == [0, 2, 1, 3]
+
+
+def test_a_played_network_names_the_operation_at_fault(tmp_path: Path) -> None:
+    given = {**NETS, "producers": ("swift==1.1.0",), "tolerances": None}
+    asked = options(tmp_path, CONTROL, **given)
+    path = tmp_path / "cases.toml"  # from the last timestep, where the embedding's angles are largest
+    path.write_text(path.read_text().replace("steps = 4", "steps = 3").replace("ddim", "dpm++"))
+    record = ask(asked)
+    for point in ("controlnet-1", "control-unet"):  # both embed the timestep
+        messages = [check["message"] for check in record["checks"] if check["point"] == point]
+        assert any("cause: the timestep embedding is computed in float16" in message for message in messages)
+    assert sum("the timestep embedding is computed in float16 (" in remark for remark in record["remarks"]) == 2

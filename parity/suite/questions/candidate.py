@@ -117,12 +117,14 @@ def compare(
     image = {"image": (reference["image"], candidate["image"])}
     networks = (*judge.picture(start, initial, encoders), *parts)
     pictures = judge.picture("image", image, components)
-    if all(check.verdict is Verdict.PASS for check in networks):
-        pictures = tuple(_elsewhere(check, reference, candidate, backends[1]) for check in pictures)
+    wrong = any(check.verdict is Verdict.FAIL for check in pictures)
+    if wrong and all(check.verdict is Verdict.PASS for check in networks):
+        known = [overflow.finding(name, getattr(backends[1].component(name), "paths", ())) for name in components]
+        pictures = tuple(_elsewhere(check, reference, candidate, known) for check in pictures)
     return (*networks, *pictures)
 
 
-def _elsewhere(check: Check, reference: Trace, candidate: Trace, backend: Backend) -> Check:
+def _elsewhere(check: Check, reference: Trace, candidate: Trace, known: Sequence[str]) -> Check:
     """Say of a picture that fails although its networks are right what lies between them, or what adds up."""
     if check.verdict is not Verdict.FAIL:
         return check
@@ -142,8 +144,7 @@ def _elsewhere(check: Check, reference: Trace, candidate: Trace, backend: Backen
         text += f", {found}"
     else:
         text += " (schedule, guidance, order of draws), or their errors add up over the steps"
-        if found := overflow.finding("unet", getattr(backend.component("unet"), "paths", ())):
-            text += f"\n  likely cause: {found}"
+        text += "".join(f"\n  likely cause: {defect}" for defect in known if defect)
     return replace(check, message=f"{check.message}\n{text}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from parity import mil
 from parity.errors import ParityError
+from parity.networks.signature import SIGNATURES, kind
 
 if TYPE_CHECKING:
     from parity.mil.departure import Value
@@ -113,7 +114,9 @@ _SQUARES = (
 
 
 def finding(component: str, paths: Sequence[Path]) -> str:
-    """Say that a denoiser computes its timestep embedding in float16; empty if it does not, or none can be told."""
+    """Say that a network computes its timestep embedding in float16; empty if it has none, or none can be told."""
+    if "timestep" not in SIGNATURES[kind(component)].inputs:
+        return ""
     names = [name for path in paths for name in embedded(path)]
     if not names:
         return ""
