@@ -140,6 +140,12 @@ class Request:
         """Whether classifier-free guidance is used."""
         return self.guidance_scale > 1.0
 
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Files that are read: the picture that is changed, the mask, the control images."""
+        given = [value if isinstance(value, tuple) else (value,) for value in vars(self).values()]
+        return tuple(value for values in given for value in values if isinstance(value, Path))
+
     def per_net(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return one value for each ControlNet."""
         return values * len(self.control) if len(values) == 1 else values

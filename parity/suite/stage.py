@@ -25,7 +25,7 @@ from parity.models.content import file_hash
 from parity.models.model import Model
 from parity.networks.backend import Backend
 from parity.pipelines.release import REFINER_START, Release
-from parity.pipelines.request import Request, components
+from parity.pipelines.request import Request, components, open_picture
 from parity.pipelines.settings import ConsumerFailureError
 from parity.pipelines.trace import Trace
 from parity.suite import defaults, factors, provenance, tolerance
@@ -110,8 +110,12 @@ class Stage:
         ------
         UnsupportedError, UsageError
             The message says which tasks the model does, or what is not given for this one.
+        MissingError, FormatError
+            A picture of the case is not there, or none: found before a model is converted.
         """
         request = case.request
+        for path in request.pictures:
+            open_picture(path, "")
         if not case.released:
             self.model.check_task(request.task)
         if request.refiner_start is not None and self.model.refiner is None:
@@ -318,10 +322,8 @@ class Stage:
             Networks whose weights are compressed in the packages: half precision computes with these.
         """
         yardstick = self._yardstick(tuple(sorted(compressed)))
-        given = [value if isinstance(value, tuple) else (value,) for value in vars(case.request).values()]
-        pictures = [value for values in given for value in values if isinstance(value, Path)]
         settings = {**case.settings(), "size": self.model_of(case).image_size, "as": case.producer}
-        settings["pictures"] = [file_hash(path) for path in pictures]
+        settings["pictures"] = [file_hash(path) for path in case.request.pictures]
 
         def drawn() -> Trace | str:
             self.progress(f"{case.name} in half precision (kept for later runs)")

@@ -84,6 +84,8 @@ def test_a_task_passes_on_the_reference_runtime(
     ("text", "given", "says"),
     [
         (f'{PROMPT}\ntask = "txt2img"', {"model_version": "tiny-inpaint"}, "it does inpaint, not txt2img"),
+        (CONTROL.replace("edges", "none"), {"model_version": "tiny-sd"}, "none.png: no such picture"),
+        (INPAINT.replace("mask.png", "mask.toml"), {"model_version": "tiny-inpaint"}, "mask.toml: no such picture"),
         (CONTROL, {"model_version": "tiny-sd"}, "1 control images, and 0 ControlNets are given"),
         (CONTROL, {"model_version": "shapes-sd", "controlnet": ("tiny-controlnet",)}, "tiny-controlnet"),
         (CONTROL, {"model_version": "tiny-sd", "controlnet": ("tiny-sd",)}, "tiny-sd"),
