@@ -44,7 +44,7 @@ class Change:
     start : int
         Index of the first value at the new level.
     before, after : float
-        Mean of the level before and of the new one.
+        Mean of the level before and of the new one, outliers left out.
     sigma : float
         Noise of the series, a standard deviation.
     """
@@ -81,7 +81,7 @@ def find(rows: Sequence[np.ndarray], floors: Sequence[float]) -> list[Change]:
         scaled = (values - np.median(values, axis=1, keepdims=True)) / sigma[:, None]
         penalty = quantile(checked, int(length)) ** 2
         for index in np.flatnonzero(np.var(scaled, axis=1) * length > penalty):
-            found += _changes(int(places[index]), rows[places[index]], scaled[index], float(sigma[index]), penalty)
+            found += _changes(int(places[index]), values[index], scaled[index], float(sigma[index]), penalty)
     return sorted(found, key=lambda change: (change.row, change.start))
 
 
@@ -93,14 +93,19 @@ def noise(values: np.ndarray, floors: np.ndarray) -> np.ndarray:
 
 
 def without_outliers(values: np.ndarray, floors: np.ndarray) -> np.ndarray:
-    """Put the neighbours' mean where one value alone leaves both of them in one direction."""
-    before, middle, after = values[:, :-2], values[:, 1:-1], values[:, 2:]
+    """Put the nearer neighbour where one value alone leaves both of them in one direction.
+
+    The neighbours of the last value are the two before it: whether it begins a level, the next run has to say.
+    Otherwise it would be put into one level with a run that was like all others before. The first one likewise.
+    """
     limit = _APART * noise(values, floors)[:, None]
-    up = np.minimum(middle - before, middle - after) > limit
-    down = np.maximum(middle - before, middle - after) < -limit
-    kept = values.copy()
-    kept[:, 1:-1] = np.where(up | down, (before + after) / 2, middle)
-    return kept
+    middle = np.arange(values.shape[1])
+    sides = np.stack([middle - 1, middle + 1])
+    sides[:, 0], sides[:, -1] = (1, 2), (-2, -3)
+    before, after = values[:, sides[0]], values[:, sides[1]]
+    lowest, highest = np.minimum(before, after), np.maximum(before, after)
+    kept = np.where(values - highest > limit, highest, values)
+    return np.where(lowest - values > limit, lowest, kept)
 
 
 def quantile(series: int, length: int) -> float:

@@ -34,6 +34,24 @@ def test_single_nights_are_outliers() -> None:
     assert found(noise) == []
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_single_night_at_the_end_is_an_outlier_too(place: int) -> None:
+    """What the last night measured is judged each morning; the night before it was as all others."""
+    noise = np.random.default_rng(93).normal(0, 0.02, (200, 30))
+    noise[:, place] += np.log(2)
+    assert found(noise) == []
+
+
+def test_a_level_begins_where_it_begins_however_far_it_is_away() -> None:
+    generator = np.random.default_rng(93)
+    for far in (2.0, 20.0, 200.0):
+        row = generator.normal(9, 0.3, 30)
+        row[28:] -= far
+        (change,) = found(row[None])
+        assert change.start == 28
+        assert change.after == pytest.approx(9 - far, abs=1)
+
+
 @pytest.mark.parametrize(
     ("shift", "sigma", "nights"), [(-2.0, 0.4, 3), (float(np.log(1.1)), 0.02, 3), (float(np.log(1.1)), 0.03, 7)]
 )
