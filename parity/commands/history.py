@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from parity.commands import documents
 from parity.errors import UsageError
+from parity.runs.telling import counted
 from parity.tables import nearest
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def _add(arguments: argparse.Namespace) -> int:
     try:
         with Store(arguments.db, create=True) as store:
             for folder in arguments.folders:
-                print(f"{folder}: {store.add(folder)} cells")
+                print(f"{folder}: {counted(store.add(folder), 'cell')}")
                 kept += 1
-            print(f"{arguments.db}: {len(store.runs())} runs")
+            print(f"{arguments.db}: {counted(len(store.runs()), 'run')}")
     finally:
         if new and not kept:  # the first folder was none: no history began
             arguments.db.unlink(missing_ok=True)
@@ -60,7 +61,8 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from parity.runs.history.check import check, lines
+    from parity.runs import telling
+    from parity.runs.history.check import check
     from parity.runs.history.store import Store
 
     if arguments.recent < 1:
@@ -73,10 +75,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
         documents.write(Checked(runs, series, tuple(_found(finding) for finding in found)))
         return int(any(finding.worse for finding in found))
-    for line in lines(found, most=sys.maxsize if arguments.all else 20):
+    groups = telling.grouped([finding.change for finding in found])
+    for line in telling.sentences(groups, most=sys.maxsize if arguments.all else 20):
         print(line)
     worse = sum(finding.worse for finding in found)
-    print(f"{runs} runs, {series} series: {worse} got worse, {len(found) - worse} better")
+    print(f"{counted(runs, 'run')}, {series} series: {worse} got worse, {len(found) - worse} better")
     return int(worse > 0)
 
 
@@ -84,7 +87,7 @@ def _found(finding: Finding) -> Found:
     from parity.commands.records_of_runs import Found
 
     first, last = (None if run is None else run.id for run in (finding.first, finding.last))
-    texts = (finding.machine, finding.cell, finding.what, finding.text)
+    texts = (finding.machine, finding.cell, finding.what, finding.change.whole)
     return Found(finding.kind, finding.worse, *texts, first=first, last=last)
 
 
@@ -140,9 +143,10 @@ def _trends(
     for series in listed:
         by_cell.setdefault((series.machine, series.cell), []).append(series)
     lines: list[str] = []
+    runs = store.runs() if whole else {}
     for key, told in known.items():
         marks = "".join({"pass": ".", "fail": "F", "unknown": "?"}[verdict] for _, verdict in told)[-width:]
-        lines.append(f"{key[1]} on {key[0]}: {told[-1][1]}, {len(told)} runs  {marks}")
+        lines.append(f"{key[1]} on {key[0]}: {told[-1][1]}, {counted(len(told), 'run')}  {marks}")
         own = by_cell.get(key, [])
         for series in own if whole else important(own):
             first, last = np.searchsorted(numbers, [series.id, series.id + 1])
@@ -150,7 +154,5 @@ def _trends(
             unit = f" {series.unit}" if series.unit else ""
             label = series.what if series.unit == "s" else f"margin of {series.what}"
             lines.append(f"  {sparkline(row, width=width, plain=plain):<{width}}  {row[-1]:.4g}{unit}  {label}")
-    if whole:
-        runs = store.runs()
-        lines += [f"  {runs[run].title}: {verdict}" for told in known.values() for run, verdict in told]
+        lines += [f"  {runs[run].title}: {verdict}" for run, verdict in told] if whole else []
     return lines

@@ -54,6 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
     from parity.report import html, summary, table
     from parity.runs import ledger
     from parity.runs.result import result
+    from parity.runs.telling import counted
 
     read = ledger.read(arguments.folder)
     found = result(read)
@@ -70,8 +71,10 @@ def main(arguments: argparse.Namespace) -> int:
     for line in (*read.skipped, *conclusion.messages):
         print(f"parity report: {line}", file=sys.stderr)
     if context.since:
-        worse = sum(change.worse for change in context.changes)
-        print(f"since {context.since}: {worse} got worse, {len(context.changes) - worse} other changes", file=told)
+        worse = {(change.machine, change.cell) for change in context.changes if change.worse}
+        others = sum((change.machine, change.cell) not in worse for change in context.changes)
+        said = f"{counted(len(worse), 'cell')} got worse, {counted(others, 'other change')}"
+        print(f"since {context.since}: {said}", file=told)
     if arguments.output is not None:
         print(f"report: {html.write(found.records, arguments.output, conclusion, context=context)}", file=told)
     if arguments.summary is not None:
@@ -98,7 +101,7 @@ def _context(found: Result, read: Ledger, arguments: argparse.Namespace) -> Cont
     if arguments.history is None:
         return Context(found.described, changes, " and ".join(told))
     with Store(arguments.history) as store:
-        changes += [since.Change(one.text, one.worse, one.cell, one.machine) for one in check(store)]
+        changes += [finding.change for finding in check(store)]
         told.append("earlier nights")
         return Context(found.described, changes, " and ".join(told), trends(store))
 

@@ -20,12 +20,14 @@ from parity.report.page.gallery import Gallery
 from parity.report.page.view import Context, View, groups
 from parity.report.sheet import sheets
 from parity.report.table import notes, worst_first
+from parity.runs import telling
 from parity.suite.provenance import environment
 
 if TYPE_CHECKING:
     from parity.suite.run import Conclusion
 
 _MOST = 20  # failures that the summary lists
+_CHANGES = 30  # groups of changes that the page begins with
 _OPEN = 3  # failures that are open at first
 
 
@@ -92,6 +94,7 @@ def _page(records: list[dict[str, Any]], folder: Path, context: Context, conclus
     )
     gallery = Gallery(folder)
     grouped = groups(records, context, gallery)
+    changes = telling.grouped(context.changes)
     failing = [cell for group in grouped for cell in group.cells if cell.record["verdict"] == "fail"]
     return loader.get_template("index.html.j2").render(
         groups=grouped,
@@ -99,6 +102,8 @@ def _page(records: list[dict[str, Any]], folder: Path, context: Context, conclus
         left_out=max(0, len(failing) - _MOST),
         opened={cell.anchor for cell in failing[:_OPEN]},
         anchors=_anchors(cell for group in grouped for cell in group.cells),
+        changes=changes[:_CHANGES],
+        more_changes=max(0, len(changes) - _CHANGES),
         counts=Counter(record["verdict"] for record in records),
         models=list(dict.fromkeys(record["model"] for record in records)),
         messages=conclusion.messages if conclusion else (),

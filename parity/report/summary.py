@@ -10,6 +10,7 @@ from typing import Any
 from parity.files import replacing
 from parity.report.page.view import Context
 from parity.report.table import said_candidate, said_producer, shown_numbers, worst_first
+from parity.runs import telling
 
 _MOST = 50  # failures that are listed
 
@@ -48,12 +49,11 @@ def render(
     """Return the summary as Markdown, parameters as :func:`write`."""
     counts = Counter(record["verdict"] for record in records)
     lines = [f"## parity: {counts['fail']} fail, {counts['unknown']} unknown, {counts['pass']} pass", ""]
-    lines += [f"- {_plain(message)}" for message in messages]
-    lines += ["", *_machines(records), *_failures(records)]
+    lines += [*(f"- {_plain(message)}" for message in messages), *([""] if messages else [])]
+    lines += [*_machines(records), *_failures(records)]
     if context.since:
-        told = [_plain(change.sentence) for change in context.changes[:_MOST]] or ["nothing got worse or better"]
-        more = [f"- and {len(context.changes) - _MOST} more"] if len(context.changes) > _MOST else []
-        lines += ["", f"### Since {_plain(context.since)}", "", *(f"- {text}" for text in told), *more]
+        told = list(telling.sentences(telling.grouped(context.changes), most=_MOST)) or ["nothing got worse or better"]
+        lines += ["", f"### Since {_plain(context.since)}", "", *map(_item, told)]
     undecided = [record["checks"][record["decisive"]] for record in records if record["verdict"] == "unknown"]
     if reasons := Counter(check["message"] for check in undecided):
         lines += ["", "### Unknown", "", *(f"- {count} x {_plain(reason)}" for reason, count in reasons.items())]
@@ -84,6 +84,11 @@ def _failures(records: Sequence[dict[str, Any]]) -> list[str]:
         rows.append(f"\nand {len(failed) - _MOST} more")
     rows += ["", f"The worst again: `{failed[0]['reproduce']}`"]
     return rows
+
+
+def _item(sentence: str) -> str:
+    """Make a line of :func:`parity.runs.telling.sentences` an item of a list, or of one in it."""
+    return f"{'  ' if sentence.startswith('  ') else ''}- {_plain(sentence)}"
 
 
 def _plain(text: str) -> str:

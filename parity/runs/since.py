@@ -34,17 +34,25 @@ class Change:
         Whether it is to be acted on.
     cell, machine : str
         The cell's id and its machine; empty where all cells are concerned.
+    began : str
+        Of what nights tell: since which run, and what differs from the one before it.
     """
 
     text: str
     worse: bool
     cell: str = ""
     machine: str = ""
+    began: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Everything but the cell."""
+        return f"{self.text} {self.began}" if self.began else self.text
 
     @property
     def sentence(self) -> str:
         """The change, with the cell where there is one."""
-        return f"{self.cell} on {self.machine}: {self.text}" if self.cell else self.text
+        return f"{self.cell} on {self.machine}: {self.whole}" if self.cell else self.whole
 
 
 def changes(before: Ledger, now: Ledger) -> list[Change]:
@@ -118,17 +126,22 @@ def _moved(before: Entry, now: Entry) -> Iterator[tuple[str, bool]]:
 
 
 def _margins(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Say which margins moved, first the one of which the least is left."""
     known = {(check["point"], check["metric"]): check for check in before["checks"]}
+    found: list[tuple[float, str, bool]] = []
     for check in now["checks"]:
         old = known.get((check["point"], check["metric"]))
         if old is None or not check["metric"]:
             continue
-        step = float(check["margin"]) - float(old["margin"])
+        was, margin = float(old["margin"]), float(check["margin"])
+        step = margin - was
         decibel = check["shown"]["margin"].endswith("dB")
         least = DECIBEL if decibel else _SHARE * abs(float(check["bound"]))
         if not math.isnan(step) and abs(step) >= max(least, 1e-9):
             told = f"margin {old['shown']['margin']} -> {check['shown']['margin']}"
-            yield f"{check['point']} {check['metric']}: {told}", step < 0
+            left = margin / was if 0 < was < math.inf else step
+            found.append((left, f"{check['point']} {check['metric']}: {told}", step < 0))
+    yield from ((text, worse) for _, text, worse in sorted(found, key=lambda moved: moved[0]))
 
 
 def _pictures(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:

@@ -134,6 +134,20 @@ def test_worst_first_in_groups_and_what_changed_on_top(tmp_path: Path) -> None:
     assert document["changes"]["found"][0]["worse"]
 
 
+def test_what_began_together_is_told_once_with_links_to_its_cells(tmp_path: Path) -> None:
+    began = "since run 4; the last before is run 3; between them changed torch 2.12 -> 2.13"
+    records = [drawn(number, "fail", -3.0) for number in range(3)]
+    changes = [Change("fails", True, one["id"], "", began) for one in records]
+    changes += [Change("its margin fell", True, records[0]["id"], "", began)]
+    page = written(tmp_path, records, Context({"": {}}, changes, "earlier nights"))
+    top = page[page.index('id="changed"') : page.index('id="fails"')]
+    assert top.count("since run 4") == 1
+    assert [text.split(":")[0] for text in re.findall(r"<li>([^<]*: )<a", top)] == ["fails", "its margin fell"]
+    assert top.count('<a href="#cell-') == 4
+    assert page.count("-&gt; 2.13: fails; its margin fell</p>") == 1  # at its cell
+    assert page.count("-&gt; 2.13: fails</p>") == 2
+
+
 def test_equal_pictures_have_no_maps(tmp_path: Path) -> None:
     grey = png(np.full((8, 8, 3), 9, np.uint8))
     page = written(tmp_path, [record(0, pictures={"reference": grey, "candidate": grey})])

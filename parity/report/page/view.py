@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -155,9 +155,17 @@ def view(
         shots=_shots(record, gallery),
         curve=_curve(record),
         trends=drawn,
-        changes=list(changes),
+        changes=_together(changes),
         seconds=seconds,
     )
+
+
+def _together(changes: Sequence[Change]) -> list[Change]:
+    """Make one change of those that began between the same runs."""
+    found: dict[tuple[str, bool], list[Change]] = {}
+    for change in changes:
+        found.setdefault((change.began, change.worse), []).append(change)
+    return [replace(own[0], text="; ".join(change.text for change in own)) for own in found.values()]
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:

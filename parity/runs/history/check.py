@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.runs.history import changes
 from parity.runs.history.store import VERDICTS, Run, Series, Store
+from parity.runs.since import Change
 
 _FLOOR_DB: Final = 0.05  # what is smaller in a margin is nothing to act on
 _FLOOR_SHARE: Final = 0.01  # of a bound, or of seconds
@@ -38,7 +39,9 @@ class Finding:
     last : Run, optional
         The run before, the last good one of what got worse.
     text : str
-        What changed, in a sentence without the cell.
+        What changed, without the cell.
+    began : str
+        Since which run, and what differs between the runs that it lies between; empty where that is no question.
     """
 
     kind: str
@@ -49,11 +52,12 @@ class Finding:
     first: Run | None
     last: Run | None
     text: str
+    began: str = ""
 
     @property
-    def sentence(self) -> str:
-        """Everything in a sentence."""
-        return f"{self.cell} on {self.machine}: {self.text}"
+    def change(self) -> Change:
+        """The finding as lists and pages tell it."""
+        return Change(self.text, self.worse, self.cell, self.machine, self.began)
 
 
 def check(store: Store, *, recent: int = 14) -> list[Finding]:
@@ -112,19 +116,19 @@ def _verdicts(store: Store, runs: dict[int, Run]) -> Iterator[Finding]:
             while start and decided[start - 1][1] == "fail":
                 start -= 1
             first, good = runs[decided[start][0]], runs[decided[start - 1][0]] if start else None
-            yield Finding("verdict", True, machine, cell, "", first, good, f"fails since {_span(good, first)}")
+            yield Finding("verdict", True, machine, cell, "", first, good, "fails", _span(good, first))
         elif verdict == "unknown" and before != "unknown":
             now, last = runs[number], runs[told[-2][0]]
-            yield Finding("verdict", True, machine, cell, "", now, last, f"is unknown since {_span(last, now)}")
+            yield Finding("verdict", True, machine, cell, "", now, last, "is unknown", _span(last, now))
         elif verdict == "pass" and before == "fail":
-            text = f"passes again in {runs[number].title}"
-            yield Finding("verdict", False, machine, cell, "", runs[number], runs[told[-2][0]], text)
+            now, last = runs[number], runs[told[-2][0]]
+            yield Finding("verdict", False, machine, cell, "", now, last, "passes again", _span(last, now))
 
 
 def _span(good: Run | None, first: Run) -> str:
     if good is None:
-        return f"{first.title}, the first one that is known"
-    return f"{first.title}; the last before is {good.title}; {between(good, first)}"
+        return f"since {first.title}, the first one that is known"
+    return f"since {first.title}; the last before is {good.title}; {between(good, first)}"
 
 
 def _levels(store: Store, runs: dict[int, Run], recent: int) -> Iterator[Finding]:
@@ -173,25 +177,10 @@ def _level(series: Series, change: changes.Change, last: Run, first: Run) -> Fin
         )
         text += f" ({change.before:.4g} -> {change.after:.4g}, noise {change.sigma:.2g})"
         kind = "margin"
-    text = f"{text} since {_span(last, first)}"
-    return Finding(kind, worse, series.machine, series.cell, series.what, first, last, text)
+    return Finding(kind, worse, series.machine, series.cell, series.what, first, last, text, _span(last, first))
 
 
 def _flaky(store: Store) -> Iterator[Finding]:
     for machine, cell, passes, failures in store.flaky():
         text = f"is flaky: {passes} passes and {failures} failures with the same versions and digests"
         yield Finding("flaky", True, machine, cell, "", None, None, text)
-
-
-def lines(found: Sequence[Finding], *, most: int = 20) -> list[str]:
-    """Return the findings as sentences, what got worse first, at most ``most`` of each kind of change."""
-    told = []
-    groups: dict[tuple[bool, str, str], list[Finding]] = {}
-    for finding in found:
-        groups.setdefault((not finding.worse, finding.kind, finding.machine), []).append(finding)
-    for key in sorted(groups):
-        own = groups[key]
-        told += [finding.sentence for finding in own[:most]]
-        if len(own) > most:
-            told.append(f"and {len(own) - most} more of kind {own[0].kind} on {own[0].machine}")
-    return told

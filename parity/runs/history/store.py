@@ -71,8 +71,8 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The run in a few words."""
-        return f"run {self.id} ({self.started[:16].replace('T', ' ')}, {self.machine})"
+        """The run of its machine in a few words."""
+        return f"run {self.id} ({self.started[:16].replace('T', ' ')})"
 
 
 @dataclass(frozen=True)

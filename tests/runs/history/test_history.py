@@ -15,9 +15,9 @@ import pytest
 
 from parity import cli, convert, recipes
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
-from parity.runs import folder
+from parity.runs import folder, telling
 from parity.runs.folder import Plan
-from parity.runs.history.check import check, lines
+from parity.runs.history.check import check
 from parity.runs.history.store import Store
 from parity.runs.merge import merge
 from tests.runs.records import QUESTION, plan, planned, record, write
@@ -102,7 +102,7 @@ def test_a_cell_that_fails_has_its_first_bad_run_and_what_changed(
     assert found.first is not None
     assert found.last is not None
     assert (found.last.id, found.first.id) == (3, 4)
-    assert "-> 7.0" in found.text
+    assert "-> 7.0" in found.began
 
 
 def test_what_became_unknown_is_worse_and_what_passes_again_is_told(nights: Callable[..., Store]) -> None:
@@ -115,9 +115,9 @@ def test_what_became_unknown_is_worse_and_what_passes_again_is_told(nights: Call
     with nights(4, turns) as store:
         found = {(finding.cell, finding.kind): finding for finding in check(store)}
     assert found[CELLS[0], "verdict"].worse
-    assert "is unknown since run 4" in found[CELLS[0], "verdict"].text
+    assert "is unknown since run 4" in found[CELLS[0], "verdict"].change.whole
     assert not found[CELLS[1], "verdict"].worse
-    assert "passes again in run 4" in found[CELLS[1], "verdict"].text
+    assert "passes again since run 4" in found[CELLS[1], "verdict"].change.whole
     assert "1 failures with the same versions and digests" in found[CELLS[1], "flaky"].text
     assert (CELLS[2], "verdict") not in found
 
@@ -264,7 +264,7 @@ def test_a_weight_that_changed_overnight(tmp_path: Path, monkeypatch: pytest.Mon
             store.add(Path(name))
         (found,) = check(store)
     assert (found.kind, found.cell, found.machine) == ("verdict", "candidate/quick/coreml:reference", "mac mini")
-    assert f"between them changed package {unet.name} " in found.text
+    assert f"between them changed package {unet.name} " in found.began
 
 
 @pytest.fixture
@@ -293,4 +293,4 @@ def test_ten_thousand_cells_over_thirty_nights_load_and_check_in_two_seconds(lar
     took = time.process_time() - begun
     assert [finding.cell for finding in found] == ["cell 78"]
     assert took < 4  # docs/runs.md says what it takes on a quiet machine
-    assert len(lines(found)) == 1
+    assert len(telling.grouped([finding.change for finding in found])) == 1
