@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.commands import documents
 from parity.errors import ParityError, UsageError
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
+    from parity.commands.records_of_runs import Calibrated
     from parity.suite.calibration import Sample, Spread
     from parity.suite.options import Options
 
@@ -42,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--false-alarms", type=float, default=_RATE, metavar="RATE", help="of one check; default: 0.01")
     parser.add_argument("--samples", metavar="FILE", type=Path, help="also keep the figures, a line of JSON each")
+    documents.declare(parser, "the bounds")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -62,6 +66,9 @@ def main(arguments: argparse.Namespace) -> int:
             scratch.write_text("".join(f"{calibration.line(sample)}\n" for sample in found), encoding="utf-8")
     with replacing(arguments.output) as scratch:
         scratch.write_text(_table(spreads, arguments, options.model_version), encoding="utf-8")
+    if arguments.json:
+        documents.write(_record(spreads, arguments, len(found)))
+        return 0
     _print(spreads)
     print(f"table: {arguments.output}; use it with --tolerances {arguments.output}")
     return 0
@@ -147,6 +154,21 @@ def _measured(spread: Spread) -> str:
     return (
         f"{spread.worst:.6g} to {spread.best:.6g}, {spread.count} figures{ratio}; "
         f"{spread.left_out} of them fail the bound that the other seeds give"
+    )
+
+
+def _record(spreads: Sequence[Spread], arguments: argparse.Namespace, figures: int) -> Calibrated:
+    from parity.commands.records_of_runs import Bound, Calibrated
+
+    return Calibrated(
+        str(arguments.output),
+        None if arguments.samples is None else str(arguments.samples),
+        arguments.seeds,
+        arguments.repeats,
+        tuple(arguments.kernels),
+        arguments.false_alarms,
+        figures,
+        tuple(Bound(**asdict(spread)) for spread in spreads),
     )
 
 

@@ -82,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resources", metavar="DIR", type=Path, help="also write the Swift package's resources")
     parser.add_argument("--no-check", action="store_true", help="do not compare the packages with PyTorch")
     parser.add_argument("--force", action="store_true", help="replace what exists")
-    documents.declare(parser, "the packages")
+    documents.declare(parser, "the packages, or the recipes")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -94,9 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
             model, arguments.analyse_bits, progress=bar, probe=arguments.probe, steps=arguments.probe_steps
         )
         bar.end()
-        for name, recipe in analysis["recipes"].items():
-            print(f"{name}  {sum(recipe['psnr']) / len(recipe['psnr']):.1f} dB")
-        return 0
+        return _print_recipes(arguments.analyse_bits, analysis["recipes"], as_json=arguments.json)
     if arguments.output is None:
         raise UsageError("name the folder for the packages: -o DIR")
     for option, folder in (("-o", arguments.output), ("--resources", arguments.resources)):
@@ -124,6 +122,21 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"{'resources':<16} {resources.folder}  {', '.join(resources.written)}", file=told)
         if resources.missing:
             print(f"{'not written':<16} {', '.join(resources.missing)}: {resources.reason}", file=told)
+    return 0
+
+
+def _print_recipes(file: Path, recipes: Mapping[str, Any], *, as_json: bool) -> int:
+    from parity.commands.records_of_models import Analysed, Recipe
+
+    found = tuple(
+        Recipe(name, dict(recipe["layers"]), tuple(recipe["psnr"]), sum(recipe["psnr"]) / len(recipe["psnr"]))
+        for name, recipe in recipes.items()
+    )
+    if as_json:
+        documents.write(Analysed(str(file), found))
+        return 0
+    for recipe in found:
+        print(f"{recipe.name}  {recipe.mean:.1f} dB")
     return 0
 
 

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from parity.files import replacing
 
 
@@ -67,6 +69,8 @@ def plain(record: Any) -> Any:
     """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {field.name: plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, msgspec.Struct):
+        return {name: plain(getattr(record, name)) for name in record.__struct_fields__}
     if isinstance(record, Mapping):
         return {str(key): plain(value) for key, value in record.items()}
     if isinstance(record, (list, tuple)):

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from parity.commands import documents
 from parity.errors import UsageError
 from parity.suite import options as suite_options
 
@@ -30,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for option in suite_options.OPTIONS:
         run.add_argument(*option.flags, dest=option.key, **option.arguments())
+    documents.declare(run, "what report.json holds")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
     with connected(arguments.scheduler) as client, opened(cells, options) as folder:
         assert folder is not None
         records = _ask(client, [cell for cell in cells if cell.id not in folder.held], (options, require), folder)
-    return finish([folder.held.get(cell.id) or records[cell.id] for cell in cells], options)
+    return finish([folder.held.get(cell.id) or records[cell.id] for cell in cells], options, as_json=arguments.json)
 
 
 def _ask(

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from parity.commands.records_of_runs import Gate
     from parity.suite.gate.run import Answer, Asked
+    from parity.suite.gate.statistics import Plan
     from parity.suite.options import Options
 
 _SHARED: Final = ("model-version", "models", "compute-unit", "coreml-runtime", "backend", "device")
+_SPREADS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # of paired differences, as shares of the mean score
 _MOST: Final = 1 << 20  # bytes of a file of prompts
 
 
@@ -62,12 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = Plan(arguments.pictures, **{name: getattr(arguments, name) for name in names})
     print(plan.sentence(), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plan:
-        for spread in (0.02, 0.05, 0.1, 0.2, 0.4):
-            print(
-                f"  spread {spread:4.0%}: power {plan.reached(spread):.2f}, a model as good passes with "
-                f"{plan.passes(spread):.2f}; {plan.needed(spread)} prompts for power {plan.power:.2g}"
-            )
-        return 0
+        return _state(plan, as_json=arguments.json)
     options = _options(arguments)
     from parity.suite.gate import run
     from parity.suite.stage import Stage
@@ -95,6 +92,22 @@ def main(arguments: argparse.Namespace) -> int:
     return int(any(str(answer.finding.verdict) != "pass" for answer in answers.values()))
 
 
+def _state(plan: Plan, *, as_json: bool) -> int:
+    """Say what a run will find, for several spreads of the differences."""
+    from parity.commands.records_of_runs import Expected, GatePlan
+
+    expected = [Expected(spread, plan.reached(spread), plan.passes(spread), plan.needed(spread)) for spread in _SPREADS]
+    if as_json:
+        documents.write(GatePlan(asdict(plan), plan.largest_spread(), tuple(expected)))
+        return 0
+    for one in expected:
+        print(
+            f"  spread {one.spread:4.0%}: power {one.power:.2f}, a model as good passes with {one.passes:.2f}; "
+            f"{one.prompts} prompts for power {plan.power:.2g}"
+        )
+    return 0
+
+
 def _options(arguments: argparse.Namespace, **changes: Any) -> Options:
     """Return the suite's options that name model, candidates and device."""
     from dataclasses import replace
@@ -108,7 +121,7 @@ def _given(arguments: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{name: value for name, value in vars(arguments).items() if name in shared})
 
 
-def _asked(arguments: argparse.Namespace, options: Options, plan: Any) -> Asked:
+def _asked(arguments: argparse.Namespace, options: Options, plan: Plan) -> Asked:
     from parity import streams
     from parity.pipelines.request import Request
     from parity.suite.gate import scores

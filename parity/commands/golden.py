@@ -19,7 +19,7 @@ from parity.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from parity.pipelines.trace import Trace
+    from parity.suite.goldens.log import Decision
     from parity.suite.goldens.store import Golden
 
 DEFAULT: Final = Path("golden")
@@ -34,7 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("series", nargs="*", metavar="GOLDEN", help="ids, their beginnings, or patterns; default: all")
     shown.add_argument("--only", action="append", choices=_STANDINGS, help="goldens of this standing; repeatable")
     shown.add_argument("--cases", type=Path, metavar="FILE", help="cases of your runs: goldens of no case are unused")
-    documents.declare(shown)
     show = _action(actions, "show", "everything about goldens: settings, versions, digests, history, drift")
     show.add_argument("goldens", nargs="+", metavar="GOLDEN", help="ids, their beginnings, or patterns")
     diff = _action(actions, "diff", "compare a golden with another one, or with its anchor")
@@ -62,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--author", metavar="NAME", help="who decides; default: PARITY_AUTHOR, git's user, the login"
         )
+    for action in (shown, show, diff, approve, reject, prune, migrate):
+        documents.declare(action)
 
 
 def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -106,8 +107,8 @@ def _list(arguments: argparse.Namespace) -> int:
         row["twins"] = [name for name in twins.get(row.get("picture") or "?", ()) if name != row["golden"]]
     rows = [row for row in rows if not arguments.only or row["standing"] in arguments.only]
     if arguments.json:
-        from parity.commands.records_of_runs import Golden as Listed
-        from parity.commands.records_of_runs import Goldens
+        from parity.commands.records_of_goldens import Golden as Listed
+        from parity.commands.records_of_goldens import Goldens
 
         documents.write(Goldens(tuple(Listed(**{**row, "twins": tuple(row["twins"])}) for row in rows)))
         return 0
@@ -138,66 +139,42 @@ def _row(golden: Golden, unused: bool) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from parity.commands import golden_views
+    from parity.commands.records_of_goldens import ShownGoldens
     from parity.suite import tolerance
-    from parity.suite.goldens import curate, store
+    from parity.suite.goldens import curate
 
-    directory = arguments.golden_dir
-    table = tolerance.load()
-    for golden in curate.choose(directory, arguments.goldens):
-        trace = golden.open()
-        print(f"{golden.id}: {golden.standing}")
-        print(f"  picture   {golden.folder / 'image.png'}")
-        print(f"  pixels    SHA-256 {golden.record['image_sha256']}")
-        print(f"  drawn by  {golden.keys}")
-        if golden.approval:
-            print(f"  accepted  for {golden.approval.keys}")
-            print(f"  anchor    {_distance(golden, directory, store, curate, table)}")
-        print(f"  weights   {golden.record['weights'] or 'of a hub id'}")
-        for title in ("case", "environment"):
-            said = ", ".join(f"{name} {value!r}" for name, value in golden.record[title].items() if value != "")
-            print(f"  {title:9} {said}")
-        for point, value in trace.items():
-            print(f"  holds     {point} {value.dtype} {value.shape}")
-        for decision in golden.decisions:
-            print(f"  {decision}")
+    directory, table = arguments.golden_dir, tolerance.load()
+    found = [golden_views.shown(one, directory, table) for one in curate.choose(directory, arguments.goldens)]
+    if arguments.json:
+        documents.write(ShownGoldens(tuple(found)))
+        return 0
+    for one in found:
+        print("\n".join(golden_views.lines(one)))
     return 0
 
 
-def _distance(golden: Golden, directory: Path, store: Any, curate: Any, table: Any) -> str:
-    anchor = golden.approval.anchor if golden.approval else golden.id
-    if anchor == golden.id:
-        return "itself"
-    there = {one.id: one for one in store.in_series(directory, golden.series, ignore_lost=True)}
-    if anchor not in there:
-        return f"{anchor}, which is not there"
-    from parity.metrics import METRICS
-
-    checks = curate.drift(there[anchor], golden, table)
-    return f"{anchor}, {', '.join(f'{c.metric} {METRICS[c.metric].format(c.value)}' for c in checks)}"
-
-
 def _diff(arguments: argparse.Namespace) -> int:
-    import numpy as np
-
+    from parity.commands import golden_views
     from parity.suite.goldens import curate, store
 
     directory, named = arguments.golden_dir, arguments.goldens
-    found = [one for word in named for one in curate.choose(directory, [word])]
-    if len(named) > 2 or len(found) != len(named):
-        raise UsageError(f"diff: one golden or two are compared, and {len(found)} are named")
-    one = found[0]
-    if len(found) == 1:
-        found.insert(0, _beside(one, store.in_series(directory, one.series, ignore_lost=True)))
-    first, second = found[0], found[1]
-    traces = first.open(), second.open()
-    print(f"A {first.id}: {first.standing}, {first.keys}")
-    print(f"B {second.id}: {second.standing}, {second.keys}")
-    for line in (*_records(first, second), *_traces(*traces)):
-        print(f"  {line}")
+    chosen = [one for word in named for one in curate.choose(directory, [word])]
+    if len(named) > 2 or len(chosen) != len(named):
+        raise UsageError(f"diff: one golden or two are compared, and {len(chosen)} are named")
+    if len(chosen) == 1:
+        chosen.insert(0, _beside(chosen[0], store.in_series(directory, chosen[0].series, ignore_lost=True)))
+    traces = [one.open() for one in chosen]
+    found = golden_views.compared(chosen, traces, arguments.output)
     if arguments.output is not None:
         _draw(traces[0]["image"], traces[1]["image"], arguments.output)
+    if arguments.json:
+        documents.write(found)
+        return int(not found.equal)
+    print("\n".join(golden_views.lines_of_two(found)))
+    if arguments.output is not None:
         print(f"A, B and their difference, {_LOUDER} times amplified: {arguments.output}")
-    return int(not np.array_equal(traces[0]["image"], traces[1]["image"]))
+    return int(not found.equal)
 
 
 def _beside(golden: Golden, there: Sequence[Golden]) -> Golden:
@@ -208,41 +185,6 @@ def _beside(golden: Golden, there: Sequence[Golden]) -> Golden:
     if not chosen:
         raise UsageError(f"{golden.id}: no other accepted golden in its series; name the second one")
     return chosen[0]
-
-
-def _records(first: Golden, second: Golden) -> list[str]:
-    lines = []
-    for title in ("case", "environment"):
-        a, b = first.record[title], second.record[title]
-        lines += [
-            f"{name}: {a.get(name)!r} -> {b.get(name)!r}"
-            for name in dict.fromkeys([*a, *b])
-            if a.get(name) != b.get(name)
-        ]
-    if first.record["weights"] != second.record["weights"]:
-        lines.append(f"weights: {first.record['weights']} -> {second.record['weights']}")
-    return lines
-
-
-def _traces(first: Trace, second: Trace) -> list[str]:
-    """Measure what both hold: pictures globally and locally, tensors by PSNR."""
-    import numpy as np
-
-    from parity.metrics import METRICS, measure
-
-    lines = []
-    for point in dict.fromkeys([*first, *second]):
-        if point not in first or point not in second:
-            lines.append(f"{point}: only in {'A' if point in first else 'B'}")
-        elif first[point].shape != second[point].shape:
-            lines.append(f"{point}: shapes differ: {first[point].shape} and {second[point].shape}")
-        elif np.array_equal(first[point], second[point]):
-            lines.append(f"{point}: equal")
-        else:
-            names = ("image_psnr", "image_window_rms") if point == "image" else ("tensor_psnr",)
-            found = [f"{n} {METRICS[n].format(measure(n, first[point], second[point]))}" for n in names]
-            lines.append(f"{point}: {', '.join(found)}")
-    return lines
 
 
 def _draw(first: np.ndarray, second: np.ndarray, path: Path) -> None:
@@ -265,9 +207,24 @@ def _approve(arguments: argparse.Namespace) -> int:
 
     chosen = curate.choose(arguments.golden_dir, arguments.goldens)
     wish = curate.Wish(arguments.reason, log.author(arguments.author), tuple(arguments.places), arguments.new_anchor)
-    for decision in curate.approve(arguments.golden_dir, chosen, wish, tolerance.load(arguments.tolerances)):
-        line = "begins a line" if decision.anchor == decision.golden else f"drift is counted from {decision.anchor}"
-        print(f"approved {decision.golden} for {decision.keys}; {line}")
+    decided = curate.approve(arguments.golden_dir, chosen, wish, tolerance.load(arguments.tolerances))
+    return _told(arguments, decided, _approved)
+
+
+def _approved(decision: Decision) -> str:
+    line = "begins a line" if decision.anchor == decision.golden else f"drift is counted from {decision.anchor}"
+    return f"approved {decision.golden} for {decision.keys}; {line}"
+
+
+def _told(arguments: argparse.Namespace, decided: Sequence[Decision], text: Callable[[Decision], str]) -> int:
+    """Say what was decided, or print it."""
+    if arguments.json:
+        from parity.commands.records_of_goldens import Decided
+
+        documents.write(Decided(tuple(decided)))
+        return 0
+    for decision in decided:
+        print(text(decision))
     return 0
 
 
@@ -278,11 +235,9 @@ def _reject(arguments: argparse.Namespace) -> int:
     gone = [lost[word] for word in arguments.goldens if word in lost]
     words = [word for word in arguments.goldens if word not in lost]
     chosen = [*gone, *(curate.choose(arguments.golden_dir, words) if words else ())]
-    for decision in curate.reject(
-        arguments.golden_dir, chosen, curate.Wish(arguments.reason, log.author(arguments.author))
-    ):
-        print(f"rejected {decision.golden}")
-    return 0
+    wish = curate.Wish(arguments.reason, log.author(arguments.author))
+    decided = curate.reject(arguments.golden_dir, chosen, wish)
+    return _told(arguments, decided, lambda decision: f"rejected {decision.golden}")
 
 
 def _prune(arguments: argparse.Namespace) -> int:
@@ -298,18 +253,21 @@ def _prune(arguments: argparse.Namespace) -> int:
     for line in kept:
         print(f"kept {line}", file=sys.stderr)
     if arguments.dry_run:
-        for one in doomed:
-            print(f"would remove {one.id}")
+        names = [one.id for one in doomed]
+    else:
+        names = curate.prune(arguments.golden_dir, doomed, curate.Wish(arguments.reason, log.author(arguments.author)))
+    if arguments.json:
+        from parity.commands.records_of_goldens import PrunedGoldens
+
+        documents.write(PrunedGoldens(not arguments.dry_run, tuple(names), tuple(kept)))
         return 0
-    wish = curate.Wish(arguments.reason, log.author(arguments.author))
-    for name in curate.prune(arguments.golden_dir, doomed, wish):
-        print(f"removed {name}")
+    for name in names:
+        print(f"{'would remove' if arguments.dry_run else 'removed'} {name}")
     return 0
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
     from parity.suite.goldens import curate, log
 
-    for decision in curate.migrate(arguments.golden_dir, log.author(arguments.author)):
-        print(f"took over {decision.golden}")
-    return 0
+    decided = curate.migrate(arguments.golden_dir, log.author(arguments.author))
+    return _told(arguments, decided, lambda decision: f"took over {decision.golden}")

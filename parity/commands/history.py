@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="say what got worse; 1 if anything did")
     check.add_argument("--recent", type=int, default=14, metavar="N", help="runs that are new; default: 14")
     check.add_argument("--all", action="store_true", help="list everything that changed")
-    for action in (show, check):
+    for action in (add, show, check):
         documents.declare(action)
     for action in (add, show, check):
         action.add_argument(
@@ -45,18 +45,25 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
+    from parity.commands.records_of_runs import Added, Taken
     from parity.runs.history.store import Store
 
-    new, kept = not arguments.db.exists(), 0
+    new = not arguments.db.exists()
+    taken: list[Taken] = []
     try:
         with Store(arguments.db, create=True) as store:
             for folder in arguments.folders:
-                print(f"{folder}: {counted(store.add(folder), 'cell')}")
-                kept += 1
-            print(f"{arguments.db}: {counted(len(store.runs()), 'run')}")
+                taken.append(Taken(str(folder), store.add(folder)))
+                if not arguments.json:
+                    print(f"{folder}: {counted(taken[-1].cells, 'cell')}")
+            runs = len(store.runs())
     finally:
-        if new and not kept:  # the first folder was none: no history began
+        if new and not taken:  # the first folder was none: no history began
             arguments.db.unlink(missing_ok=True)
+    if arguments.json:
+        documents.write(Added(str(arguments.db), runs, tuple(taken)))
+    else:
+        print(f"{arguments.db}: {counted(runs, 'run')}")
     return 0
 
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from parity.commands.records import Cached, Pruned, Report
+from parity.commands.records_of_goldens import Decided, GoldenDiff, Goldens, PrunedGoldens, ShownGoldens
 from parity.commands.records_of_models import (
+    Analysed,
     Compared,
     Converted,
     CoreAI,
@@ -26,10 +28,22 @@ from parity.commands.records_of_models import (
     Repairs,
     Sizes,
 )
-from parity.commands.records_of_runs import Checked, Gate, Goldens, Measured, Published, Reported, Trends
+from parity.commands.records_of_runs import (
+    Added,
+    Calibrated,
+    Checked,
+    Gate,
+    GatePlan,
+    Measured,
+    Merged,
+    Published,
+    Reported,
+    Trends,
+)
 from parity.contracts.diff import FolderDiff
 from parity.coreai.comparison import Comparison
 from parity.errors import UsageError
+from parity.mil.listed import Program
 from parity.tables import nearest
 
 SCHEMA: Final = 1
@@ -42,9 +56,18 @@ LAYOUTS: Final[Mapping[str, type]] = {
     "diff core-ai": Comparison,
     "repair": Repairs,
     "convert": Converted,
+    "convert analysis": Analysed,
     "run": Reported,
     "gate": Gate,
+    "gate plan": GatePlan,
     "golden list": Goldens,
+    "golden show": ShownGoldens,
+    "golden diff": GoldenDiff,
+    "golden decisions": Decided,
+    "golden prune": PrunedGoldens,
+    "calibrate": Calibrated,
+    "merge": Merged,
+    "history add": Added,
     "history check": Checked,
     "history show": Trends,
     "bench": Measured,
@@ -53,6 +76,7 @@ LAYOUTS: Final[Mapping[str, type]] = {
     "latents": Drawn,
     "latents compare": Compared,
     "latents detect": Detected,
+    "mil show": Program,
     "mil profile": Profile,
     "mil compare": Departures,
     "mil operators": Operators,
@@ -60,7 +84,7 @@ LAYOUTS: Final[Mapping[str, type]] = {
     "cache prune": Pruned,
     "doctor": Report,
 }
-"""Documents by what stands in their field ``document``; ``parity report`` prints ``run``."""
+"""Documents by what stands in their field ``document``; ``parity report`` and ``parity fleet run`` print ``run``."""
 
 
 def schema(name: str) -> dict[str, Any]:

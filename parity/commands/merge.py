@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
+from parity.commands import documents
 from parity.errors import UsageError
 
 
@@ -15,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "folders", nargs="+", type=Path, metavar="DIR", help="folders that 'parity run --run-dir' wrote"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the new folder")
+    documents.declare(parser, "what was merged")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -28,6 +31,14 @@ def main(arguments: argparse.Namespace) -> int:
     for line in merged.ledger.skipped:
         print(f"parity merge: {line}", file=sys.stderr)
     found = result(merged.ledger)
+    if arguments.json:
+        from parity.commands.records_of_runs import Merged
+
+        verdicts = Counter(record["verdict"] for record in found.records)
+        folders = tuple(map(str, arguments.folders))
+        counts = (len(merged.ledger.entries), merged.twice, found.missing)
+        documents.write(Merged(str(arguments.output), folders, tuple(found.machines), *counts, dict(verdicts)))
+        return 0
     names = ", ".join(found.machines)
     print(f"{arguments.output}: {len(merged.ledger.entries)} cells of {len(arguments.folders)} runs on {names}")
     if merged.twice:

@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--top", type=int, default=5, metavar="N", help="results with the largest gain; default: 5")
     listed = actions.add_parser("operators", help="list the operators that run, with their opsets")
-    for action in (profile, compare, listed):
+    for action in (show, profile, compare, listed):
         documents.declare(action)
 
 
@@ -72,6 +72,11 @@ def _show(arguments: argparse.Namespace) -> int:
     from parity.mil import describe, load
 
     model = load(arguments.path)
+    if arguments.json:
+        from parity.mil.listed import program
+
+        documents.write(program(model, arguments.function, only=arguments.op or "", counts=arguments.stats))
+        return 0
     if arguments.op:
         lines = describe.operation(model, arguments.op, arguments.function)
     else:
@@ -90,6 +95,8 @@ def _show_core_ai(arguments: argparse.Namespace) -> int:
 
     if arguments.op or arguments.function:
         raise UsageError(f"{arguments.path}: a Core AI model; --op and --function speak of ML Programs only")
+    if arguments.json:
+        raise UsageError(f"{arguments.path}: a Core AI model; 'parity inspect {arguments.path} --json' describes it")
     print("\n".join(asset.lines(asset.describe(arguments.path))) if arguments.stats else asset.program(arguments.path))
     return 0
 

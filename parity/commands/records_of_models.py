@@ -94,6 +94,24 @@ class Converted:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """Bits of each layer, the PSNR in decibels that each answer of the probe has with them, and their mean."""
+
+    name: str
+    layers: dict[str, int]
+    psnr: tuple[float, ...]
+    mean: float
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """``parity convert --analyse-bits``; ``file`` holds all figures."""
+
+    file: str
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True)
 class Size:
     """Bytes of one component: weights as stored and as declared, and the values that are alive at one time."""
 

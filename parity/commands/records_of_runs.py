@@ -1,4 +1,4 @@
-"""What do commands print after ``--json`` about runs, goldens, nights and times? See :mod:`parity.commands.layouts`."""
+"""What do commands print after ``--json`` about runs, nights and times? See :mod:`parity.commands.layouts`."""
 
 from __future__ import annotations
 
@@ -54,25 +54,6 @@ class Gate:
     prompts: tuple[str, ...]
     seeds: tuple[tuple[int, ...], ...]
     candidates: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A golden: its standing, by what it was drawn, its picture's SHA-256, the last decision, and equal pictures."""
-
-    golden: str
-    standing: str
-    last: dict[str, Any] | None
-    twins: tuple[str, ...]
-    drawn: dict[str, Any] | None = None
-    picture: str | None = None
-
-
-@dataclass(frozen=True)
-class Goldens:
-    """``parity golden list``."""
-
-    goldens: tuple[Golden, ...]
 
 
 @dataclass(frozen=True)
@@ -139,3 +120,84 @@ class Published:
     """``parity bench --published``."""
 
     sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A run that was added to a history: its folder, and how many cells it answers."""
+
+    folder: str
+    cells: int
+
+
+@dataclass(frozen=True)
+class Added:
+    """``parity history add``; ``runs`` is how many the history holds now."""
+
+    db: str
+    runs: int
+    added: tuple[Taken, ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """``parity merge``: answers in the new folder, left out as answered twice, and missing; cells by verdict."""
+
+    folder: str
+    sources: tuple[str, ...]
+    machines: tuple[str, ...]
+    answers: int
+    twice: int
+    missing: int
+    verdicts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound and the figures that it follows from; ``nan`` where none follows. ``rms`` is in half precision's errors.
+
+    ``left_out`` counts the figures that fail the bound which the other seeds give.
+    """
+
+    point: str
+    metric: str
+    numerics: str
+    count: int
+    best: float
+    worst: float
+    bound: float
+    left_out: int
+    rms: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """``parity calibrate``: the table's file, the figures' file, what was asked, and the bounds."""
+
+    table: str
+    samples: str | None
+    seeds: int
+    repeats: int
+    kernels: tuple[str, ...]
+    false_alarms: float
+    figures: int
+    bounds: tuple[Bound, ...]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """With differences that spread so: a loss fails with ``power``, an equal model passes; ``prompts`` it takes."""
+
+    spread: float
+    power: float
+    passes: float
+    prompts: int
+
+
+@dataclass(frozen=True)
+class GatePlan:
+    """``parity gate --plan``; ``largest_spread`` is the one up to which the wanted power is reached."""
+
+    plan: dict[str, Any]
+    largest_spread: float
+    expected: tuple[Expected, ...]

@@ -51,6 +51,18 @@ def test_the_table_fits_80_columns() -> None:
     assert "not measured: no such unit" in "".join(_lines(Measured("x", problem="no such unit"), Protocol()))
 
 
+def test_figures_are_a_document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command's own path, with figures that were not measured now."""
+    parts = (Component("unet", 1.5, 0.5, 0.25, (0.25, 0.5), 3 << 30, 2 << 30, 5 << 20),)
+    found = [Measured("Core ML CPU_AND_NE", parts, (2.0, 1.0), 0.125, 1 << 30), Measured("x", problem="no such unit")]
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: iter(found))
+    assert cli.main(["bench", "--model-version", "tiny-sd", "--repeats", "2", "--json"]) == 1  # one was not measured
+    document = checked(capsys.readouterr().out, "bench")
+    assert document["candidates"][0]["picture"] == 1.5
+    assert document["candidates"][1]["problem"] == "no such unit"
+    assert document["machine"]["architecture"]
+
+
 def test_a_process_that_dies_is_said_with_its_last_words() -> None:
     die = "import os, sys\nprint('the driver is gone', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 11)"
     with pytest.raises(ParityError, match=r"SIGSEGV.*the driver is gone"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -45,11 +46,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("run", "report night1 --since night0", 1),
         ("history check", "history check --db h", 1),
         ("history show", "history show --db h", 0),
+        ("bench estimate", "bench --models models/0.2.0 --coreml-runtime reference --estimate", 0),
         ("bench published", "bench --published", 0),
+        ("history add", "history add night0 --db h2", 0),
+        ("merge", "merge night0 night0 -o merged", 0),
+        ("gate plan", "gate --plan", 0),
         ("latents", "latents --rng numpy-legacy --seed 93 --shape 1,4,8,8 -o c.npy", 0),
         ("latents compare", "latents --compare a.npy b.npy", 1),
         ("latents compare", "latents --compare a.npy a.npy", 0),
         ("latents detect", "latents --detect", 0),
+        ("mil show", "mil show unet.mlpackage", 0),
         ("mil profile", "mil profile unet.mlpackage --repeats 1", 0),
         ("mil operators", "mil operators", 0),
         ("cache list", "cache list", 0),
@@ -85,6 +91,32 @@ def test_a_departure_follows_its_schema(
     assert document["results"]
 
 
+def test_a_program_is_data(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the listing says, operation by operation; one of them alone; counts alone."""
+    monkeypatch.chdir(files)
+    show = ["mil", "show", "unet.mlpackage"]
+    assert cli.main(show) == 0
+    text = capsys.readouterr().out
+    assert cli.main([*show, "--json"]) == 0
+    (function,) = checked(capsys.readouterr().out, "mil show")["functions"]
+    listed = [line.split(" = ")[1].split("(")[0] for line in text.splitlines() if " = " in line and "%" in line]
+    assert [one["operator"] for one in function["operations"]] == listed
+    assert sum(function["operators"].values()) == len(listed)
+    assert [feature["name"] for feature in function["outputs"]] == function["returns"] == ["noise_pred"]
+    (last, dtype) = next(iter(function["operations"][-1]["outputs"].items()))
+    assert f"%{last}: {dtype} = " in text
+    assert cli.main([*show, "--op", last, "--json"]) == 0
+    (alone,) = checked(capsys.readouterr().out, "mil show")["functions"]
+    assert alone["operations"] == function["operations"][-1:]
+    assert cli.main([*show, "--stats", "--json"]) == 0
+    document = checked(capsys.readouterr().out, "mil show")
+    assert document["functions"] == [{**function, "operations": []}]
+    assert sum(one["bytes"] for one in function["weights"].values()) <= sum(
+        one["bytes"] for one in document["files"].values()
+    )
+    assert cli.main([*show, "--op", "nothing", "--json"]) == 2
+
+
 def test_every_document_is_listed_and_described_on_its_page(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert cli.main(["schema"]) == 0
@@ -100,21 +132,33 @@ def test_every_document_is_listed_and_described_on_its_page(capsys: pytest.Captu
     assert "no document 'mil profil'; did you mean mil profile?" in capsys.readouterr().err
 
 
-def test_every_command_that_has_the_option_has_a_document() -> None:
+def test_every_document_is_checked_as_a_command_printed_it() -> None:
+    """By a test that runs the command: in the table above, or by ``checked(…, NAME)``."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    printed = set(re.findall(r'checked\([^\n]*"([a-z -]+)"\)|\n        \("([a-z -]+)", "', sources))
+    assert set(layouts.LAYOUTS) - {name for pair in printed for name in pair} == set()
+
+
+def test_every_command_that_reports_has_the_option_and_a_document() -> None:
     """And no document is without a command: each of these is printed by one."""
-    with_option = set()
+    with_option: set[str] = set()
+    without: set[str] = set()
 
     def walk(parser: Any, name: str) -> None:
         for action in parser._actions:
             if hasattr(action, "choices") and isinstance(action.choices, dict):
                 for word, command in action.choices.items():
                     walk(command, f"{name} {word}".strip())
-            elif "--json" in action.option_strings:
-                with_option.add(name)
+                return
+        has = any("--json" in action.option_strings for action in parser._actions)
+        (with_option if has else without).add(name)
 
     walk(cli._parser(cli._ALL), "")
-    assert with_option - {"report"} == {name for name in layouts.LAYOUTS if name in with_option}
-    starts = tuple(sorted(with_option))
+    assert without == {"schema"}  # which prints JSON anyway
+    shared = {"report": "run", "fleet run": "run"}
+    shared |= {f"golden {action}": "golden decisions" for action in ("approve", "reject", "migrate")}
+    assert {shared.get(name, name) for name in with_option} <= set(layouts.LAYOUTS)
+    starts = tuple(sorted({*with_option, *shared.values()}))
     assert [name for name in layouts.LAYOUTS if not name.startswith(starts)] == []
 
 

@@ -31,6 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], directory: Path, *words: object) -> 
 def test_from_a_picture_that_waits_to_an_accepted_one_and_back(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """Both for people and as documents."""
     golden = store.write(tmp_path, asked(NEURAL), trace())
     code, out, _ = run(capsys, tmp_path, "list")
     assert code == 0
@@ -41,11 +42,20 @@ def test_from_a_picture_that_waits_to_an_accepted_one_and_back(
     assert code == 0
     for told in ("approved", "accepted  for Core ML CPU_AND_NE, macOS *", "approve by Ada: as the original", "itself"):
         assert told in out
-    assert run(capsys, tmp_path, "reject", "org*", "--reason", "too dark")[0] == 0
+    (shown,) = checked(run(capsys, tmp_path, "show", "org", "--json")[1], "golden show")["goldens"]
+    assert (shown["golden"], shown["standing"]) == (golden.id, "approved")
+    assert shown["accepted"]["system"] == "macOS *"
+    assert shown["distance"] == {"anchor": golden.id, "there": True, "figures": None}
+    assert [held["point"] for held in shown["holds"]] == list(golden.open())
+    code, out, _ = run(capsys, tmp_path, "reject", "org*", "--reason", "too dark", "--json")
+    (decision,) = checked(out, "golden decisions")["decisions"]
+    assert (code, decision["action"], decision["author"], decision["golden"]) == (0, "reject", "Ada", golden.id)
     code, out, _ = run(capsys, tmp_path, "list", "--json", "--only", "rejected")
     (row,) = checked(out, "golden list")["goldens"]
     assert (row["golden"], row["standing"], row["last"]["reason"]) == (golden.id, "rejected", "too dark")
     assert run(capsys, tmp_path, "prune", "--rejected", "--dry-run")[1] == f"would remove {golden.id}\n"
+    dry = checked(run(capsys, tmp_path, "prune", "--rejected", "--dry-run", "--json")[1], "golden prune")
+    assert (dry["removed"], dry["goldens"], dry["kept"]) == (False, [golden.id], [])
     assert golden.folder.is_dir()
     assert run(capsys, tmp_path, "prune", "--rejected")[0] == 0
     assert not (tmp_path / "org_model").exists()
@@ -61,6 +71,13 @@ def test_diff_says_what_differs_and_draws_it(capsys: pytest.CaptureFixture[str],
     assert "image: image_psnr 36.09 dB, image_window_rms 4" in out  # 20 log10(255 / 4)
     assert "weights: abc -> def" in out
     assert "latents/initial: equal" in out
+    code, out, _ = run(capsys, tmp_path, "diff", second.id, "--json")
+    document = checked(out, "golden diff")
+    assert (code, document["equal"], document["file"]) == (1, False, None)
+    assert document["settings"] == [{"part": "weights", "name": "weights", "first": "abc", "second": "def"}]
+    points = {point["point"]: point for point in document["points"]}
+    assert points["image"]["figures"]["image_psnr"] == pytest.approx(20 * np.log10(255 / 4))
+    assert (points["image"]["state"], points["latents/initial"]["state"]) == ("differs", "equal")
     drawn = np.asarray(Image.open(tmp_path / "apart.png"))
     assert drawn.shape == (32, 96, 3)
     assert (drawn[:, 64:] == 32).all()  # eight times four levels
@@ -93,10 +110,16 @@ def test_anchors_of_accepted_goldens_stay(capsys: pytest.CaptureFixture[str], tm
     assert second.approval is not None
     assert second.approval.anchor == first.id
     assert f"anchor    {first.id}, image_psnr 57.16 dB" in run(capsys, tmp_path, "show", second.id)[1]
+    (shown,) = checked(run(capsys, tmp_path, "show", second.id, "--json")[1], "golden show")["goldens"]
+    (psnr, *_) = shown["distance"]["figures"]
+    assert (psnr["metric"], psnr["verdict"]) == ("image_psnr", "pass")
+    assert psnr["value"] == pytest.approx(57.16, abs=0.01)
     run(capsys, tmp_path, "reject", first.id, "--reason", "older")
     code, out, err = run(capsys, tmp_path, "prune", "--rejected")
     assert (code, out) == (0, "")
     assert f"kept {first.id}: it is the anchor of {second.id}" in err
+    kept = checked(run(capsys, tmp_path, "prune", "--rejected", "--json")[1], "golden prune")["kept"]
+    assert kept == [f"{first.id}: it is the anchor of {second.id}"]
 
 
 def test_goldens_of_older_releases_are_taken_over_byte_for_byte(

@@ -54,6 +54,8 @@ def test_models_are_read_repaired_and_compared_without_torch(models: Path, tmp_p
         ["latents", "--rng", "torch-cpu", "--seed", "93", "--shape", "1,4,8,8", "-o", noise],
         ["latents", "--compare", noise, noise],
         ["cache", "list"],
+        ["cache", "list", "--json"],
+        ["mil", "show", unet, "--stats", "--json"],
     ):
         done = _parity(*words)
         assert done.returncode == 0, (words, done.stderr)

@@ -16,6 +16,7 @@ from parity.pipelines.trace import Trace
 from parity.suite.options import DEFAULT_MODEL
 from parity.suite.outcome import Outcome
 from parity.suite.plan import Cell
+from tests.commands.printed import checked
 
 ROLES = ("reference", "candidate")
 
@@ -119,11 +120,12 @@ def test_damaged_weights_are_bad_input_and_the_others_are_judged(
     shutil.copytree(models, folder)
     blob = next(folder.glob("*_unet.mlpackage")) / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     blob.write_bytes(blob.read_bytes()[:5000])
-    code, out, err = run(
-        capsys, "--models", folder, "--cases", cases, "--coreml-runtime", "reference", "--parity-report", report
-    )
+    words = ("--models", folder, "--cases", cases, "--coreml-runtime", "reference")
+    code, out, err = run(capsys, *words, "--parity-report", report, "--json")
     assert code == 2
-    assert "1 unknown" in out
+    document = checked(out, "run")
+    assert document["conclusion"]["exit_code"] == 2
+    assert [record["verdict"] for record in document["records"]] == ["unknown"]
     assert err.count("parity run:") == 1
     assert str(next(folder.glob("*_unet.mlpackage"))) in err
     (record,) = json.loads((report / "report.json").read_text())["records"]

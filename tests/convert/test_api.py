@@ -24,6 +24,7 @@ from parity.convert.spec import content_hash
 from parity.errors import UnsupportedError, UsageError
 from parity.files import sha256
 from parity.models import content as fingerprint
+from tests.commands.printed import checked
 
 Model = Callable[[str], Path]
 
@@ -224,11 +225,16 @@ def test_command_line(model: Model, tmp_path: Path, capsys: pytest.CaptureFixtur
         "--contract",
         "0.3.0",
     ]
+    capsys.readouterr()  # what making the model said
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "Stable_Diffusion_version_tiny-sd1_text_encoder.mlpackage" in out
     assert "dB (bound 40)" in out
     assert err.strip() == "converting text_encoder"
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    (package,) = checked(out, "convert")["packages"]
+    assert (package["component"], Path(package["path"]).parent) == ("text_encoder", tmp_path)
     assert main([*arguments[:-1], "9.9"]) == 2
     assert "unknown converter release '9.9'" in capsys.readouterr().err
 

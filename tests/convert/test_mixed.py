@@ -9,19 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import convert, coreml, recipes
+from parity import cli, convert, coreml, recipes
 from parity.convert import build, check, curve, mixed, plan, samples
 from parity.convert.job import Settings
 from parity.convert.probe import Probe
 from parity.convert.spec import read_spec
 from parity.errors import FormatError, UsageError
 from parity.metrics import measure
+from tests.commands.printed import checked
 
 Model = Callable[[str], Path]
 OPTIONS = {"bits": (2, 8), "count": 3, "large": 12_000, "prompts": 1}
 
 
-def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
+def test_analysis_recipes_and_conversion(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[int] = []
 
     def interrupt(component: str, stage: str, done: int, total: int) -> None:
@@ -64,6 +67,12 @@ def test_analysis_recipes_and_conversion(model: Model, tmp_path: Path) -> None:
         mixed.read_recipe(file, "best")
     with pytest.raises(UsageError, match=r"made with the probe .*network.*name another file"):
         convert.analyse_bits(model("sd1"), file, **{**OPTIONS, "prompts": 2})
+    with monkeypatch.context() as once:  # the command asks for all bits; what it prints is this result's
+        once.setattr(convert, "analyse_bits", lambda *_, **__: result)
+        assert cli.main(["convert", str(model("sd1")), "--analyse-bits", str(file), "--json"]) == 0
+    told = checked(capsys.readouterr().out, "convert analysis")["recipes"]
+    assert {one["name"]: one["layers"] for one in told} == {n: r["layers"] for n, r in result["recipes"].items()}
+    assert all(one["mean"] == pytest.approx(np.mean(one["psnr"])) for one in told)
     file.write_text(json.dumps({**result, "model_version": "other"}))
     with pytest.raises(UsageError, match="is of other, not of tiny-sd1"):
         convert.analyse_bits(model("sd1"), file, **OPTIONS)

@@ -23,6 +23,7 @@ from parity.fleet.workers import needs
 from parity.runs import ledger
 from parity.suite import plan
 from parity.suite.options import Options
+from tests.commands.printed import checked
 from tests.fleet.clusters import CASE, Cluster, cluster, job, run, staged
 
 pytest.importorskip("distributed", reason="the extra fleet is not installed: pip install distributed")
@@ -83,9 +84,12 @@ def test_a_real_cell_is_asked_in_a_worker(tmp_path: Path, checkpoint: Path, caps
     (tmp_path / "cases.toml").write_text(CASE.format("real"), encoding="utf-8")
     with cluster(tmp_path, 1, 0, environment={"PARITY_CACHE": os.environ["PARITY_CACHE"]}) as own:
         words = ["--model-version", "tiny-sd", "--compatibility", "none", "--backend", "torch:cpu"]
-        words += ["--cases", str(tmp_path / "cases.toml"), "--run-dir", str(tmp_path / "run")]
+        words += ["--cases", str(tmp_path / "cases.toml"), "--run-dir", str(tmp_path / "run"), "--json"]
         code = cli.main(["fleet", "run", "--scheduler", own.address, *words])
-    assert code == 0, capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    (record,) = checked(captured.out, "run")["records"]
+    assert record["verdict"] == "pass"
     (entry,) = ledger.read(tmp_path / "run").entries
     assert entry.record["verdict"] == "pass"
     assert entry.record["worker"].startswith("0 (")

@@ -16,6 +16,7 @@ from parity.errors import UsageError
 from parity.runs import folder, ledger
 from parity.runs.merge import merge
 from parity.runs.result import result
+from tests.commands.printed import checked
 from tests.runs.records import QUESTION, plan, planned, record, write
 
 MACHINES = ("Apple M1", "Apple M2", "Apple M4")
@@ -40,6 +41,10 @@ def test_three_machines_are_one_report(
     said = capsys.readouterr().out
     assert "8 cells of 3 runs on Apple M1, Apple M2, Apple M4" in said
     assert "1 planned cells have no answer and are unknown" in said
+    assert cli.main(["merge", *map(str, nights), "-o", str(tmp_path / "again"), "--json"]) == 0
+    told = checked(capsys.readouterr().out, "merge")
+    assert (told["answers"], told["twice"], told["missing"]) == (8, 0, 1)
+    assert (told["machines"], told["verdicts"]) == (list(MACHINES), {"pass": 7, "fail": 1, "unknown": 1})
     found = result(ledger.read(tmp_path / "all"))
     verdicts = [(record["machine"], record["verdict"]) for record in found.records]
     assert verdicts.count(("Apple M2", "unknown")) == 1

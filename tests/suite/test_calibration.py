@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from parity.cli import main
 from parity.commands import calibrate
 from parity.suite import calibration
 from parity.suite.calibration import Sample, spreads
+from tests.commands.printed import checked
+
+CASE = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "ddim"\nsteps = 1\n'
 
 
 def sample(value: float, seed: int, metric: str = "tensor_psnr", **given: float) -> Sample:
@@ -80,6 +84,25 @@ def test_a_rate_that_is_none_is_refused(rate: float) -> None:
 def test_the_command_refuses(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     assert main(["calibrate", "-o", "never.toml", *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_command_measures_writes_and_tells(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch as its own candidate: figures of equal arrays, of which no bound follows, and the picture's maximum."""
+    cases, table = tmp_path / "cases.toml", tmp_path / "table.toml"
+    cases.write_text(CASE)
+    words = ["--model-version", "tiny-sd", "--backend", "torch:cpu", "--cases", str(cases), "--seeds", "4"]
+    assert main(["calibrate", *words, "-o", str(table), "--samples", str(tmp_path / "samples"), "--json"]) == 0
+    told = checked(capsys.readouterr().out, "calibrate")
+    kept = calibration.read(tmp_path / "samples")
+    assert (told["table"], told["figures"], told["seeds"]) == (str(table), len(kept), 4)
+    assert {sample.seed for sample in kept} == {1, 2, 3, 4}
+    assert [(one["point"], one["metric"]) for one in told["bounds"]] == [
+        (one.point, one.metric) for one in spreads(kept, 0.01)
+    ]
+    assert all(one["count"] == 4 for one in told["bounds"])
+    assert "# unet, tensor_psnr: no bound, a figure is not finite" in table.read_text()
 
 
 def test_a_line_keeps_a_sample() -> None:

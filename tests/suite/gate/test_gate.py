@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from parity import cli
+from parity.commands.layouts import SCHEMA
 from parity.errors import MissingError, ParityError, UsageError
 from parity.pipelines.request import Request
 from parity.suite.case import Case
@@ -17,6 +18,7 @@ from parity.suite.gate.run import Asked, Gate
 from parity.suite.gate.scores import Score
 from parity.suite.gate.statistics import Plan
 from parity.suite.verdict import Verdict
+from tests.commands.printed import checked
 
 
 def planted(loss: float, spread: float = 0.0) -> run.Draw:
@@ -198,11 +200,14 @@ def test_a_gate_from_the_command_line(
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(f"{number} rings\n" for number in range(9)))
     words = ["--model-version", "tiny-sd", "--backend", "torch:cpu:float32", "--pictures", "8", "--steps", "2"]
-    code = cli.main(["gate", *words, "--prompts", str(prompts), "--score", "image_ssim", "-o", str(tmp_path / "out")])
+    code = cli.main(
+        ["gate", *words, "--prompts", str(prompts), "--score", "image_ssim", "-o", str(tmp_path / "out"), "--json"]
+    )
     captured = capsys.readouterr()
     assert code == 0
-    assert "pass: tiny-sd on PyTorch cpu float32: mean score 1 and 1, loss +0.00%" in captured.out
+    assert "pass: tiny-sd on PyTorch cpu float32: mean score 1 and 1, loss +0.00%" in captured.err
     document = json.loads((tmp_path / "out" / "gate.json").read_text())
+    assert checked(captured.out, "gate") == {"document": "gate", "schema": SCHEMA, **document}
     (found,) = document["candidates"].values()
     assert document["base"] == "PyTorch cpu float32"
     assert (found["verdict"], len(found["candidate"]), found["base"]) == ("pass", 8, [1.0] * 8)
