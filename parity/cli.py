@@ -10,10 +10,13 @@ that means for it.
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from parity import __version__, quiet
 from parity.errors import ParityError, UsageError
@@ -40,6 +43,26 @@ COMMANDS: dict[str, str] = {
     "doctor": "say what a bug report needs, and what is missing here",
 }
 
+_PLAIN = {
+    **{
+        "…": "...",
+        "×": "x",
+        "·": "-",
+        "→": "->",
+        "²": "2",
+        "–": "-",
+        "±": "+-",
+        "✓": "+",
+        "✗": "x",
+        "“": '"',
+        "”": '"',
+    },
+    **dict.fromkeys("─━╌╴╶╸╺", "-"),
+    **dict.fromkeys("│┃", "|"),
+    **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯╷╵", "+"),
+}
+"""What is written for characters of tables and sentences that a terminal does not have; a question mark for others."""
+
 _ALL = "*"  # instead of a command's name: declare the options of every command
 _SHELLS = ("bash", "zsh")
 _OF_RUN = frozenset({"diffusers", "flip_evaluator", "pytest", "skimage", "ssimulacra2", "torch", "transformers"})
@@ -47,8 +70,15 @@ _DRAWING = frozenset({"run", "convert", "gate", "fleet"})  # commands that need 
 _TEXTS = frozenset({"--only", "--author", "--reason"})  # options that may be empty: they name no file
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, instead of a list of all options and then that line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="parity",
         description="Does the Core ML model draw the picture that its PyTorch original draws?",
         epilog="Run 'parity COMMAND --help' for the options of one command.",
@@ -80,20 +110,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0, 1, 2 or 130, see the module's docstring.
     """
+    _tolerate_narrow_terminals()
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if word in COMMANDS), None)
-    parser = _parser(chosen)
+    try:
+        parser = _parser(chosen)
+    except ParityError as error:  # a library that the command cannot even be described without
+        print(f"parity {chosen}: {error}", file=sys.stderr)
+        return error.exit_code
     parsed = parser.parse_args(arguments)
     if parsed.print_completion:
         return _print_completion(parsed.print_completion)
     if parsed.command is None:
         parser.print_help()
         return 0
+    return _run(parsed, arguments)
+
+
+def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run the chosen command; say in one line why it cannot be done."""
     try:
         _refuse_unusable(arguments)
         _require_torch(parsed.command)
         with quiet.libraries():
-            return int(parsed.main(parsed))
+            code = int(parsed.main(parsed))
+        sys.stdout.flush()  # a full disk or a closed pipe is noticed here, and not when nobody can say it any more
+        return code
     except ParityError as error:
         print(f"parity {parsed.command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -115,6 +157,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"parity {parsed.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _tolerate_narrow_terminals() -> None:
+    """Write what a terminal's encoding does not have (ASCII under ``LC_ALL=C``) by characters that it has."""
+    codecs.register_error("parity-plain", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="parity-plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no text: as it is
+        return character.encode("utf-8", "surrogateescape"), error.start + 1
+    return _PLAIN.get(character, "?"), error.start + 1
 
 
 def _require_torch(command: str) -> None:

@@ -116,10 +116,18 @@ def replacing(target: Path | str) -> Iterator[Path]:
     ------
     pathlib.Path
         Path that does not exist yet, in the same folder, with the same suffix; write a file or create a folder there.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made, or nothing can be written in it; it names the target.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.stem[:80]}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.stem[:80]}-", dir=target.parent))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None  # nobody named the temporary file
     try:
         path = scratch / target.name
         yield path

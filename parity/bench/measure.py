@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from parity import children
 from parity.bench.protocol import Component, Measured, Protocol, median
-from parity.errors import ParityError, UsageError
+from parity.errors import FormatError, ParityError, UsageError
 from parity.mil.memory import Estimate, estimate
 from parity.pipelines.request import TASK_COMPONENTS
 from parity.suite import plan
@@ -58,7 +58,7 @@ def measure(
     stage = Stage(options, progress)
     first = next(iter(cells.values()))
     stage.require(first.case)
-    estimates = estimated(stage, options)  # converts what is not converted yet, so no child does
+    estimates = estimated(stage, options, known=True)  # converts what is not converted yet, so no child does
     with tempfile.TemporaryDirectory() as folder:
         job = {"options": encoded(options), "protocol": asdict(protocol), "trace": str(Path(folder) / "inputs.npz")}
         if reference:
@@ -82,13 +82,31 @@ def _subjects(options: Options) -> dict[str, Cell]:
     return found
 
 
-def estimated(stage: Stage, options: Options) -> dict[str, Estimate]:
-    """Return estimates of the Core ML packages by component; empty where no candidate reads any."""
+def estimated(stage: Stage, options: Options, *, known: bool = False) -> dict[str, Estimate]:
+    """Return estimates of the Core ML packages by component; empty where no candidate reads any.
+
+    Parameters
+    ----------
+    stage : Stage
+        Whose packages.
+    options : Options
+        The run.
+    known : bool
+        Leave out what cannot be read, since that is said where it is loaded.
+
+    Raises
+    ------
+    ParityError
+        A package is damaged.
+    """
     if options.backend and not any(name.startswith("coreml") for name in options.backend):
         return {}
     found = {}
+    damaged = [part.problem for part in stage.packages.parts.values() if part.damaged]
+    if damaged and not known:
+        raise FormatError(stage.packages.say(damaged[0]))
     for name, paths in stage.packages.played.items():
-        with contextlib.suppress(ParityError):  # said where it is loaded
+        with contextlib.suppress(*[ParityError] if known else []):
             own = [estimate(path) for path in paths]
             for other in own[1:]:
                 own[0] = own[0].beside(other)

@@ -47,14 +47,14 @@ def write(record: Any, target: str = "-") -> None:
     target : str
         ``-`` for standard output, else a path.
     """
-    from parity.commands.layouts import LAYOUTS, SCHEMA
+    from parity.commands.layouts import SCHEMA, name_of
 
-    (name,) = (name for name, layout in LAYOUTS.items() if layout is type(record))
-    document = {"document": name, "schema": SCHEMA, **plain(record)}
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    document = {"document": name_of(record), "schema": SCHEMA, **plain(record)}
     if target == "-":
-        sys.stdout.write(text)
+        unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=not unicode) + "\n")
         return
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     with replacing(target) as path:
         path.write_text(text, encoding="utf-8")
 

@@ -83,11 +83,11 @@ def main(arguments: argparse.Namespace) -> int:
     first = ", ".join(f"{value:.8g}" for value in values.reshape(-1)[:4].tolist())
     digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).hexdigest()
     name = arguments.rng or arguments.like
+    if arguments.output:
+        files.save(arguments.output, values, dtype)
     if arguments.json:
-        from parity.commands.records_of_models import Drawn
+        from parity.commands.records_of_streams import Drawn
 
-        if arguments.output:
-            files.save(arguments.output, values, dtype)
         file = str(arguments.output) if arguments.output else None
         start = tuple(map(float, values.reshape(-1)[:4].tolist()))
         documents.write(Drawn(name, tuple(arguments.seed), dtype, tuple(values.shape), start, digest, file))
@@ -96,7 +96,6 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"first values {first}")
     print(f"sha256 {digest}")
     if arguments.output:
-        files.save(arguments.output, values, dtype)
         print(f"wrote {arguments.output}")
     return 0
 
@@ -176,7 +175,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_comparison(difference: compare.Difference | None, causes: Sequence[compare.Cause], equal: bool) -> int:
-    from parity.commands.records_of_models import Compared
+    from parity.commands.records_of_streams import Compared
 
     held = equal and difference is not None and not difference.undefined
     documents.write(Compared(held, difference, tuple(causes)))
@@ -212,7 +211,7 @@ def _detect(*, as_json: bool) -> int:
 
     found = torch_cpu()
     if as_json:
-        from parity.commands.records_of_models import Detected
+        from parity.commands.records_of_streams import Detected
 
         documents.write(Detected(found.version, found.kernel or "", found.half_rule or ""))
         return 0

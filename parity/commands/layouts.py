@@ -6,85 +6,70 @@ Classes of other rooms stand here where they are the whole document. ``schema`` 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
 import msgspec
 
-from parity.commands.records import Cached, Pruned, Report
-from parity.commands.records_of_goldens import Decided, GoldenDiff, Goldens, PrunedGoldens, ShownGoldens
-from parity.commands.records_of_models import (
-    Analysed,
-    Compared,
-    Converted,
-    CoreAI,
-    Departures,
-    Detected,
-    Drawn,
-    Inspected,
-    Operators,
-    Profile,
-    Repairs,
-    Sizes,
-)
-from parity.commands.records_of_runs import (
-    Added,
-    Calibrated,
-    Checked,
-    Gate,
-    GatePlan,
-    Measured,
-    Merged,
-    Published,
-    Reported,
-    Trends,
-)
-from parity.contracts.diff import FolderDiff
-from parity.coreai.comparison import Comparison
 from parity.errors import UsageError
-from parity.mil.listed import Program
 from parity.tables import nearest
 
 SCHEMA: Final = 1
 """Number of the layouts; raised when a field of one changes its meaning or goes. Fields may join without that."""
 
-LAYOUTS: Final[Mapping[str, type]] = {
-    "inspect": Inspected,
-    "inspect core-ai": CoreAI,
-    "diff": FolderDiff,
-    "diff core-ai": Comparison,
-    "repair": Repairs,
-    "convert": Converted,
-    "convert analysis": Analysed,
-    "run": Reported,
-    "gate": Gate,
-    "gate plan": GatePlan,
-    "golden list": Goldens,
-    "golden show": ShownGoldens,
-    "golden diff": GoldenDiff,
-    "golden decisions": Decided,
-    "golden prune": PrunedGoldens,
-    "calibrate": Calibrated,
-    "merge": Merged,
-    "history add": Added,
-    "history check": Checked,
-    "history show": Trends,
-    "bench": Measured,
-    "bench estimate": Sizes,
-    "bench published": Published,
-    "latents": Drawn,
-    "latents compare": Compared,
-    "latents detect": Detected,
-    "mil show": Program,
-    "mil profile": Profile,
-    "mil compare": Departures,
-    "mil operators": Operators,
-    "cache list": Cached,
-    "cache prune": Pruned,
-    "doctor": Report,
+LAYOUTS: Final[Mapping[str, str]] = {
+    "inspect": "parity.commands.records_of_models:Inspected",
+    "inspect core-ai": "parity.commands.records_of_models:CoreAI",
+    "diff": "parity.contracts.diff:FolderDiff",
+    "diff core-ai": "parity.coreai.comparison:Comparison",
+    "repair": "parity.commands.records_of_models:Repairs",
+    "convert": "parity.commands.records_of_models:Converted",
+    "convert analysis": "parity.commands.records_of_models:Analysed",
+    "run": "parity.commands.records_of_runs:Reported",
+    "gate": "parity.commands.records_of_runs:Gate",
+    "gate plan": "parity.commands.records_of_runs:GatePlan",
+    "golden list": "parity.commands.records_of_goldens:Goldens",
+    "golden show": "parity.commands.records_of_goldens:ShownGoldens",
+    "golden diff": "parity.commands.records_of_goldens:GoldenDiff",
+    "golden decisions": "parity.commands.records_of_goldens:Decided",
+    "golden prune": "parity.commands.records_of_goldens:PrunedGoldens",
+    "calibrate": "parity.commands.records_of_runs:Calibrated",
+    "merge": "parity.commands.records_of_runs:Merged",
+    "history add": "parity.commands.records_of_runs:Added",
+    "history check": "parity.commands.records_of_runs:Checked",
+    "history show": "parity.commands.records_of_runs:Trends",
+    "bench": "parity.commands.records_of_runs:Measured",
+    "bench estimate": "parity.commands.records_of_models:Sizes",
+    "bench published": "parity.commands.records_of_runs:Published",
+    "latents": "parity.commands.records_of_streams:Drawn",
+    "latents compare": "parity.commands.records_of_streams:Compared",
+    "latents detect": "parity.commands.records_of_streams:Detected",
+    "mil show": "parity.mil.listed:Program",
+    "mil profile": "parity.commands.records_of_models:Profile",
+    "mil compare": "parity.commands.records_of_models:Departures",
+    "mil operators": "parity.commands.records_of_models:Operators",
+    "cache list": "parity.commands.records:Cached",
+    "cache prune": "parity.commands.records:Pruned",
+    "doctor": "parity.commands.records:Report",
 }
-"""Documents by what stands in their field ``document``; ``parity report`` and ``parity fleet run`` print ``run``."""
+"""Where a document's class is, by what stands in its field ``document``; imported when it is asked for, since a room's
+own libraries need not be there. ``parity report`` and ``parity fleet run`` print ``run``."""
+
+
+def layout(name: str) -> type:
+    """Import and return the class of a document."""
+    module, _, attribute = LAYOUTS[name].partition(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def name_of(record: object) -> str:
+    """Return the document that a record is; nothing is imported for that."""
+    kind = type(record)
+    (name,) = (name for name, place in LAYOUTS.items() if place == f"{kind.__module__}:{kind.__qualname__}")
+    return name
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -102,11 +87,11 @@ def schema(name: str) -> dict[str, Any]:
     """
     if name not in LAYOUTS:
         raise UsageError(f"no document {name!r}{nearest(name, LAYOUTS)}; 'parity schema' lists them")
-    layout = LAYOUTS[name]
-    made = _with_infinities(msgspec.json.schema(layout))
-    inner = made["$defs"][layout.__name__]
+    kind = layout(name)
+    made = _with_infinities(msgspec.json.schema(kind))
+    inner = made["$defs"][kind.__name__]
     inner["properties"] = {"document": {"const": name}, "schema": {"const": SCHEMA}, **inner["properties"]}
-    inner["required"] = ["document", "schema", *(field.name for field in fields(layout))]
+    inner["required"] = ["document", "schema", *(field.name for field in fields(kind))]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 

@@ -1,4 +1,4 @@
-"""What do commands print after ``--json`` about models, programs and streams? See :mod:`parity.commands.layouts`."""
+"""What do commands print after ``--json`` about models and programs? See :mod:`parity.commands.layouts`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from parity.contracts.capability import Cell, Requirement
 from parity.contracts.inspection import Inspection
 from parity.contracts.memory import Memory
-from parity.streams.compare import Cause, Difference
 
 
 @dataclass(frozen=True)
@@ -126,37 +125,6 @@ class Sizes:
     """``parity bench --estimate``, by component."""
 
     components: dict[str, Size]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """``parity latents``: what was drawn, its first values, the SHA-256 of its bytes, and the file."""
-
-    name: str
-    seeds: tuple[int, ...]
-    dtype: str
-    shape: tuple[int, ...]
-    first: tuple[float, ...]
-    sha256: str
-    file: str | None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """``parity latents --compare``; ``difference`` is null where shapes differ."""
-
-    equal: bool
-    difference: Difference | None
-    causes: tuple[Cause, ...]
-
-
-@dataclass(frozen=True)
-class Detected:
-    """``parity latents --detect``: torch's version, kernel and rules; empty texts are none that is known."""
-
-    torch: str
-    kernel: str
-    half_rule: str
 
 
 @dataclass(frozen=True)

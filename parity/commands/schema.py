@@ -17,12 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print a schema, or the names that there are."""
-    from parity.commands.layouts import LAYOUTS, schema
+    from parity.commands.layouts import LAYOUTS, layout, schema
 
     name = " ".join(arguments.document)
     if not name:
-        for listed, layout in LAYOUTS.items():
-            print(f"{listed:<16} {' '.join((layout.__doc__ or '').split()).partition('. ')[0]}")
+        for listed in LAYOUTS:
+            print(f"{listed:<16} {' '.join((layout(listed).__doc__ or '').split()).partition('. ')[0]}")
         print(f"{LEDGER:<16} A line of a run's ledger.")
         return 0
     if name == LEDGER:

@@ -179,7 +179,7 @@ class Weights:
             raise FormatError(f"{self.folder}: weight file {name[:200]!r} lies outside the model's folder")
         if not exists:
             raise FormatError(f"{self.folder}: weight file {name[:200]!r} is missing from the model")
-        return path
+        return self.folder / relative  # for messages: as the model was named
 
     def file(self, name: str = "@model_path/weights/weight.bin") -> BlobFile:
         """Return the mapped weight file ``name``."""

@@ -94,7 +94,7 @@ def _root(package: Path) -> Path:
     for item in items:  # Core ML and coremltools refuse a package that lacks any
         if isinstance(item, str) and "\0" not in item and not (data / item).exists():
             raise FormatError(f"{manifest}: item {item[:200]!r} is missing from the package")
-    return root
+    return package / "Data" / relative  # for messages: as the model was named
 
 
 def save(specification: Any, weights: Weights | Mapping[str, Path] | None, path: Path | str) -> Path:

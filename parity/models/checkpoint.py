@@ -2,8 +2,8 @@
 
 diffusers and transformers load a checkpoint that lacks a tensor with a warning at most, and leave that tensor as memory
 or a random generator left it. A reference must never be random, so every network of this project is loaded here:
-missing tensors, and tensors that the network does not have, are refused by name. Weights are read from safetensors
-files alone (a pickle can run code).
+missing tensors, tensors that the network does not have, and values that are no numbers are refused by name. Weights are
+read from safetensors files alone (a pickle can run code).
 
 Tolerated are :data:`TOLERATED`: buffers that old releases stored and that every release computes anew.
 """
@@ -55,7 +55,8 @@ def load(kind: Any, source: str | Path, *, part: str = "", **keywords: Any) -> A
     MissingError
         No such folder, or no safetensors weights in it.
     FormatError
-        The weights are damaged, or those of another network: tensors are missing, unexpected or of other shapes.
+        The weights are damaged, or those of another network: tensors are missing, unexpected or of other shapes, or
+        hold values that are NaN or infinite.
     """
     from safetensors import SafetensorError
 
@@ -76,6 +77,7 @@ def load(kind: Any, source: str | Path, *, part: str = "", **keywords: Any) -> A
         wrong = FormatError if local else MissingError
         raise wrong(f"{folder}: cannot be loaded as {kind.__name__}: {reason(error)}") from error
     complete(folder, kind.__name__, missing=report["missing_keys"], unexpected=report["unexpected_keys"])
+    finite(folder, module.state_dict())
     return module.eval()
 
 
@@ -130,6 +132,32 @@ def complete(folder: Path, network: str, *, missing: Collection[str], unexpected
         raise FormatError(
             f"{folder}: not the weights of this {network}: {' and '.join(found)}. What is missing would be random, so "
             "nothing is compared with it; fetch the checkpoint again, or save it again with save_pretrained"
+        )
+
+
+def finite(where: Path | str, tensors: Mapping[str, Any]) -> None:
+    """Refuse weights that are NaN or infinite: nothing that a network draws with them could be compared.
+
+    Parameters
+    ----------
+    where : path or str
+        What the message names.
+    tensors : mapping of str to torch.Tensor
+        Of a network; integers are left alone.
+
+    Raises
+    ------
+    FormatError
+        With the number of such tensors and the first names.
+    """
+    import torch
+
+    wrong = [name for name, one in tensors.items() if one.is_floating_point() and not torch.isfinite(one).all()]
+    if wrong:
+        count = f"{len(wrong)} {'tensor holds' if len(wrong) == 1 else 'tensors hold'}"
+        raise FormatError(
+            f"{where}: {count} values that are NaN or infinite ({_some(wrong)}), so nothing can be drawn with it; "
+            "fetch the checkpoint again, or save it again in float32"
         )
 
 

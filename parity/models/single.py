@@ -148,4 +148,5 @@ def _checked(module: Any, stored: set[bytes], file: Path, part: str) -> Any:
         name for name, tensor in module.named_parameters() if tensor.is_meta or _digest(tensor.detach()) not in stored
     ]
     checkpoint.complete(file, f"{type(module).__name__} ({part})", missing=strange, unexpected=())
+    checkpoint.finite(f"{file}, {part}", module.state_dict())
     return module.eval()

@@ -112,7 +112,9 @@ class Source:
         """Load a part as a torch module in float32 (a loaded pipeline's own part as it is); see :func:`load_module`."""
         self.config(part)
         if self.pipeline is not None:
-            return getattr(self.pipeline, part)
+            module = getattr(self.pipeline, part)
+            checkpoint.finite(f"{self.identifier}, {part}", module.state_dict())
+            return module
         assert self.folder is not None
         return load_module(self.folder / part, self._class(part), scratch=scratch)
 
@@ -233,7 +235,7 @@ def load_module(folder: Path, class_name: str, *, scratch: Scratch | None = None
     Raises
     ------
     FormatError, MissingError
-        Weights are damaged, of another network (tensors missing or unknown), or not there.
+        Weights are damaged, of another network (tensors missing or unknown), no finite numbers, or not there.
     """
     import diffusers
     import transformers
@@ -260,7 +262,9 @@ def _mapped(kind: Any, folder: Path, scratch: Scratch) -> Any:
         for path in weights.files(folder):
             with safe_open(path, framework="pt") as stored:
                 for name in stored.keys():  # noqa: SIM118 (no mapping)
-                    array = scratch.put(stored.get_tensor(name).float().numpy())
+                    read = stored.get_tensor(name)
+                    checkpoint.finite(folder, {name: read})
+                    array = scratch.put(read.float().numpy())
                     tensors[name] = torch.from_numpy(array)
                     scratch.release()
         expected = module.state_dict().keys()

@@ -17,6 +17,6 @@ def checked(text: str, name: str) -> dict[str, Any]:
     schema = layouts.schema(name)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(document, schema)
-    described = schema["$defs"][layouts.LAYOUTS[name].__name__]["properties"]
+    described = schema["$defs"][layouts.layout(name).__name__]["properties"]
     assert set(document) == set(described)
     return document

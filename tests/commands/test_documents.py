@@ -14,6 +14,7 @@ import pytest
 
 from parity import assets, cli
 from parity.commands import documents, layouts
+from tests.commands.bad_input import POINTER
 from tests.commands.printed import checked
 from tests.runs.records import plan, record, write
 
@@ -75,6 +76,18 @@ def test_what_is_printed_follows_its_schema(
     found = cli.main([*words.split(), "--json"])
     assert code is None or found == code
     checked(capsys.readouterr().out, name)
+
+
+def test_no_estimate_leaves_out_what_is_damaged(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(files / "models" / "0.2.0", tmp_path / "models")
+    blob = next(path for path in (tmp_path / "models").rglob("weight.bin") if "unet.mlpackage" in str(path))
+    blob.write_text(POINTER)
+    assert cli.main(["bench", "--models", str(tmp_path / "models"), "--coreml-runtime", "reference", "--estimate"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert f"{blob}: it is a git-lfs pointer" in captured.err
 
 
 def test_a_departure_follows_its_schema(

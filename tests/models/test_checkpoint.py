@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def edit(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def spoil(name: str, value: float, tensors: dict[str, torch.Tensor]) -> None:
+    tensors[name].view(-1)[-1] = value
+
+
 def drop_first(tensors: dict[str, torch.Tensor]) -> None:
     del tensors[min(tensors)]
 
@@ -70,6 +75,20 @@ def test_a_missing_tensor_is_refused_by_name(folder: Path, part: str, opened: Ca
         opened(folder, part)
     assert str(folder / part) in str(caught.value)
     assert first.removeprefix("text_model.") in str(caught.value)
+
+
+@pytest.mark.parametrize("opened", [convert_part, convert_mapped, run_part])
+@pytest.mark.parametrize("part", PARTS)
+def test_values_that_are_no_numbers_are_refused_by_name(
+    folder: Path, part: str, opened: Callable[[Path, str], Any]
+) -> None:
+    name = next(name for name in load_file(weights(folder, part)) if name.endswith("weight"))
+    for value in (float("nan"), float("-inf")):
+        edit(weights(folder, part), partial(spoil, name, value))
+        with pytest.raises(FormatError, match="1 tensor holds values that are NaN or infinite") as refused:
+            opened(folder, part)
+        assert str(folder / part) in str(refused.value)
+        assert name.removeprefix("text_model.") in str(refused.value)
 
 
 @pytest.mark.parametrize("opened", [convert_part, convert_mapped, run_part])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity import cli, mil, repair
+from parity import assets, cli, mil, repair
 from parity.contracts.causal import mask_values
 from parity.contracts.consumers import consumers
 from parity.contracts.inspect import inspect
@@ -55,6 +57,18 @@ def test_a_cut_encoder_gives_the_moments_of_a_modern_conversion(
     found = inspect(result.target).components[0]
     assert (found.contract, found.windows) == ("z", inspect(modern).components[0].windows)
     assert any("repaired" in hint for hint in found.hints)
+
+
+def test_halves_that_take_variances_are_proved(tmp_path: Path) -> None:
+    """Of a package that was cut inside a normalization: random numbers below zero have no root."""
+    with zipfile.ZipFile(assets.fixtures() / "eras" / "6.1" / "models.zip") as archive:
+        archive.extractall(tmp_path / "models", [name for name in archive.namelist() if "0.2.0/" in name])
+    inspection = inspect(next((tmp_path / "models").rglob("0.2.0")))
+    plan = repair.plan(inspection)
+    (job,) = (job for job in plan.jobs if job.component.chunk == 2)
+    assert any("reduce_mean" in feature.name for feature in mil.load(Path(inspection.path) / job.component.path).inputs)
+    (result,) = repair.apply(replace(plan, jobs=(job,)), tmp_path / "out")
+    assert [proof.exact for proof in result.proofs] == [True]
 
 
 def test_x_becomes_z_and_back_by_a_rename(converted: Converted, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parity import convert
+from parity import assets, convert
 from parity.backends.coreml import CoreMLBackend
 from parity.pipelines.request import TASK_COMPONENTS
 from parity.suite import plan, tolerance
@@ -198,6 +199,23 @@ def test_values_beyond_float16_are_named_with_their_operation_and_size(
     assert "the first value that is not finite is" in line
     assert "(conv, module post_quant_conv)" in line
     assert "float16 ends at 65,504" in line
+
+
+def test_a_network_of_another_size_fails_by_its_shape(
+    evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
+) -> None:
+    """It is another model's: nothing about precision can be found out."""
+    with zipfile.ZipFile(assets.fixtures() / "eras" / "9.0" / "models.zip") as archive:
+        archive.extractall(tmp_path)
+    other = next(path for path in tmp_path.rglob("*text_encoder.mlpackage"))
+    reference, _ = evaluator.run(evaluator.reference, cell.case)
+    backend = CoreMLBackend({**packages, "text_encoder": other}, compute_unit="CPU_ONLY", runtime="reference")
+    components = TASK_COMPONENTS[cell.case.request.task]
+    backends, table = (evaluator.reference, backend), tolerance.load()
+    found = candidate.compare(reference, None, backends, components, table, Situation(stopped="it stopped"))
+    (check,) = {check.message: check for check in found if check.point == "text_encoder"}.values()
+    assert check.verdict is Verdict.FAIL
+    assert "shapes differ: PyTorch cpu float32 (1, 77, 96), reference runtime (declared) (1, 77, 16)" in check.message
 
 
 def test_what_cannot_run_is_unknown_and_the_others_are_judged(
