@@ -28,6 +28,9 @@ LARGEST = 65504.0
 
 _FIRST_INFINITE = 65520.0  # halfway to the next power of two: rounds to infinity
 
+_PATCHES = 256 << 20
+"""Bytes of patches that a convolution may lay out at once."""
+
 _MOVES = {"to", "_to_copy", "copy_", "type_as", "detach", "clone", "alias", "lift_fresh", "dropout", "contiguous"}
 """Operations that compute nothing, by their names in torch's schemas."""
 
@@ -89,7 +92,7 @@ class Rounded(TorchDispatchMode):
         # a float32 tensor beside it makes torch compute in float32, and the result is no float16
         promoted = any(t.dtype in (torch.float32, torch.float64) and t.dim() > 0 for t in given)
         wide_args, wide_kwargs = _each((args, kwargs), self._widen)
-        result = func(*wide_args, **wide_kwargs)
+        result = _in_bands(func, wide_args) if name == "convolution" else func(*wide_args, **wide_kwargs)
         if func._schema.is_mutable:  # in place: the first argument is what changes
             args[0].copy_(self._narrow(wide_args[0], name))
             return args[0]
@@ -108,6 +111,29 @@ class Rounded(TorchDispatchMode):
             if largest > LARGEST:  # infinite masks are no overflow
                 self.overflow = Overflow(self.inside[-1] if self.inside else "", name, largest)
         return rounded
+
+
+def _in_bands(convolution: Any, args: tuple[Any, ...]) -> torch.Tensor:
+    """Convolve a large picture a band of rows at a time: torch lays float64's patches out, 4.5 GiB for SD's decoder."""
+    image, weight, bias, stride, padding, dilation, transposed, grown, groups = args
+    if transposed or image.dim() != 4:
+        return convolution(*args)
+    (down, _), (above, beside), (spread, _) = (
+        each * 2 if len(each) == 1 else each for each in (stride, padding, dilation)
+    )
+    reach = (weight.shape[2] - 1) * spread + 1
+    rows = (image.shape[2] + 2 * above - reach) // down + 1
+    patches = rows * image.shape[0] * image.shape[3] * weight[0].numel() * image.element_size()
+    band = max(1, rows * _PATCHES // max(patches, 1))
+    if band >= rows:
+        return convolution(*args)
+    padded = torch.nn.functional.pad(image, (beside, beside, above, above))
+    found = []
+    for first in range(0, rows, band):
+        last = min(first + band, rows) - 1
+        part = padded[:, :, first * down : last * down + reach]
+        found.append(convolution(part, weight, bias, stride, [0, 0], dilation, transposed, grown, groups))
+    return torch.cat(found, dim=2)
 
 
 def _fits(value: torch.Tensor) -> bool:

@@ -281,7 +281,8 @@ class Stage:
         return trace, time.perf_counter() - start
 
     def _only(self, backend: Backend) -> None:
-        """Let all other backends forget their networks."""
+        """Let all other backends forget their networks; what this one loads, it keeps no longer than needed."""
+        backend.frugal = True
         for other in (self.reference, *self._candidates.values()):
             other.frugal = True
             if other is not backend:
@@ -343,7 +344,7 @@ class Stage:
             part = self.packages.part(name)
             if values := compression.parameters(part.paths, parameters(self.reference, name)):
                 found[name] = values
-        return Yardstick(self.reference, found)
+        return Yardstick(self.reference, found, alone=self._only if self.options.reduce_memory else None)
 
     def bounds(self, point: str, backend: Backend) -> tuple[Tolerance, ...]:
         """Return the tolerances of a point for a backend's numbers."""

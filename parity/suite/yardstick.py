@@ -83,10 +83,20 @@ class Yardstick:
         The float32 reference.
     weights : mapping of str to mapping of str to array
         Parameters that compression changed, by network.
+    alone : callable, optional
+        Where memory is short: makes all other backends forget their networks. Those of the yardstick are then
+        forgotten after each call.
     """
 
-    def __init__(self, original: TorchBackend, weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        original: TorchBackend,
+        weights: Weights | None = None,
+        *,
+        alone: Callable[[TorchBackend], None] | None = None,
+    ) -> None:
         self._original = original
+        self._alone = alone
         self.weights = dict(weights or {})
         self._known: dict[str, Half] = {}
         self._backend: Any = None
@@ -123,8 +133,16 @@ class Yardstick:
             from parity.backends.rounded import ReplacedBackend
 
             self._float32 = ReplacedBackend(self._original, weights=self.weights)
-        outputs: Arrays = self._float32.component(name)(inputs)
-        return outputs
+        return self._outputs(self._float32, name, inputs)
+
+    def _outputs(self, backend: TorchBackend, name: str, inputs: Arrays) -> Arrays:
+        if self._alone is None:
+            return backend.component(name)(inputs)
+        self._alone(backend)
+        try:
+            return backend.component(name)(inputs)
+        finally:
+            backend.release()
 
     def _compute(self, name: str, inputs: Arrays, kept: Path | None) -> Half:
         if self._backend is None:
@@ -132,7 +150,7 @@ class Yardstick:
 
             self._backend = RoundedBackend(self._original, weights=self.weights)
         self._backend.overflows.pop(name, None)
-        outputs = self._backend.component(name)(inputs)
+        outputs = self._outputs(self._backend, name, inputs)
         found = self._backend.overflows.get(name)
         half = Half(outputs, found.sentence if found else "")
         _write(kept, half)

@@ -1,0 +1,53 @@
+"""A convolution that is computed a band of rows at a time is the same convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.backends import rounded
+
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(7, 23),
+    kernel=SIZES,
+    stride=SIZES,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=SIZES,
+    groups=st.sampled_from([1, 2]),
+    biased=st.booleans(),
+    batch=st.integers(1, 2),
+)
+def test_bands_are_equal_to_the_whole(
+    height: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    biased: bool,
+    batch: int,
+) -> None:
+    generator = torch.Generator().manual_seed(93)
+    image = torch.randn(batch, 4, height, 9, generator=generator, dtype=torch.float64)
+    weight = torch.randn(2, 4 // groups, *kernel, generator=generator, dtype=torch.float64)
+    bias = torch.randn(2, generator=generator, dtype=torch.float64) if biased else None
+    given_ = (image, weight, bias, list(stride), list(padding), list(dilation), False, [0, 0], groups)
+    calls = []
+
+    def counted(*args: object) -> torch.Tensor:
+        calls.append(args)
+        return torch.ops.aten.convolution(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounded, "_PATCHES", 2000)
+        found = rounded._in_bands(counted, given_)
+    wanted = torch.nn.functional.conv2d(image, weight, bias, stride, padding, dilation, groups)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    patches = found.shape[2] * batch * 9 * weight[0].numel() * 8
+    assert patches <= 2000 or len(calls) > 1 or found.shape[2] == 1
