@@ -118,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ParityError as error:  # a library that the command cannot even be described without
         print(f"parity {chosen}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"parity {chosen}: interrupted", file=sys.stderr)
+        return 130
     parsed = parser.parse_args(arguments)
     if parsed.print_completion:
         return _print_completion(parsed.print_completion)

@@ -104,6 +104,18 @@ def require_writable(folder: Path, option: str) -> None:
 
 
 @contextmanager
+def unless_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder again that was made meanwhile, with those above it, where nothing came to lie in it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, or was never made
+            for path in made:
+                path.rmdir()
+
+
+@contextmanager
 def replacing(target: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``target``; on success it takes the target's name, on failure it vanishes.
 

@@ -65,3 +65,18 @@ def test_what_is_written_has_ordinary_permissions(tmp_path: Path, mask: int, fil
     modes = {name: (made / name).stat().st_mode & 0o777 for name in ("Data", "Data/model.mlmodel", "Data/run.sh")}
     assert modes == {"Data": folder, "Data/model.mlmodel": file, "Data/run.sh": 0o700 | file}
     assert other.stat().st_mode & 0o777 == 0o600  # a link's other name is somebody else's
+
+
+def test_an_empty_folder_that_was_made_vanishes_and_nothing_else(tmp_path: Path) -> None:
+    new, used = tmp_path / "a" / "b", tmp_path / "c"
+    with pytest.raises(KeyboardInterrupt), files.unless_empty(new):
+        new.mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with files.unless_empty(used):
+        used.mkdir()
+        (used / "kept").touch()
+    (tmp_path / "own").mkdir()
+    with files.unless_empty(tmp_path / "own"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "own"]

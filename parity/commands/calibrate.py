@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from parity.commands import documents
 from parity.errors import ParityError, UsageError
+from parity.files import require_writable
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def main(arguments: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(arguments).items() if key in _OPTIONS}
     options = suite_options.read(given)
     _check(arguments)
+    for option, file in (("-o", arguments.output), ("--samples", arguments.samples)):
+        if file is not None:
+            require_writable(file.parent, option)
     found: list[Sample] = []
     for kernels in arguments.kernels or [""]:
         for _ in range(arguments.repeats):

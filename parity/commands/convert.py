@@ -16,7 +16,7 @@ from parity.convert.multilingual import COMPONENT
 from parity.convert.plan import DEFAULT_COMPONENTS, SD3_COMPONENTS
 from parity.convert.probe import KINDS
 from parity.errors import UsageError
-from parity.files import require_writable
+from parity.files import require_writable, unless_empty
 from parity.models.ingredients import Ingredients
 from parity.models.pickles import SUFFIXES
 from parity.models.source import PARTS
@@ -90,6 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
     bar = _Bar()
     model, identifier = (arguments.model, None) if _multilingual(arguments) else _model(arguments)
     if arguments.analyse_bits:
+        require_writable(arguments.analyse_bits.parent, "--analyse-bits")
         analysis = convert.analyse_bits(
             model, arguments.analyse_bits, progress=bar, probe=arguments.probe, steps=arguments.probe_steps
         )
@@ -100,18 +101,19 @@ def main(arguments: argparse.Namespace) -> int:
     for option, folder in (("-o", arguments.output), ("--resources", arguments.resources)):
         if folder is not None:
             require_writable(folder, option)
-    if _multilingual(arguments):
-        packages = {
-            COMPONENT: convert.multilingual_projection(
-                arguments.model,
-                arguments.output,
-                contract=arguments.contract,
-                force=arguments.force,
-                check=not arguments.no_check,
-            )
-        }
-    else:
-        packages = _packages(arguments, model, identifier, bar)
+    with unless_empty(arguments.output):
+        if _multilingual(arguments):
+            packages = {
+                COMPONENT: convert.multilingual_projection(
+                    arguments.model,
+                    arguments.output,
+                    contract=arguments.contract,
+                    force=arguments.force,
+                    check=not arguments.no_check,
+                )
+            }
+        else:
+            packages = _packages(arguments, model, identifier, bar)
     bar.end()
     _print(convert.describe(arguments.output, packages), as_json=arguments.json)
     if arguments.resources:

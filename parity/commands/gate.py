@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from parity.commands import documents
 from parity.errors import FormatError, MissingError, UsageError
+from parity.files import require_writable
 from parity.suite import options as suite_options
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     print(plan.sentence(), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.plan:
         return _state(plan, as_json=arguments.json)
+    if arguments.output is not None:
+        require_writable(arguments.output, "-o")
     options = _options(arguments)
     from parity.suite.gate import run
     from parity.suite.stage import Stage

@@ -222,9 +222,13 @@ def _given(file: Path, features: Any, model: Path) -> dict[str, Any]:
     import numpy as np
 
     from parity.errors import FormatError, MissingError
+    from parity.files import refuse_pointer
     from parity.tables import nearest
 
     try:
+        refuse_pointer(file)
+        if file.exists() and not zipfile.is_zipfile(file):
+            raise FormatError(f"--inputs {file}: not an .npz archive; one with one array an input is needed")
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:

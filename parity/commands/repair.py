@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from parity.commands import documents
 from parity.errors import FormatError, MissingError, UsageError
+from parity.files import unless_empty
 
 if TYPE_CHECKING:
     from parity.commands.records_of_models import Repairs
@@ -82,13 +83,14 @@ def main(arguments: argparse.Namespace) -> int:
     if plan.jobs and not arguments.no_proof and importlib.util.find_spec("torch") is None:
         raise MissingError("the proof executes models, which needs torch: pip install 'coreml-parity[run]'")
     output = _output(arguments, inspection.single)
-    results = repair.apply(
-        plan,
-        output,
-        force=arguments.force or arguments.in_place,
-        prove=not arguments.no_proof,
-        reference=(recipes.find(arguments.reference) or Path(arguments.reference)) if arguments.reference else None,
-    )
+    with unless_empty(output):
+        results = repair.apply(
+            plan,
+            output,
+            force=arguments.force or arguments.in_place,
+            prove=not arguments.no_proof,
+            reference=(recipes.find(arguments.reference) or Path(arguments.reference)) if arguments.reference else None,
+        )
     copied: list[Path] = []
     if arguments.complete and not arguments.in_place and not inspection.single:
         copied = _copy(Path(arguments.path), output, (*plan.kept, *_tokenizers(inspection.bundles)))

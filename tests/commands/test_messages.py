@@ -87,6 +87,36 @@ def test_what_cannot_be_written_is_named_as_the_user_wrote_it(capsys: pytest.Cap
     assert captured.err.startswith("parity latents: /proc/nowhere.npy: ")
 
 
+def test_an_interruption_while_a_command_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "parity run: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["calibrate", "-o", "/proc/nowhere/table.toml"],
+        ["calibrate", "-o", "OUT/table.toml", "--samples", "/proc/nowhere/samples"],
+        ["gate", "--model-version", "tiny-sd", "-o", "/proc/nowhere"],
+        ["convert", "tiny-sd", "--analyse-bits", "/proc/nowhere/bits.json"],
+    ],
+    ids=" ".join,
+)
+def test_an_unwritable_place_is_found_before_anything_is_measured(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([word.replace("OUT", str(tmp_path)) for word in words]) == 2
+    (*_, message) = capsys.readouterr().err.splitlines()
+    assert "/proc/nowhere: cannot be written" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_coremltools_commands_say_so_and_others_work() -> None:
     for words in (["mil", "operators"], ["convert", "tiny-sd", "-o", "out"], ["run"], ["bench", "--published"]):
         done = parity(*words, before=ABSENT)
