@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,18 +56,22 @@ def sources(path: Path = TABLE) -> list[Source]:
     return found
 
 
-def lines() -> list[str]:
-    """Return the tables as text."""
+def lines(name: str = "") -> list[str]:
+    """Return the tables as text that fits 80 columns: all, or the one of a source."""
     told = ["Published by others; none of it was reproduced by this project."]
     for source in sources():
+        if name and source.name != name:
+            continue
         told += ["", f"{source.name}: {source.origin}", f"  {source.protocol}"]
         for row in source.rows:
             words = [f"  {row.device:<34}{row.unit:<13}"]
             words += [f"{row.seconds:g} s"] if row.seconds else []
             words += [f"{row.rate:g} it/s"] if row.rate else []
             words += [row.attention] if row.attention else []
-            words += (
-                [f"load {', '.join(f'{name} {value:g} s' for name, value in row.load.items())}"] if row.load else []
-            )
-            told.append(f"{words[0]}{'  '.join(words[1:])}")
+            told.append(f"{words[0]}{'  '.join(words[1:])}".rstrip())
+            if row.load:
+                parts = (f"{part} {value:g} s" for part, value in row.load.items())
+                told += textwrap.wrap(
+                    f"first load: {', '.join(parts)}", 79, initial_indent=" " * 4, subsequent_indent=" " * 6
+                )
     return told

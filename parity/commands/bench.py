@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -70,8 +71,21 @@ def main(arguments: argparse.Namespace) -> int:
         )
         for one in found:
             print("\n".join(_lines(one, protocol)))
-        print("\nOf Apple hardware others published figures: parity bench --published")
+        print("\n" + "\n".join(_baselines(arguments.protocol)))
     return int(any(one.problem for one in found))
+
+
+def _baselines(protocol: str) -> list[str]:
+    """Say what others published: all of a protocol that was asked for, otherwise where to find it."""
+    from parity.bench import published
+
+    if not protocol:
+        return ["Of Apple hardware others published figures: parity bench --published"]
+    return [
+        *published.lines(protocol),
+        "",
+        "Compare like with like: the model, the size of the picture and the device decide.",
+    ]
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:
@@ -104,6 +118,7 @@ def _lines(one: Measured, protocol: Protocol) -> Iterator[str]:
 
 def _estimate(options: suite_options.Options, *, as_json: bool) -> int:
     from parity.bench.measure import estimated
+    from parity.contracts.memory import LEFT_OUT, SUMS
     from parity.suite.stage import Stage
 
     found = estimated(Stage(options, lambda text: print(text, file=sys.stderr)), options)
@@ -112,7 +127,7 @@ def _estimate(options: suite_options.Options, *, as_json: bool) -> int:
 
         documents.write(Sizes({name: Size(**asdict(own)) for name, own in found.items()}))
         return 0
-    print(f"  {'component':<20}{'weights':>12}{'expanded':>12}{'values':>12}{'at least':>12}{'at most':>12}")
+    print(f"  {'component':<19}{'weights':>12}{'expanded':>12}{'values':>12}{'at least':>12}{'unpacked':>12}")
     for name, own in found.items():
         print(_row(name, own))
     if found:
@@ -124,13 +139,14 @@ def _estimate(options: suite_options.Options, *, as_json: bool) -> int:
         for other in others:
             first = first.beside(other)
         print(f"  all together:  {_bytes(first.least)} to {_bytes(first.most)}")
-    print("  left out: the framework's own memory and copies, a compute unit's buffers, text, latents and pictures")
+    print(f"  {SUMS}")
+    print(textwrap.fill(f"left out: {LEFT_OUT}", 79, initial_indent="  ", subsequent_indent="  "))
     return 0
 
 
 def _row(name: str, own: Estimate) -> str:
     sizes = (own.stored, own.expanded, own.alive, own.least, own.most)
-    return f"  {name:<20}" + "".join(f"{_bytes(size):>12}" for size in sizes) + ("  (flexible)" if own.flexible else "")
+    return f"  {name:<19}" + "".join(f"{_bytes(size):>12}" for size in sizes) + ("  (flexible)" if own.flexible else "")
 
 
 def _seconds(value: float) -> str:

@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from parity.files import replacing
 
 
@@ -69,8 +67,8 @@ def plain(record: Any) -> Any:
     """
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {field.name: plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, msgspec.Struct):
-        return {name: plain(getattr(record, name)) for name in record.__struct_fields__}
+    if fields := getattr(type(record), "__struct_fields__", ()):  # of msgspec, which not every command imports
+        return {name: plain(getattr(record, name)) for name in fields}
     if isinstance(record, Mapping):
         return {str(key): plain(value) for key, value in record.items()}
     if isinstance(record, (list, tuple)):

@@ -23,6 +23,8 @@ LEFT_OUT: Final = (
     "the framework's own memory and copies of weights, a compute unit's buffers, text, latents and pictures"
 )
 """What is in no estimate."""
+SUMS: Final = "at least: weights as stored, and values; unpacked: weights expanded, and values"
+"""What the two sums of a table are."""
 
 
 @dataclass(frozen=True)

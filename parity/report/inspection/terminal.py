@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parity.contracts.capability import Matrix, Requirement
 from parity.contracts.converters import Converters
 from parity.contracts.inspection import Bundle, Finding, Inspection
-from parity.contracts.memory import LEFT_OUT, Memory
+from parity.contracts.memory import LEFT_OUT, SUMS, Memory
 from parity.contracts.platforms import UNITS
 from parity.contracts.survey import Survey
 from parity.report.inspection.summary import (
@@ -117,7 +117,7 @@ def show_memory(bundle: Bundle, memory: Memory, console: Console) -> None:
     console.print()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("memory")
-    for column in ("weights", "expanded", "values", "at least", "at most"):
+    for column in ("weights", "expanded", "values", "at least", "unpacked"):
         table.add_column(column, justify="right")
     rows = [(title(one), memory.components.get(one.path)) for one in ordered(bundle.components)]
     if len(memory.components) > 1:
@@ -127,6 +127,7 @@ def show_memory(bundle: Bundle, memory: Memory, console: Console) -> None:
         cells = [megabytes(size) for size in sizes] or ["unread"]
         table.add_row(Text(f"{name}, free sizes" if own is not None and own.flexible else name), *cells)
     console.print(table)
+    console.print(Text(SUMS, style="dim"))
     for path, why in memory.unread.items():
         console.print(Text(f"{path}: {why}", style="dim"))
     console.print()
