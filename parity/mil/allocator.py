@@ -10,34 +10,22 @@ Where many small objects outlive the big ones between them the opposite is wante
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
+
+from parity.memory import glibc
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # malloc.h of glibc
 _lock = threading.Lock()
 _users = 0
 
 
-@cache
-def _glibc() -> Any:
-    if sys.platform != "linux":
-        return None
-    library = ctypes.CDLL(None)
-    if not all(hasattr(library, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")):
-        return None
-    return library
-
-
 @contextmanager
 def keeping_memory() -> Iterator[None]:
     """Let freed memory stay with the process inside the ``with`` block."""
     global _users
-    library = _glibc()
+    library = glibc()
     if library is None:
         yield
         return
@@ -64,7 +52,7 @@ def returning_memory() -> Iterator[None]:
     By itself glibc raises that size up to 32 MiB as a program goes on. Buffers below it lie in one heap, where small
     objects that stay keep the space between them: tracing SDXL's UNet makes holes of 14 GiB.
     """
-    library = _glibc()
+    library = glibc()
     if library is not None:
         library.mallopt(_MMAP_THRESHOLD, 128 << 10)  # the default, but once set it no longer grows
     try:

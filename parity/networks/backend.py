@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+from parity import memory
 from parity.networks.signature import Component, kind, together
 
 
@@ -55,6 +56,7 @@ class Backend(ABC):
         if name not in self._loaded:
             if self.frugal:
                 self.release({other for other in self._loaded if together(other) != together(name)})
+                memory.give_back()
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parity import recipes
+from parity import memory, recipes
 from parity.backends import packages, registry
 from parity.backends.coreml import by_component
 from parity.backends.packages import Packages
@@ -287,6 +287,7 @@ class Stage:
             other.frugal = True
             if other is not backend:
                 other.release()
+        memory.give_back()
 
     def release(self) -> None:
         """Let go of the candidates' models."""
