@@ -15,7 +15,7 @@ import pytest
 
 from parity import cli, convert, recipes
 from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
-from parity.runs import folder, telling
+from parity.runs import folder, ledger, telling
 from parity.runs.folder import Plan
 from parity.runs.history.check import check
 from parity.runs.history.store import Store
@@ -265,6 +265,38 @@ def test_a_weight_that_changed_overnight(tmp_path: Path, monkeypatch: pytest.Mon
         (found,) = check(store)
     assert (found.kind, found.cell, found.machine) == ("verdict", "candidate/quick/coreml:reference", "mac mini")
     assert f"between them changed package {unet.name} " in found.began
+
+
+def test_a_step_that_changed_overnight_for_both_is_found_by_the_golden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an upgrade of diffusers could change it: reference and candidate follow alike, what was accepted does not."""
+    from diffusers import DDIMScheduler
+
+    monkeypatch.chdir(tmp_path)
+    case = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "ddim"\nsteps = 2\n'
+    Path("cases.toml").write_text(case)
+    given = ["run", "--model-version", "tiny-sd", "--cases", "cases.toml", "--backend", "torch:cpu"]
+    given += ["--golden-dir", "golden", "--machine", "mac mini"]
+    monkeypatch.setenv("PARITY_AUTHOR", "Ada")
+    cli.main([*given, "--update-golden"])
+    assert cli.main([*given, "--run-dir", "first"]) == 0
+    own = DDIMScheduler.step
+
+    def step(self: Any, noise: Any, timestep: Any, sample: Any, **others: Any) -> Any:
+        return own(self, noise * (1.01 if timestep > 500 else 1.0), timestep, sample, **others)  # the first of two
+
+    monkeypatch.setattr(DDIMScheduler, "step", step)
+    assert cli.main([*given, "--run-dir", "second"]) == 1
+    with Store(Path("h"), create=True) as store:
+        for name in ("first", "second"):
+            store.add(Path(name))
+        found = check(store)
+    assert [finding.cell for finding in found if finding.kind == "verdict"] == ["golden/quick"]
+    records = {entry.record["kind"]: entry.record for entry in ledger.read(Path("second")).entries}
+    assert records["candidate"]["verdict"] == "pass"
+    decisive = records["golden"]["checks"][records["golden"]["decisive"]]
+    assert decisive["point"] == "golden/latents"
 
 
 @pytest.fixture
