@@ -182,5 +182,5 @@ def _level(series: Series, change: changes.Change, last: Run, first: Run) -> Fin
 
 def _flaky(store: Store) -> Iterator[Finding]:
     for machine, cell, passes, failures in store.flaky():
-        text = f"is flaky: {passes} passes and {failures} failures with the same versions and digests"
+        text = f"is flaky: passed {passes} and failed {failures} of {passes + failures} times with the same versions"
         yield Finding("flaky", True, machine, cell, "", None, None, text)

@@ -274,7 +274,10 @@ class Store:
         return found
 
     def flaky(self) -> list[tuple[str, str, int, int]]:
-        """Return machine, cell, passes and failures of cells that did both with the same question and versions."""
+        """Return machine, cell, passes and failures of cells that went to and fro with the same question and versions.
+
+        One turn is a change whose cause nothing here names; a cell that turns back did not change.
+        """
         whose, when, codes = self.answers()
         with self._told():
             rows = self._base.execute("SELECT id, environment FROM run").fetchall()
@@ -283,11 +286,17 @@ class Store:
         environments = np.zeros(max(run for run, _ in rows) + 1, np.int64)
         for run, environment in rows:
             environments[run] = environment
-        groups, place = np.unique(np.stack([whose, environments[when]]), axis=1, return_inverse=True)
-        passes, failures = (np.bincount(place.ravel(), codes == code, groups.shape[1]) for code in (0, 1))
+        decided = codes < VERDICTS.index("unknown")
+        whose, when, codes = whose[decided], when[decided], codes[decided]
+        keys = whose * (len(environments) + 1) + environments[when]
+        order = np.argsort(keys, kind="stable")  # runs are in order already
+        whose, keys, codes = whose[order], keys[order], codes[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        turns = (np.diff(keys, prepend=-1) == 0) & (np.diff(codes.astype(np.int64), prepend=0) != 0)
+        told = np.add.reduceat(np.stack([turns, codes == 0, codes == 1]).astype(np.int64), starts, axis=1)
         cells = self.cells()
-        both = np.flatnonzero((passes > 0) & (failures > 0))
-        return [(*cells[int(groups[0, index])], int(passes[index]), int(failures[index])) for index in both]
+        found = zip(whose[starts].tolist(), *told.tolist(), strict=True)
+        return [(*cells[cell], passes, failures) for cell, turned, passes, failures in found if turned > 1]
 
 
 def _by_machine(read: Ledger) -> dict[str, list[Session]]:

@@ -118,8 +118,18 @@ def test_what_became_unknown_is_worse_and_what_passes_again_is_told(nights: Call
     assert "is unknown since run 4" in found[CELLS[0], "verdict"].change.whole
     assert not found[CELLS[1], "verdict"].worse
     assert "passes again since run 4" in found[CELLS[1], "verdict"].change.whole
-    assert "1 failures with the same versions and digests" in found[CELLS[1], "flaky"].text
+    assert found[CELLS[1], "flaky"].text == "is flaky: passed 3 and failed 1 of 4 times with the same versions"
     assert (CELLS[2], "verdict") not in found
+
+
+def test_what_changed_once_is_not_flaky_and_what_turns_back_is(nights: Callable[..., Store]) -> None:
+    rows = {0: "ppppff", 1: "pfp?fp", 2: "ffffpp"}
+
+    def turns(night: int, cell: int, told: dict[str, Any]) -> None:
+        told["verdict"] = {"p": "pass", "f": "fail", "?": "unknown"}[rows[cell][night]]
+
+    with nights(6, turns) as store:
+        assert store.flaky() == [("Apple M2", CELLS[1], 3, 2)]
 
 
 def test_a_cell_that_changed_with_its_versions_is_not_flaky(
@@ -292,7 +302,8 @@ def test_a_step_that_changed_overnight_for_both_is_found_by_the_golden(
         for name in ("first", "second"):
             store.add(Path(name))
         found = check(store)
-    assert [finding.cell for finding in found if finding.kind == "verdict"] == ["golden/quick"]
+    assert [(finding.kind, finding.cell) for finding in found] == [("verdict", "golden/quick")]
+    assert "no version and no digest differs" in found[0].began
     records = {entry.record["kind"]: entry.record for entry in ledger.read(Path("second")).entries}
     assert records["candidate"]["verdict"] == "pass"
     decisive = records["golden"]["checks"][records["golden"]["decisive"]]
