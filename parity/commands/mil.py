@@ -225,10 +225,10 @@ def _given(file: Path, features: Any, model: Path) -> dict[str, Any]:
     from parity.files import refuse_pointer
     from parity.tables import nearest
 
+    refuse_pointer(file)
+    if file.is_file() and not zipfile.is_zipfile(file):
+        raise FormatError(f"--inputs {file}: not an .npz archive; one with one array an input is needed")
     try:
-        refuse_pointer(file)
-        if file.exists() and not zipfile.is_zipfile(file):
-            raise FormatError(f"--inputs {file}: not an .npz archive; one with one array an input is needed")
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parity.errors import FormatError, MissingError, UsageError
+from parity.files import refuse_pointer
 from parity.models.model import Model
 from parity.pipelines.schedules import diffusers as schedulers
 from parity.pipelines.schedules.diffusers import Schedule
@@ -260,6 +261,7 @@ def open_picture(path: Path, mode: str = "RGB") -> Any:
     """
     from PIL import Image, UnidentifiedImageError
 
+    refuse_pointer(path)
     try:
         with Image.open(path) as file:
             return file.convert(mode or file.mode)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.errors import FormatError, MissingError
-from parity.files import replacing
+from parity.files import refuse_pointer, replacing
 from parity.networks.signature import SIGNATURES, kind
 
 # of files that are no archive, cut, changed, compressed in other ways, encrypted, or that claim more than fits
@@ -106,6 +106,7 @@ class Trace(Mapping[str, np.ndarray]):
         MissingError, FormatError
             No such file; not a readable archive of arrays (pickled objects are refused).
         """
+        refuse_pointer(path)
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls({name: archive[name] for name in archive.files})

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from parity.errors import FormatError, MissingError, UnsupportedError
+from parity.files import refuse_pointer
 from parity.runs.schema import SCHEMA, Line, Session
 
 NAME = "ledger.jsonl"
@@ -104,6 +105,7 @@ def scan(folder: Path) -> Ledger:
     sessions: dict[int, Session] = {}
     entries: list[Entry] = []
     skipped: list[str] = []
+    refuse_pointer(path)
     content = path.read_bytes()
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():

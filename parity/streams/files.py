@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.errors import FormatError, MissingError, UsageError
-from parity.files import replacing
+from parity.files import refuse_pointer, replacing
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 NAME = "latents"
@@ -73,6 +73,7 @@ def load(path: Path | str) -> np.ndarray:
         raise MissingError(f"{path}: no such file")
     if path.suffix not in SUFFIXES:
         raise FormatError(f"{path}: expected {', '.join(SUFFIXES)}")
+    refuse_pointer(path)
     try:
         values = _read(path)
     except FormatError:

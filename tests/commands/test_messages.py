@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from parity import cli
-from tests.commands.bad_input import good_package
+from parity.suite.goldens import store
+from tests.commands.bad_input import POINTER, good_package
+from tests.suite.goldens.drawn import asked, trace
 
 START = "from parity.cli import main; raise SystemExit(main())"
 ABSENT = """
@@ -96,6 +98,37 @@ def test_an_interruption_while_a_command_is_loaded(
     monkeypatch.setattr("importlib.import_module", interrupted)
     assert cli.main(["run"]) == 130
     assert capsys.readouterr().err == "parity run: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.npy", ["latents", "--compare", "a.npy", "a.npy"]),
+        ("a.safetensors", ["latents", "--compare", "a.safetensors", "a.safetensors"]),
+        ("a.npz", ["mil", "compare", "PACKAGE", "--inputs", "a.npz"]),
+        ("run/ledger.jsonl", ["report", "run"]),
+        ("model.safetensors", ["convert", "model.safetensors", "-o", "out"]),
+        ("GOLDEN/trace.npz", ["golden", "show", "org"]),
+        ("GOLDEN/image.png", ["golden", "diff", "org", "org"]),
+    ],
+)
+def test_a_pointer_is_recognised_whatever_it_stands_for(
+    name: str,
+    words: list[str],
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    golden = store.write(Path("golden"), asked(), trace())
+    path = Path(name.replace("GOLDEN", str(golden.folder)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(POINTER, encoding="utf-8")
+    assert cli.main([word.replace("PACKAGE", package) for word in words]) == 2
+    captured = capsys.readouterr()
+    says = f"parity {words[0]}: {path}: it is a git-lfs pointer, not the file of 1,719,117 bytes; run `git lfs pull`\n"
+    assert (captured.out, captured.err) == ("", says)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from parity.errors import FormatError, MissingError
-from parity.files import replacing
+from parity.files import refuse_pointer, replacing
 from parity.pipelines.request import Request
 from parity.pipelines.trace import Trace
 from parity.suite import provenance
@@ -151,6 +151,7 @@ def _check_picture(path: Path, pixels: np.ndarray) -> None:
     """Refuse a PNG that does not show the pixels that are compared: people would look at something else."""
     from PIL import Image
 
+    refuse_pointer(path)
     shown = np.concatenate(list(pixels), axis=1)
     try:
         with Image.open(path) as picture:
