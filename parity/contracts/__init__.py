@@ -7,18 +7,11 @@ from __future__ import annotations
 
 from parity.contracts.capability import capabilities, require
 from parity.contracts.consumers import Consumer, Consumers, consumers
-from parity.contracts.converters import (
-    FAMILIES,
-    ComponentContract,
-    Converters,
-    ConverterWindow,
-    FeatureRule,
-    converter,
-    converters,
-)
+from parity.contracts.converters import converter, converters
 from parity.contracts.diff import diff
 from parity.contracts.formula import Shape
 from parity.contracts.inspect import inspect
+from parity.contracts.windows import FAMILIES, ComponentContract, Converters, ConverterWindow, FeatureRule
 
 __all__ = [
     "FAMILIES",

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from parity.contracts.consumers import VERDICTS, Consumer, Consumers, Rule, Task, consumers
-from parity.contracts.converters import FAMILY_NAMES
 from parity.contracts.inspection import Bundle, Inspection
+from parity.contracts.windows import FAMILY_NAMES
 from parity.errors import UsageError
 
 _REQUIREMENT = re.compile(r"\s*([a-z][a-z0-9-]*)\s+on\s+(.+?)\s*")

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from parity import mil
 from parity.contracts import compiled, lowering, names
-from parity.contracts.converters import Converters
 from parity.contracts.fingerprint import fingerprint
 from parity.contracts.identify import identify
 from parity.contracts.inspection import Component, DeclaredFeature, Finding
+from parity.contracts.windows import Converters
 from parity.errors import FormatError, ParityError
 from parity.files import pointer, resolved
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from parity.contracts import facts
-from parity.contracts.converters import FAMILIES
 from parity.contracts.table import Table, read
+from parity.contracts.windows import FAMILIES
 from parity.errors import UsageError
 
 VERDICTS = ("yes", "unknown", "degraded", "no")

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from parity.contracts.converters import FAMILIES
 from parity.contracts.names import COMPONENTS, DENOISERS
+from parity.contracts.windows import FAMILIES
 from parity.tables import nearest
 
 ANY_FACT: Final = ("absent", "assumed", "unread", "broken")

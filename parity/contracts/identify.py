@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 from packaging.specifiers import SpecifierSet
 
-from parity.contracts.converters import ComponentContract, Converters, ConverterWindow, FeatureRule
 from parity.contracts.inspection import Component, DeclaredFeature, Evidence
 from parity.contracts.names import DENOISERS
+from parity.contracts.windows import ComponentContract, Converters, ConverterWindow, FeatureRule
 
 _LEGACY_INPUTS = {"sample", "diagonal_noise", "noise", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"}
 _CHUNK_ORIGINALS = {"sample", "timestep", "encoder_hidden_states", "time_ids", "text_embeds"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity import mil
 from parity.contracts import converter, converters
-from parity.contracts.converters import ComponentContract, ConverterWindow
+from parity.contracts.windows import ComponentContract, ConverterWindow
 from parity.mil import dtypes, proto
 
 SIZES = {

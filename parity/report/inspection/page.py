@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from parity.contracts.capability import Matrix, Requirement
-from parity.contracts.converters import Converters
 from parity.contracts.inspection import Inspection
 from parity.contracts.platforms import UNITS
 from parity.contracts.survey import Survey
+from parity.contracts.windows import Converters
 from parity.report.inspection.summary import (
     APPS,
     LEGEND,

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 from parity.contracts.capability import Matrix, Reason, shown
 from parity.contracts.consumers import Consumer, Task
-from parity.contracts.converters import FAMILY_NAMES, Converters
 from parity.contracts.inspection import Bundle, Component
 from parity.contracts.names import COMPONENTS
 from parity.contracts.platforms import SYSTEMS
 from parity.contracts.survey import Hazard, Survey
+from parity.contracts.windows import FAMILY_NAMES, Converters
 
 MARKS = {"yes": "✓", "degraded": "~", "no": "✗", "unknown": "?"}
 LEGEND = "✓ works   ~ with a flaw or only on some systems   ✗ fails   ? cannot be told   · no such task in the release"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parity.contracts.capability import Matrix, Requirement
-from parity.contracts.converters import Converters
 from parity.contracts.inspection import Bundle, Finding, Inspection
 from parity.contracts.memory import LEFT_OUT, SUMS, Memory
 from parity.contracts.platforms import UNITS
 from parity.contracts.survey import Survey
+from parity.contracts.windows import Converters
 from parity.report.inspection.summary import (
     APPS,
     LEGEND,
