@@ -248,4 +248,4 @@ def test_a_backend_that_ends_its_process_costs_its_cell_alone(pytester: pytest.P
     assert "| compiling for a device that ends the process" in dead["explanation"]
     assert dead["id"] == "candidate/euler/dies"
     assert judged["verdict"] == "pass"
-    assert set(judged["pictures"]) == {"reference", "candidate"}
+    assert set(judged["pictures"]) == {"reference", "candidate", "latents"}
