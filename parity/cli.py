@@ -222,3 +222,7 @@ def _complete_paths(parser: argparse.ArgumentParser, file: object, folder: objec
             action.complete = file  # type: ignore[attr-defined]
         elif names[0] in {"DIR", "OUT"}:
             action.complete = folder  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
