@@ -1,4 +1,4 @@
-"""What the suite costs: a picture through the reference runtime against diffusers, and time until something answers."""
+"""What the suite costs: pictures against diffusers and against their bare networks; time until something answers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def run(report: Callable[[object], None]) -> None:
     ):
         report(f"{name:<40}{_start(command):.3f} s" + (f"  (target below {target} s)" if target else ""))
     report(compare("tiny txt2img: reference runtime / diffusers", *_pictures(), repeats=10))
+    for name in ("PyTorch", "reference runtime"):
+        report(compare(f"shapes-sd, a recorded run / its calls alone, {name}", *_run(name), repeats=7, target=1.05))
 
 
 def _start(command: list[str]) -> float:
@@ -66,3 +68,24 @@ def _pictures() -> tuple[Callable[[], Any], Callable[[], Any]]:
         ).images
 
     return ours, theirs
+
+
+def _run(name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return a shipped case as the suite runs it, every value recorded, and the same calls of its networks alone."""
+    from parity.suite import plan
+    from parity.suite.options import Options
+    from parity.suite.stage import Stage
+
+    options = Options(compatibility="none", cell=("candidate/txt2img-ddim/coreml:reference",))
+    (cell,) = plan.cells(options)
+    stage = Stage(options)
+    backend = stage.reference if name == "PyTorch" else stage.candidate(cell)
+    trace, _ = stage.run(backend, cell.case)
+    networks = backend.components(("text_encoder", "unet", "vae_decoder"))
+    calls = [(network, inputs) for part, network in networks.items() for inputs in trace.calls(part).values()]
+
+    def alone() -> None:
+        for network, inputs in calls:
+            network(inputs)
+
+    return lambda: stage.run(backend, cell.case), alone
