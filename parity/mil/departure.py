@@ -144,7 +144,8 @@ def values(
     ParityError
         As :class:`parity.mil.Session` and its ``predict``.
     """
-    rounded, wide = (Session(model, name, function=function) for name in (profile, "float32"))
+    # each operation runs once, so nothing is gained by keeping weights: two full-size UNets of them are 7 GiB
+    rounded, wide = (Session(model, name, function=function, memory_budget=0) for name in (profile, "float32"))
     graph = rounded.graph
     modules, errors, sizes = _modules(graph), dict.fromkeys(graph.inputs, 0.0), {}
     reads = {name: tuple(node.dependencies()) for node in graph.nodes for name in node.outputs}

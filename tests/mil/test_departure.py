@@ -127,6 +127,6 @@ def test_bad_inputs(
 def test_a_missing_and_a_damaged_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = package(tmp_path, sound)
     (tmp_path / "call.npz").write_bytes(b"no archive")
-    for name, says in (("call.npz", "an .npz with one array an input is needed"), ("none.npz", "no such file")):
+    for name, says in (("call.npz", "one with one array an input is needed"), ("none.npz", "no such file")):
         assert main(["mil", "compare", str(path), "--inputs", str(tmp_path / name)]) == 2
         assert says in capsys.readouterr().err
