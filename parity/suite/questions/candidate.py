@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from parity import memory
 from parity.errors import ParityError, UnsupportedError
 from parity.networks.backend import Backend
 from parity.networks.signature import checked
@@ -257,6 +258,11 @@ class _Judge:
         if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
             return f"\n{found}"
         predictions = calls(call)
+        del component, calls
+        for backend in self.backends:
+            if backend.frugal:  # the search loads the program by itself, in two profiles
+                backend.release()
+                memory.give_back()
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
         of_precision = max(overflow.own_error(paths, one) for one in predictions)
         own_weights = name not in self.situation.compression  # what compression lost is in the error, too
