@@ -247,6 +247,13 @@ class _Judge:
             return drawn
         return {point: (known, drawn[point].astype(known.dtype)) for point, (known, _) in pairs.items()}
 
+    def _let_go(self) -> None:
+        """Where memory is short, forget the networks: what follows loads another one."""
+        for backend in self.backends:
+            if backend.frugal:
+                backend.release()
+                memory.give_back()
+
     def _operator(self, reference: Trace, name: str, pairs: Pairs, where: str) -> str:
         """Say which operation of the program is at fault, or that its precision is not, where it can be looked into."""
         component = self.backends[1].component(name)
@@ -255,14 +262,12 @@ class _Judge:
             return ""
         _, label, tensor = where.split("/")
         call = reference.calls(name)[label]
-        if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
-            return f"\n{found}"
         predictions = calls(call)
         del component, calls
-        for backend in self.backends:
-            if backend.frugal:  # the search loads the program by itself, in two profiles
-                backend.release()
-                memory.give_back()
+        self._let_go()
+        if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
+            return f"\n{found}"
+        self._let_go()
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
         of_precision = max(overflow.own_error(paths, one) for one in predictions)
         own_weights = name not in self.situation.compression  # what compression lost is in the error, too
