@@ -116,7 +116,7 @@ class Rounded(TorchDispatchMode):
 def _in_bands(convolution: Any, args: tuple[Any, ...]) -> torch.Tensor:
     """Convolve a large picture a band of rows at a time: torch lays float64's patches out, 4.5 GiB for SD's decoder."""
     image, weight, bias, stride, padding, dilation, transposed, grown, groups = args
-    if transposed or image.dim() != 4:
+    if transposed or image.dim() != 4 or image.dtype != torch.float64:  # float32 is convolved without patches
         return convolution(*args)
     (down, _), (above, beside), (spread, _) = (
         each * 2 if len(each) == 1 else each for each in (stride, padding, dilation)

@@ -156,7 +156,8 @@ class Merged:
 class Bound:
     """A bound and the figures that it follows from; ``nan`` where none follows. ``rms`` is in half precision's errors.
 
-    ``left_out`` counts the figures that fail the bound which the other seeds give.
+    ``left_out`` counts the figures that fail the bound which the other seeds give. The fields are those of
+    :class:`parity.suite.calibration.Spread`, whose room a light installation, which can print schemas, cannot import.
     """
 
     point: str

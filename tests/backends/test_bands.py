@@ -51,3 +51,13 @@ def test_bands_are_equal_to_the_whole(
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     patches = found.shape[2] * batch * 9 * weight[0].numel() * 8
     assert patches <= 2000 or len(calls) > 1 or found.shape[2] == 1
+
+
+def test_float32_is_convolved_as_a_whole() -> None:
+    """Its kernels need no patches, and another shape could change the last bit of a sum."""
+    image, weight = torch.ones(1, 4, 20, 9), torch.ones(2, 4, 3, 3)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounded, "_PATCHES", 1)
+        rounded._in_bands(lambda *args: calls.append(args), (image, weight, None, [1], [1], [1], False, [0], 1))
+    assert len(calls) == 1
