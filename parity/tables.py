@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import FormatError, MissingError
+from parity.files import refuse_pointer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,8 +23,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     MissingError, FormatError
-        No such file; not valid TOML (the message gives line and column).
+        No such file; a git-lfs pointer; not valid TOML (the message gives line and column).
     """
+    refuse_pointer(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.errors import FormatError, MissingError
+from parity.files import refuse_pointer
 
 _LARGEST: Final = 1 << 24  # of any size in a configuration; no dimension of a network is near it
 _SIZES: Final = frozenset(
@@ -77,6 +78,7 @@ def read(path: Path, why: str) -> Config:
     FormatError
         Not a JSON object, or a field is not what it must be.
     """
+    refuse_pointer(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

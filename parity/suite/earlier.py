@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.errors import FormatError, MissingError
+from parity.files import refuse_pointer
 
 SHARE: Final = 0.5
 """Share of an earlier margin whose loss is a warning."""
@@ -33,6 +34,7 @@ def load(path: Path | None) -> Margins:
     """
     if path is None:
         return {}
+    refuse_pointer(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["records"]
         return {

@@ -110,6 +110,11 @@ def test_an_interruption_while_a_command_is_loaded(
         ("model.safetensors", ["convert", "model.safetensors", "-o", "out"]),
         ("GOLDEN/trace.npz", ["golden", "show", "org"]),
         ("GOLDEN/image.png", ["golden", "diff", "org", "org"]),
+        ("cases.toml", ["run", "--cases", "cases.toml"]),
+        ("bounds.toml", ["run", "--tolerances", "bounds.toml"]),
+        ("report.json", ["run", "--earlier", "report.json"]),
+        ("golden/approvals.jsonl", ["golden", "list"]),
+        ("GOLDEN/provenance.json", ["golden", "show", "org"]),
     ],
 )
 def test_a_pointer_is_recognised_whatever_it_stands_for(

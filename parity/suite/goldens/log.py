@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parity.errors import FormatError, ParityError, UsageError
+from parity.files import refuse_pointer
 from parity.suite.goldens import keys
 from parity.suite.goldens.keys import Keys
 
@@ -82,6 +83,7 @@ def read(directory: Path) -> list[Decision]:
         return []
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+    refuse_pointer(path)
     return list(_decisions(path, content))
 
 

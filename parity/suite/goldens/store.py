@@ -287,6 +287,7 @@ def read(path: Path, name: str, decisions: tuple[Decision, ...] = ()) -> Golden:
         It is missing or damaged.
     """
     file = path / "provenance.json"
+    refuse_pointer(file)
     try:
         if file.stat().st_size > _LARGEST:
             raise FormatError(f"golden {path}: provenance.json is larger than {_LARGEST} bytes")
