@@ -109,7 +109,10 @@ def test_the_whole_unet_is_judged_where_both_are(folder: Path, halves: tuple[Pat
     assert any("whole UNet is judged, not the halves" in remark for remark in found.remarks)
 
 
-@pytest.mark.parametrize("place", ["", "Resources", "coreml/Resources"])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param("", marks=pytest.mark.slow), pytest.param("Resources", marks=pytest.mark.slow), "coreml/Resources"],
+)
 def test_compiled_models_as_an_app_ships_them(
     whole: dict[str, Path], halves: tuple[Path, Path], tmp_path: Path, place: str
 ) -> None:

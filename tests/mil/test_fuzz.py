@@ -27,8 +27,9 @@ from parity.mil import describe, proto
 from parity.mil.fusion import split_attention
 
 _SETTINGS = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+_COUNTS = pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
 _ROUNDS = 40  # of a loop; damage may make it endless, which a callback ends
 _INPUT = {"x0": np.random.default_rng(3).standard_normal((1, 4, 6, 6)).astype(np.float32)}
 
@@ -163,10 +164,18 @@ def _damage_fields(package: Path, data: st.DataObject, inputs: dict[str, np.ndar
         assert str(error).strip()  # noqa: PT017
 
 
-@settings(_SETTINGS, max_examples=300)
-@given(data=st.data())
-def test_changed_fields(small: Path, data: st.DataObject) -> None:
-    _damage_fields(small, data, _INPUT)
+def _damage_many(count: int, package: Path, inputs: dict[str, np.ndarray]) -> None:
+    @settings(_SETTINGS, max_examples=count)
+    @given(data=st.data())
+    def damage(data: st.DataObject) -> None:
+        _damage_fields(package, data, inputs)
+
+    damage()
+
+
+@_COUNTS
+def test_changed_fields(small: Path, count: int) -> None:
+    _damage_many(count, small, _INPUT)
 
 
 class _Wide(torch.nn.Module):
@@ -201,12 +210,11 @@ def test_the_wide_program_reaches_what_it_is_for(wide: Path) -> None:
     assert (kinds.count("fused_attention"), len(packed)) == (2, 2)
 
 
-@settings(_SETTINGS, max_examples=200)
-@given(data=st.data())
-def test_changed_fields_of_fused_operations(wide: Path, data: st.DataObject) -> None:
+@_COUNTS
+def test_changed_fields_of_fused_operations(wide: Path, count: int) -> None:
     x = np.random.default_rng(4).standard_normal((1, 64, 6, 8)).astype(np.float32)
     with unittest.mock.patch.object(split_attention, "_KEYS", 1):
-        _damage_fields(wide, data, {"x0": x})
+        _damage_many(count, wide, {"x0": x})
 
 
 class _Loop(torch.nn.Module):
@@ -232,10 +240,9 @@ def loop(ct: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(_SETTINGS, max_examples=200)
-@given(data=st.data())
-def test_changed_fields_of_nested_blocks(loop: Path, data: st.DataObject) -> None:
-    _damage_fields(loop, data, {"x": np.array([0.1, 0.2, 0.3], np.float32)})
+@_COUNTS
+def test_changed_fields_of_nested_blocks(loop: Path, count: int) -> None:
+    _damage_many(count, loop, {"x": np.array([0.1, 0.2, 0.3], np.float32)})
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +250,7 @@ def printed(loop: Path, small: Path) -> tuple[str, ...]:
     return tuple(write_program(mil.load(path).program) for path in (loop, small))
 
 
-@settings(_SETTINGS, max_examples=200)
+@settings(_SETTINGS, max_examples=60)
 @given(data=st.data())
 def test_changed_text_of_whole_programs(printed: tuple[str, ...], tmp_path: Path, data: st.DataObject) -> None:
     source = data.draw(st.sampled_from(printed))

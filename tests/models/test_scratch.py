@@ -24,7 +24,13 @@ Model = Callable[[str], Path]
 
 
 @pytest.mark.parametrize(
-    ("family", "component"), [("sd1", "unet"), ("sdxl", "unet"), ("sd1", "controlnet"), ("sd1", "vae_decoder")]
+    ("family", "component"),
+    [
+        ("sd1", "controlnet"),
+        ("sd1", "vae_decoder"),
+        pytest.param("sd1", "unet", marks=pytest.mark.slow),
+        pytest.param("sdxl", "unet", marks=pytest.mark.slow),
+    ],
 )
 def test_packages_are_identical(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, component: str

@@ -72,3 +72,18 @@ def test_torchs_own_float16_passes_where_the_absolute_bound_fails_it() -> None:
     assert outcome.verdict is Verdict.PASS
     value, bound = absolute(outcome, "image")
     assert value < bound
+
+
+@pytest.mark.slow
+def test_a_time_that_its_feature_rounds_is_the_likely_cause_of_a_float32_picture(tmp_path: Path) -> None:
+    """DPM2 asks between two steps; every network is within its bound, and what the feature rounds adds up."""
+    cases = tmp_path / "cases.toml"
+    asked = 'task = "txt2img"\nscheduler = "dpm2"\nsteps = 3\nseed = 2\nguidance_scale = 5.0'
+    cases.write_text(f'[[case]]\nname = "between"\nprompt = "three green stars on a black background"\n{asked}\n')
+    models = packages("tiny-sd-turbo", "all", tmp_path / "models")
+    options = Options("tiny-sd-turbo", cases=cases, models=models, coreml_runtime="reference", compatibility="none")
+    (cell,) = (cell for cell in plan.cells(options) if cell.kind == "candidate" and cell.backend != "coreai")
+    outcome = Evaluator(options).evaluate(cell)
+    (failed,) = (check for check in outcome.checks if check.verdict is Verdict.FAIL)
+    assert failed.point == "image"
+    assert "likely cause: unet: the timestep is a float16 feature of the model, which takes" in failed.message

@@ -120,7 +120,7 @@ def compare(
     pictures = judge.picture("image", image, components)
     wrong = any(check.verdict is Verdict.FAIL for check in pictures)
     if wrong and all(check.verdict is Verdict.PASS for check in networks):
-        known = [overflow.finding(name, getattr(backends[1].component(name), "paths", ())) for name in components]
+        known = [text for name in components for text in judge.known(reference, name)]
         pictures = tuple(_elsewhere(check, reference, candidate, known) for check in pictures)
     return (*networks, *pictures)
 
@@ -145,7 +145,7 @@ def _elsewhere(check: Check, reference: Trace, candidate: Trace, known: Sequence
         text += f", {found}"
     else:
         text += " (schedule, guidance, order of draws), or their errors add up over the steps"
-        text += "".join(f"\n  likely cause: {defect}" for defect in known if defect)
+        text += "".join(f"\n  likely cause: {defect}" for defect in known)
     return replace(check, message=f"{check.message}\n{text}")
 
 
@@ -174,6 +174,21 @@ class _Judge:
         if first.verdict is Verdict.FAIL and self._computes_half([name]):
             first = replace(first, message=f"{first.message}{self._operator(reference, name, pairs, first.where)}")
         return (first, *others)
+
+    def known(self, reference: Trace, name: str) -> list[str]:
+        """Say what is known of a network that errs by less than is allowed: its program's defect, its feature's."""
+        found = [overflow.finding(name, getattr(self.backends[1].component(name), "paths", ()))]
+        for label, call in reference.calls(name).items():
+            if not features.rounds(call):
+                continue
+            tensor, exact = next(iter(reference.outputs(name)[label].items()))
+            drawn = checked(name, self.backends[1].component(name)(call))[tensor]
+            self._let_go()
+            cause = features.rounded_time(self.backends[0].component(name), call, tensor, (exact, drawn))
+            found += [f"{name}: {cause}"] if cause else []
+            self._let_go()
+            break
+        return [text for text in found if text]
 
     def picture(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
         """Compare what a whole run gave at one point."""
@@ -266,7 +281,7 @@ class _Judge:
         del component, calls
         self._let_go()
         if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
-            return f"\n{found}"
+            return f"\n  cause: {found}"
         self._let_go()
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
         of_precision = max(overflow.own_error(paths, one) for one in predictions)

@@ -19,6 +19,18 @@ _LEFT: Final = 0.5
 """Share of the difference that may be left where the rounded time is its cause."""
 
 
+def rounds(call: Mapping[str, np.ndarray]) -> bool:
+    """Say whether float16 does not have the timestep of a call.
+
+    Examples
+    --------
+    >>> rounds({"timestep": np.array([788.658])}), rounds({"timestep": np.array([999.0])}), rounds({})
+    (True, False, False)
+    """
+    asked = np.asarray(call.get("timestep", ()))
+    return bool((np.float16(asked) != asked).any())
+
+
 def rounded_time(
     network: Component, call: Mapping[str, np.ndarray], tensor: str, outputs: tuple[np.ndarray, np.ndarray]
 ) -> str:
@@ -35,19 +47,17 @@ def rounded_time(
     outputs : (array, array)
         The original's and the candidate's.
     """
-    if "timestep" not in call:
+    if not rounds(call):
         return ""
     asked = np.asarray(call["timestep"])
     rounded = np.float16(asked).astype(asked.dtype)
-    if (rounded == asked).all():
-        return ""
     reference, candidate = (np.float64(value) for value in outputs)
     again = np.float64(network({**call, "timestep": rounded})[tensor])
     if not _rms(again - candidate) < _LEFT * _rms(reference - candidate):
         return ""
     times = float(asked.flat[0]), float(rounded.flat[0])
     return (
-        f"  cause: the timestep is a float16 feature of the model, which takes {times[0]:.6g} as {times[1]:.6g}; with "
+        f"the timestep is a float16 feature of the model, which takes {times[0]:.6g} as {times[1]:.6g}; with "
         "that time the original gives the same. Schedules whose times are whole numbers do not meet this"
     )
 
