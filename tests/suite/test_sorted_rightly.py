@@ -74,16 +74,38 @@ def test_torchs_own_float16_passes_where_the_absolute_bound_fails_it() -> None:
     assert value < bound
 
 
-@pytest.mark.slow
-def test_a_time_that_its_feature_rounds_is_the_likely_cause_of_a_float32_picture(tmp_path: Path) -> None:
-    """DPM2 asks between two steps; every network is within its bound, and what the feature rounds adds up."""
-    cases = tmp_path / "cases.toml"
-    asked = 'task = "txt2img"\nscheduler = "dpm2"\nsteps = 3\nseed = 2\nguidance_scale = 5.0'
-    cases.write_text(f'[[case]]\nname = "between"\nprompt = "three green stars on a black background"\n{asked}\n')
-    models = packages("tiny-sd-turbo", "all", tmp_path / "models")
+def between_steps(models: Path, steps: int, seed: int, prompt: str) -> Outcome:
+    """Draw with DPM2, which asks between two steps."""
+    cases = models.parent / "cases.toml"
+    asked = f'task = "txt2img"\nscheduler = "dpm2"\nsteps = {steps}\nseed = {seed}\nguidance_scale = 5.0'
+    cases.write_text(f'[[case]]\nname = "between"\nprompt = "{prompt}"\n{asked}\n')
     options = Options("tiny-sd-turbo", cases=cases, models=models, coreml_runtime="reference", compatibility="none")
     (cell,) = (cell for cell in plan.cells(options) if cell.kind == "candidate" and cell.backend != "coreai")
-    outcome = Evaluator(options).evaluate(cell)
+    return Evaluator(options).evaluate(cell)
+
+
+@pytest.mark.slow
+def test_a_time_that_its_feature_rounds_is_the_likely_cause_of_a_float32_picture(tmp_path: Path) -> None:
+    """Every network is within its bound, and what the feature rounds adds up."""
+    models = packages("tiny-sd-turbo", "all", tmp_path / "models")
+    outcome = between_steps(models, 3, 2, "three green stars on a black background")
     (failed,) = (check for check in outcome.checks if check.verdict is Verdict.FAIL)
     assert failed.point == "image"
     assert "likely cause: unet: the timestep is a float16 feature of the model, which takes" in failed.message
+
+
+@pytest.mark.slow
+def test_a_time_that_its_feature_rounds_is_the_cause_with_compressed_weights_too(tmp_path: Path) -> None:
+    """Compression costs more than the rounding: the original is asked with the weights that are left."""
+    location = Evaluator(Options("tiny-sd-turbo")).model.location
+    made = convert.cached(
+        location,
+        components=("text_encoder", "unet", "vae_decoder"),
+        compression="palette6",
+        float32="timestep-embedding",
+    )
+    for path in made.values():
+        shutil.copytree(path, tmp_path / "models" / path.name)
+    outcome = between_steps(tmp_path / "models", 4, 5, "a small blue ring on a white background")
+    named = next(check for check in outcome.checks if check.point == "unet" and check.verdict is Verdict.FAIL)
+    assert "cause: the timestep is a float16 feature of the model, which takes" in named.message

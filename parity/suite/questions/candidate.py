@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -184,11 +185,23 @@ class _Judge:
             tensor, exact = next(iter(reference.outputs(name)[label].items()))
             drawn = checked(name, self.backends[1].component(name)(call))[tensor]
             self._let_go()
-            cause = features.rounded_time(self.backends[0].component(name), call, tensor, (exact, drawn))
+            cause = self._rounded_time(name, call, tensor, (exact, drawn))
             found += [f"{name}: {cause}"] if cause else []
             self._let_go()
             break
         return [text for text in found if text]
+
+    def _rounded_time(
+        self, name: str, call: Mapping[str, np.ndarray], tensor: str, pair: tuple[np.ndarray, np.ndarray]
+    ) -> str:
+        """Ask the original for the rounded time; a compressed network's with the weights that compression left."""
+        standard = self.situation.standard
+        if not features.rounds(call):
+            return ""
+        if standard is None or name not in standard.yardstick.weights:
+            return features.rounded_time(self.backends[0].component(name), call, tensor, pair)
+        compute = partial(standard.yardstick.exact, name)
+        return features.rounded_time(compute, call, tensor, (compute(call)[tensor], pair[1]))
 
     def picture(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
         """Compare what a whole run gave at one point."""
@@ -280,7 +293,7 @@ class _Judge:
         predictions = calls(call)
         del component, calls
         self._let_go()
-        if found := features.rounded_time(self.backends[0].component(name), call, tensor, pairs[where]):
+        if found := self._rounded_time(name, call, tensor, pairs[where]):
             return f"\n  cause: {found}"
         self._let_go()
         error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))

@@ -8,12 +8,10 @@ asked with the rounded time, and if it then gives what the candidate gives, noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-
-from parity.networks.signature import Component
 
 _LEFT: Final = 0.5
 """Share of the difference that may be left where the rounded time is its cause."""
@@ -32,14 +30,17 @@ def rounds(call: Mapping[str, np.ndarray]) -> bool:
 
 
 def rounded_time(
-    network: Component, call: Mapping[str, np.ndarray], tensor: str, outputs: tuple[np.ndarray, np.ndarray]
+    network: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    call: Mapping[str, np.ndarray],
+    tensor: str,
+    outputs: tuple[np.ndarray, np.ndarray],
 ) -> str:
     """Say that the rounding of the timestep makes the difference; empty if it does not.
 
     Parameters
     ----------
-    network : Component
-        The original's.
+    network : callable
+        The original's, from inputs by name to outputs by name.
     call : mapping of str to array
         Its inputs.
     tensor : str
