@@ -83,6 +83,7 @@ def test_a_failure_exits_with_one_and_says_how_to_repeat_it(
     assert err.rstrip().endswith("--cell candidate/quick/coreml:reference")
 
 
+@pytest.mark.slow
 def test_a_model_that_predicts_v_fails_by_its_timestep_embedding(capsys: pytest.CaptureFixture[str]) -> None:
     """The converter computes it in float16: the first step errs more than three times as much as half precision."""
     code, out, err = run(

@@ -43,7 +43,7 @@ def test_the_folder_is_small(name: str) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
-@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
+@pytest.mark.parametrize("name", ["shapes-sd", pytest.param("shapes-sd-v", marks=pytest.mark.slow)])
 def test_some_prompts_are_drawn(name: str) -> None:
     score = _score(load(trained.folder(name)), 24, steps=12)
     assert score.colour >= 0.8

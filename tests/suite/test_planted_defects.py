@@ -22,6 +22,7 @@ from parity.suite.questions.candidate import Situation
 from parity.suite.verdict import Verdict
 from tests.suite.planting import changed, edited, operations
 
+CRUSHED = {"compression": "palette2", "float32": "timestep-embedding"}  # in float16 it errs 1.6 times as much here
 OPTIONS = Options(coreml_runtime="reference", compute_unit=("CPU_ONLY",))
 
 
@@ -140,7 +141,7 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
 ) -> None:
     from parity.backends.packages import find
 
-    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], compression="palette2").values()
+    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], **CRUSHED).values()
     (form,) = {find(crushed).parts["unet"].compression}
     assert form == "2-bit palette"
     used = {**packages, "unet": crushed}
@@ -158,8 +159,7 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
 def test_compressed_weights_are_judged_by_half_precision_with_these_weights(tmp_path: Path) -> None:
     """Two bits cost far more than any bound; the program computes exactly that, or with other signs more."""
     location = Evaluator(OPTIONS).model.location
-    right = {"compression": "palette2", "float32": "timestep-embedding"}  # in float16 it errs 1.6 times as much here
-    (crushed,) = convert.cached(location, components=["unet"], **right).values()
+    (crushed,) = convert.cached(location, components=["unet"], **CRUSHED).values()
     for name in ("right", "wrong"):
         (tmp_path / name).mkdir()
     for path in {**convert.cached(location), "unet": crushed}.values():
