@@ -92,6 +92,8 @@ class Rounded(TorchDispatchMode):
         # a float32 tensor beside it makes torch compute in float32, and the result is no float16
         promoted = any(t.dtype in (torch.float32, torch.float64) and t.dim() > 0 for t in given)
         wide_args, wide_kwargs = _each((args, kwargs), self._widen)
+        if name == "conv2d" and not wide_kwargs:  # what inference mode does not take apart
+            func, name, wide_args = torch.ops.aten.convolution.default, "convolution", _general(*wide_args)
         result = _in_bands(func, wide_args) if name == "convolution" else func(*wide_args, **wide_kwargs)
         if func._schema.is_mutable:  # in place: the first argument is what changes
             args[0].copy_(self._narrow(wide_args[0], name))
@@ -111,6 +113,13 @@ class Rounded(TorchDispatchMode):
             if largest > LARGEST:  # infinite masks are no overflow
                 self.overflow = Overflow(self.inside[-1] if self.inside else "", name, largest)
         return rounded
+
+
+def _general(image: torch.Tensor, weight: torch.Tensor, bias: Any = None, *sizes: Any) -> tuple[Any, ...]:
+    """Return the arguments of ``conv2d``, of which the last may be left out, as those of ``convolution``."""
+    usual: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
+    stride, padding, dilation, groups = sizes + usual[len(sizes) :]
+    return image, weight, bias, stride, padding, dilation, False, [0, 0], groups
 
 
 def _in_bands(convolution: Any, args: tuple[Any, ...]) -> torch.Tensor:

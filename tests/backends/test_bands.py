@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,3 +64,40 @@ def test_float32_is_convolved_as_a_whole() -> None:
         patch.setattr(rounded, "_PATCHES", 1)
         rounded._in_bands(lambda *args: calls.append(args), (image, weight, None, [1], [1], [1], False, [0], 1))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": (2, 1), "padding": (1, 0), "dilation": 2}])
+def test_a_modules_convolution_is_banded_in_every_mode(mode: Callable[[], Any], options: dict[str, Any]) -> None:
+    """Inference mode gives ``conv2d`` where others give ``convolution``."""
+    generator = torch.Generator().manual_seed(93)
+    image = torch.randn(1, 4, 20, 9, generator=generator).half()
+    network = torch.nn.Conv2d(4, 2, 3, **options).half()
+    bands: list[int] = []
+    counted = rounded._in_bands
+
+    def watched(convolution: Any, args: tuple[Any, ...]) -> torch.Tensor:
+        def count(*each: Any) -> torch.Tensor:
+            bands.append(each[0].shape[2])
+            return convolution(*each)
+
+        return counted(count, args)
+
+    with pytest.MonkeyPatch.context() as patch, mode(), rounded.Rounded():
+        whole = network(image)
+        patch.setattr(rounded, "_PATCHES", 2000)
+        patch.setattr(rounded, "_in_bands", watched)
+        found = network(image)
+    assert len(bands) > 1
+    assert torch.equal(found, whole)
+
+
+def test_what_a_call_leaves_out_is_its_default() -> None:
+    image, weight = torch.randn(1, 4, 8, 8).half(), torch.randn(2, 4, 3, 3).half()
+    with torch.inference_mode(), rounded.Rounded():
+        found = torch.nn.functional.conv2d(image, weight)
+        same = torch.nn.functional.conv2d(image, weight, padding="valid")
+    assert torch.equal(found, same)
+    torch.testing.assert_close(
+        found.float(), torch.nn.functional.conv2d(image.float(), weight.float()), rtol=1e-3, atol=1e-2
+    )
