@@ -2,7 +2,7 @@
 
 Factors are rows ``[[yardstick]]`` in the table of tolerances. They say nothing in decibels: what half precision costs
 is measured on the very model and inputs (:mod:`parity.suite.yardstick`), so one row serves models that nobody has seen.
-The user's file is searched first; the first row that matches point and numerics applies.
+The user's file is searched first; the first row that matches point, numerics and weights applies.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Factors:
         Pattern for a backend's numerics.
     floor : float
         Of pictures: an error in levels (rms) up to which half precision counts as this much.
+    compressed : bool
+        Whether the row speaks of compressed weights alone; other rows speak of all.
     """
 
     point: str
@@ -42,10 +44,12 @@ class Factors:
     measured: str
     numerics: str = "*"
     floor: float = 0.0
+    compressed: bool = False
 
-    def matches(self, point: str, numerics: str) -> bool:
+    def matches(self, point: str, numerics: str, *, compressed: bool = False) -> bool:
         """Return whether this row speaks about the given comparison."""
-        return fnmatchcase(point, self.point) and fnmatchcase(numerics, self.numerics)
+        fits = compressed or not self.compressed
+        return fits and fnmatchcase(point, self.point) and fnmatchcase(numerics, self.numerics)
 
 
 def load(path: Path | None = None) -> list[Factors]:
@@ -59,9 +63,9 @@ def load(path: Path | None = None) -> list[Factors]:
     return [*(_read(path) if path else ()), *_read(DEFAULT)]
 
 
-def find(rows: Sequence[Factors], point: str, numerics: str) -> Factors | None:
+def find(rows: Sequence[Factors], point: str, numerics: str, *, compressed: bool = False) -> Factors | None:
     """Return the first row that matches, or None: then absolute bounds decide."""
-    return next((row for row in rows if row.matches(point, numerics)), None)
+    return next((row for row in rows if row.matches(point, numerics, compressed=compressed)), None)
 
 
 def _read(file: Path) -> list[Factors]:
@@ -84,6 +88,8 @@ def _entry(where: str, entry: object) -> Factors:
     for key in ("point", "measured", "numerics"):
         if not isinstance(entry.get(key, ""), str):
             raise FormatError(f"{where}: {key} must be a text, not {entry[key]!r:.60}")
+    if not isinstance(entry.get("compressed", False), bool):
+        raise FormatError(f"{where}: compressed must be true or false, not {entry['compressed']!r:.60}")
     if entry["point"] != "*" and entry["point"] not in POINTS:
         hint = tables.nearest(entry["point"], POINTS)
         raise FormatError(f"{where}: no point {entry['point']!r}{hint}; there are *, {', '.join(sorted(POINTS))}")

@@ -184,6 +184,16 @@ def test_a_good_row_goes_before_the_shipped_ones(tmp_path: Path) -> None:
     assert declared.point == "*"
 
 
+def test_a_row_for_compressed_weights_speaks_of_nothing_else(tmp_path: Path) -> None:
+    rows = load(tmp_path, compressed="true")
+    assert factors.find(rows, "unet", "reference runtime (declared)", compressed=True) == rows[0]
+    assert factors.find(rows, "unet", "reference runtime (declared)") in rows[1:]
+    shipped = [factors.find(rows[1:], "unet", "reference runtime (declared)", compressed=c) for c in (False, True)]
+    assert [row.rms for row in shipped if row is not None] == [1.5, 2.0]
+    picture = [factors.find(rows[1:], "image", "reference runtime (declared)", compressed=c) for c in (False, True)]
+    assert picture[0] == picture[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -203,6 +213,7 @@ def test_a_good_row_goes_before_the_shipped_ones(tmp_path: Path) -> None:
         ({"floor": "-1"}, "floor = -1 is no such value: 0 or more, in levels"),
         ({"point": '"unett"'}, "no point 'unett'; did you mean unet?"),
         ({"numerics": "3"}, "numerics must be a text, not 3"),
+        ({"compressed": "1"}, "compressed must be true or false, not 1"),
     ],
 )
 def test_mistakes(tmp_path: Path, changes: dict[str, str | None], says: str) -> None:

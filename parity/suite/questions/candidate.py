@@ -244,7 +244,7 @@ class _Judge:
             return None
         if compressed - set(standard.yardstick.weights):  # what they compute with is not known
             return None
-        return factors.find(standard.factors, point, self.backends[1].numerics)
+        return factors.find(standard.factors, point, self.backends[1].numerics, compressed=bool(compressed))
 
     def _precision(self, involved: Sequence[str]) -> str:
         backend = self.backends[1]
