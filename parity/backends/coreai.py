@@ -13,41 +13,30 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import cache, quiet
+from parity import cache
+from parity.backends import pytorch
+from parity.backends.coreai_files import Given, file_of, find
+from parity.backends.pytorch import TorchBackend
 from parity.backends.registry import Subject
 from parity.coreai import availability
 from parity.coreai.process import Process
-from parity.errors import FormatError, MissingError, UnsupportedError, UsageError
+from parity.errors import MissingError, UnsupportedError, UsageError
 from parity.files import replacing
+from parity.models import source
+from parity.models.content import folder_hash
 from parity.networks.backend import Backend
-from parity.networks.signature import SIGNATURES, Component, last_layer_only
+from parity.networks.signature import Component, kind
 
 UNITS = ("CPU", "GPU", "NEURAL_ENGINE")
 PRECISIONS = ("float32", "float16")
-_EDITION = 1  # raise it when parity.coreai.networks or the converter's settings change
-
-# component -> how the names of users' files end, in lower case and without _ and -
-_FILES = {
-    "text_encoder": "textencoder",
-    "unet": "unet",
-    "vae_decoder": "vaedecoder",
-    "vae_encoder": "vaeencoder",
-}
-# component's input -> other names that files give it
-_ALIASES = {
-    "hidden": ("encoder_hidden_states", "context"),
-    "sample": ("x", "latents"),
-    "timestep": ("t", "timesteps"),
-    "latents": ("z", "sample"),
-    "image": ("sample", "x"),
-    "input_ids": ("tokens", "ids"),
-}
+_EDITION = 3  # raise it when parity.coreai.networks or the converter's settings change
 
 
 class Opener:
@@ -88,27 +77,6 @@ def has_units() -> bool:
     return sys.platform == "darwin" and int(platform.mac_ver()[0].split(".")[0] or 0) >= 27
 
 
-def find(folder: Path) -> dict[str, Path]:
-    """Return the ``.aimodel`` files of a folder by component; empty when it has none.
-
-    Raises
-    ------
-    FormatError
-        Two files for one component.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.aimodel")):
-        bare = path.stem.lower().replace("_", "").replace("-", "")
-        for component, ending in _FILES.items():
-            if bare.endswith(ending):
-                if component in found:
-                    raise FormatError(
-                        f"--models {folder}: two candidates for {component}: {found[component].name}, {path.name}"
-                    )
-                found[component] = path
-    return found
-
-
 class CoreAIBackend(Backend):
     """Core AI's networks.
 
@@ -139,117 +107,109 @@ class CoreAIBackend(Backend):
         self._unit = unit
 
     def _load(self, name: str) -> Component:
-        if name not in _FILES:
-            raise UnsupportedError(f"Core AI runs {', '.join(_FILES)} here, not {name}")
-        if not self._files:
-            return _Converted(name, self._subject, precision=self.precision, unit=self._unit)
-        if name not in self._files:
-            raise MissingError(
-                f"--models {self._subject.models}: no .aimodel for {name} (a name ending in {name}.aimodel); "
-                f"found: {', '.join(sorted(self._files))}"
-            )
-        return _Given(name, Process(self._files[name], unit=self._unit))
+        if self._files:
+            path = file_of(self._files, name)
+            if path is None:
+                raise MissingError(
+                    f"--models {self._subject.models}: no .aimodel for {name} (a name ending in {name}.aimodel); "
+                    f"found: {', '.join(sorted(self._files))}"
+                )
+            return Given(name, Process(path, unit=self._unit))
+        _folder(self._original, name)
+        options: dict[str, Any] = {"precision": self.precision, "unit": self._unit}
+        return _Converted(name, self._original, **options, progress=self._subject.progress)
+
+    @cached_property
+    def _original(self) -> TorchBackend:
+        """PyTorch's networks, of which one at a time is loaded to be converted."""
+        subject = self._subject
+        return TorchBackend(
+            _local(subject.location),
+            precision=self.precision,
+            controlnets=subject.controlnets,
+            refiner=None if subject.refiner is None else _local(subject.refiner),
+        )
 
 
-class _Given:
-    """A component in the user's file, with whatever names and batch it has."""
+def _folder(original: TorchBackend, name: str) -> Path:
+    """Return where a network of the original lies.
 
-    def __init__(self, name: str, process: Process) -> None:
-        self.name = name
-        self._process = process
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        last_layer_only(self.name, inputs)
-        return {SIGNATURES[self.name].output: self._run(inputs)}
-
-    def _run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        (function,) = list(self._process.functions.values())[:1]
-        names = _matched(self._process.path, inputs, [feature.name for feature in function.inputs])
-        features = {names[feature.name]: feature for feature in function.inputs}
-        count = next(iter(inputs.values())).shape[0]
-        batch = next(iter(features.values())).shape[0] or count
-        if count % batch:
-            raise UnsupportedError(
-                f"{self._process.path}: a batch of {count} cannot be run by a file with batch {batch}"
-            )
-        outputs = []
-        for start in range(0, count, batch):
-            part = {feature.name: inputs[key][start : start + batch] for key, feature in features.items()}
-            outputs.append(next(iter(self._process.run(part).values())))
-        return np.concatenate(outputs).astype(np.float32)
+    Raises
+    ------
+    MissingError
+        The model has none, or no refiner or ControlNet was given.
+    """
+    if name == "multilingual_projection":
+        raise UnsupportedError("Core AI: the adapter of Apple's multilingual text encoder is not converted")
+    if found := pytorch.folder_of(original, name):
+        return found
+    raise MissingError(f"{original.location}: the model has no {name}; this task needs it")
 
 
-def _matched(path: Path, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, str]:
-    """Match a file's inputs with the component's, by name; where no name is known, by order."""
-    if len(names) != len(inputs):
-        raise FormatError(f"{path}: inputs {', '.join(names)}; {len(inputs)} are needed: {', '.join(inputs)}")
-    matched = {name: key for name in names for key in inputs if name == key or name in _ALIASES.get(key, ())}
-    if sorted(matched.values()) != sorted(inputs):
-        matched = dict(zip(names, inputs, strict=True))
-    return matched
+def _local(location: str) -> Path:
+    """Return the folder of a checkpoint; a hub id is downloaded, since its files' digests name what is converted."""
+    return Path(location) if Path(location).is_dir() else source.folder_of(location)
 
 
 class _Converted:
-    """A component converted here, once for each set of shapes."""
+    """A network converted here, once for each set of shapes."""
 
-    def __init__(self, name: str, subject: Subject, *, precision: str, unit: str | None) -> None:
+    def __init__(
+        self, name: str, original: TorchBackend, *, precision: str, unit: str | None, progress: Callable[[str], None]
+    ) -> None:
         self.name = name
-        self._subject = subject
+        self._original = original
         self._precision = precision
         self._unit = unit
-        self._processes: dict[tuple[tuple[int, ...], ...], Process] = {}
-        self._module: Any = None
+        self._progress = progress
+        self._processes: dict[tuple[Any, ...], Process] = {}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        last_layer_only(self.name, inputs)
-        names = SIGNATURES[self.name].inputs
-        if further := [name for name in inputs if name not in names]:
-            raise UnsupportedError(
-                f"Core AI: a {self.name} that takes {further[0]} (SDXL, ControlNet) is not converted"
-            )
-        key = tuple(inputs[name].shape for name in names)
+        skipped = int(inputs["skip"][0]) if "skip" in inputs else 0
+        inputs = {name: array for name, array in inputs.items() if name not in ("skip", "picture")}
+        key = (skipped, *((name, array.shape) for name, array in inputs.items()))
         if key not in self._processes:
             for process in self._processes.values():
                 process.close()  # one network's memory at a time
-            self._processes[key] = Process(self._file({name: inputs[name] for name in names}), unit=self._unit)
+            self._processes[key] = Process(self._file(inputs, skipped), unit=self._unit)
         process = self._processes[key]
         features = next(iter(process.functions.values())).inputs
-        (output,) = process.run({f.name: inputs[f.name].astype(f.dtype) for f in features}).values()
-        return {SIGNATURES[self.name].output: output.astype(np.float32)}
+        outputs = process.run({feature.name: inputs[feature.name].astype(feature.dtype) for feature in features})
+        return {name: array.astype(np.float32) for name, array in outputs.items()}
 
-    def _file(self, inputs: dict[str, np.ndarray]) -> Path:
-        from parity.models import source
-
-        opened = source.open_model(self._subject.location)
-        part = "vae" if self.name.startswith("vae_") else self.name
+    def _file(self, inputs: dict[str, np.ndarray], skipped: int) -> Path:
+        name = kind(self.name)
         key = cache.key(
-            part=self.name,
-            weights=opened.fingerprint(part),
+            part=name,
+            weights=folder_hash(_folder(self._original, self.name)),
             shapes={name: array.shape for name, array in inputs.items()},
+            skipped=skipped,
             precision=self._precision,
             edition=_EDITION,
             versions=availability.versions() | _torch_version(),
         )
-        path = cache.folder("coreai", key) / f"{self.name}.aimodel"
+        path = cache.folder("coreai", key) / f"{name}.aimodel"
         with cache.locked(path.parent):
             if not path.is_dir():
                 availability.require(convert=True)
-                self._subject.progress(f"converting {self.name} to Core AI (kept for later runs)")
-                self._convert(opened.module(part), inputs, path)
+                self._progress(f"converting {self.name} to Core AI (kept for later runs)")
+                self._convert(inputs, skipped, path)
         _refuse_wrong(self.name, path)
         return path
 
-    def _convert(self, module: Any, inputs: dict[str, np.ndarray], path: Path) -> None:
+    def _convert(self, inputs: dict[str, np.ndarray], skipped: int, path: Path) -> None:
         import torch
 
         from parity.coreai import converter, networks
 
-        dtype = getattr(torch, self._precision)
-        if dtype != torch.float32:
-            with quiet.loading():
-                module = module.to(dtype)
-        network = networks.component(self.name, module, inputs, dtype=dtype)
-        made = converter.convert(network.module, network.inputs, path, outputs=network.outputs)
+        module, xl = pytorch.module_of(self._original, self.name)
+        try:
+            dtype = getattr(torch, self._precision)
+            network = networks.network(self.name, module, inputs, dtype=dtype, xl=xl, skipped=skipped)
+            staged = dtype == torch.float32  # in float16 the interpreter takes these means in float32 by itself
+            made = converter.convert(network.module, network.inputs, path, outputs=network.outputs, staged=staged)
+        finally:
+            self._original.release()
         with replacing(path.with_name("findings.json")) as scratch:
             scratch.write_text(json.dumps([str(finding) for finding in made.wrong]), encoding="utf-8")
 

@@ -170,6 +170,13 @@ def folder_of(backend: TorchBackend, name: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def module_of(backend: TorchBackend, name: str) -> tuple[Any, bool]:
+    """Return a network's module, and whether text encoders are SDXL's or SD3's, whose last layer but one is used."""
+    component = backend.component(name)
+    assert isinstance(component, _TorchComponent)
+    return component._module, backend._xl
+
+
 def parameters(backend: TorchBackend, name: str) -> dict[str, np.ndarray]:
     """Return the parameters of a network's module by name, as float32."""
     component = backend.component(name)

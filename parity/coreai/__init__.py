@@ -9,6 +9,7 @@ compute units: what a program computes in Apple's own implementation, nothing ab
 * :mod:`parity.coreai.converter`: from a torch module to a file.
 * :mod:`parity.coreai.hazards`: what the converter would translate into something else, found before.
 * :mod:`parity.coreai.networks`: the networks of Stable Diffusion as modules to convert.
+* :mod:`parity.coreai.means`: how group norms take their means in what is converted here.
 * :mod:`parity.coreai.oracle`: random graphs, computed three ways.
 
 Nothing here imports torch or Core AI before it is needed.

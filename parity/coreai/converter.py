@@ -40,7 +40,9 @@ class Conversion:
         return tuple(finding for finding in self.findings if finding.hazard.wrong)
 
 
-def convert(module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs: Sequence[str]) -> Conversion:
+def convert(
+    module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs: Sequence[str], staged: bool = False
+) -> Conversion:
     """Write a torch module as ``.aimodel``.
 
     Parameters
@@ -54,6 +56,8 @@ def convert(module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs
         Ends in ``.aimodel``; written under a temporary name first.
     outputs : sequence of str
         Names for the results.
+    staged : bool
+        Whether group norms take means of means (:mod:`parity.coreai.means`) instead of coreai-torch's one mean.
 
     Raises
     ------
@@ -63,7 +67,8 @@ def convert(module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs
     availability.require(convert=True)
     distinct = {id(tensor): name for name, tensor in reversed(list(inputs.items()))}
     # torch.export takes one tensor given twice for one input
-    program = export(module, tuple(t if distinct[id(t)] == name else t.clone() for name, t in inputs.items()))
+    given = tuple(t if distinct[id(t)] == name else t.clone() for name, t in inputs.items())
+    program = export(module, given, staged=staged)
     findings = hazards.find(program)
     with replacing(path) as scratch, _quietly():
         lowered(program, inputs=tuple(inputs), outputs=tuple(outputs)).save_asset(scratch)
@@ -71,8 +76,8 @@ def convert(module: Any, inputs: Mapping[str, Any], path: Path | str, *, outputs
     return Conversion(Path(path), findings)
 
 
-def export(module: Any, arguments: tuple[Any, ...]) -> Any:
-    """Return the exported and decomposed program of a module.
+def export(module: Any, arguments: tuple[Any, ...], *, staged: bool = False) -> Any:
+    """Return the exported and decomposed program of a module; for ``staged`` see :func:`convert`.
 
     Raises
     ------
@@ -84,9 +89,11 @@ def export(module: Any, arguments: tuple[Any, ...]) -> Any:
     with _quietly(), torch.no_grad():
         import coreai_torch
 
+        from parity.coreai import means
+
         try:
             program = torch.export.export(module, arguments)
-            return program.run_decompositions(coreai_torch.get_decomp_table())
+            return program.run_decompositions(means.table() if staged else coreai_torch.get_decomp_table())
         except Exception as error:  # torch.export raises many kinds
             raise UnsupportedError(
                 f"{type(module).__name__}: torch.export cannot export it: {_first_line(error)}"

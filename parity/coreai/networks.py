@@ -1,30 +1,26 @@
-"""The networks of Stable Diffusion as modules that can be converted, in diffusers' own layouts.
+"""Which module stands behind a network's name, so that it can be converted, and how is it called?
 
-A network's ``forward`` takes tensors under the names below, in order, and calls the original module as diffusers'
-pipelines do; nothing is rewritten.
-
-| network | inputs | outputs |
-|---|---|---|
-| ``text_encoder`` | input_ids | hidden (and hidden_penultimate, pooled for SDXL) |
-| ``unet`` | sample, timestep, hidden (SDXL: text_embeds, time_ids; a ControlNet's: residual_0 …) | noise_pred |
-| ``unet`` without text | sample, timestep | noise_pred |
-| ``controlnet`` | sample, timestep, hidden, image | residual_0 …, the middle block's last |
-| ``vae_decoder`` | latents, divided by the scaling factor | image |
-| ``vae_encoder`` | image | moments |
+Names, inputs, outputs and layouts are those of :mod:`parity.networks.signature`. A module here takes the inputs as
+tensors, in the order in which they are named, and calls diffusers' module as its pipelines do; nothing is rewritten.
+What differs from the signature: ``skip`` is no input but decides which layer a text encoder gives, and the safety
+checker takes ``clip_input`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from parity.networks.signature import SIGNATURES
+from parity.errors import UnsupportedError
+from parity.networks.signature import SIGNATURES, kind
+
+Named = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,100 +41,175 @@ class Network:
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
 
-    def compute(self) -> dict[str, np.ndarray]:
-        """Return what PyTorch computes of the examples."""
-        with torch.inference_mode():
-            results = self.module(*self.inputs.values())
-        tensors = results if isinstance(results, tuple) else (results,)
-        return {name: tensor.numpy() for name, tensor in zip(self.outputs, tensors, strict=True)}
 
+class _Named(nn.Module):
+    """A module of diffusers or transformers whose tensors have the signature's names."""
 
-class TextEncoder(nn.Module):
-    """A CLIP text encoder; of SDXL's encoders the last layer but one and the projection, too."""
-
-    def __init__(self, model: Any, *, penultimate: bool) -> None:
+    def __init__(self, model: Any, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.penultimate = model, penultimate
+        self.model, self.names = model, names
 
-    def forward(self, input_ids: Tensor) -> Any:
-        result = self.model(input_ids.long(), output_hidden_states=self.penultimate)
-        if not self.penultimate:
-            return result[0]
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.compute(dict(zip(self.names, tensors, strict=True)))
+
+    def compute(self, given: Named) -> Any:
+        """Return the outputs, in the order of their names."""
+        raise NotImplementedError
+
+    def outputs(self, name: str) -> tuple[str, ...]:
+        """Return the names of the outputs."""
+        return SIGNATURES[kind(name)].outputs
+
+
+class _Text(_Named):
+    """A CLIP text encoder's last layer, or another one with its norm (SD) or with the pooled text (SDXL, SD3)."""
+
+    xl, skipped = False, 0
+
+    def compute(self, given: Named) -> Any:
+        ids = given["input_ids"].long()
+        if not self.xl and not self.skipped:
+            return self.model(ids)[0]
+        result = self.model(ids, output_hidden_states=True)
+        hidden = result.hidden_states[-1 - self.skipped - int(self.xl)]
+        if not self.xl:
+            return getattr(self.model, "text_model", self.model).final_layer_norm(hidden)
         pooled = result.text_embeds if hasattr(result, "text_embeds") else result.pooler_output
-        return result.last_hidden_state, result.hidden_states[-2], pooled
+        return hidden, pooled
+
+    def outputs(self, name: str) -> tuple[str, ...]:
+        return ("hidden", "pooled") if self.xl else ("hidden",)
 
 
-class Denoiser(nn.Module):
-    """A UNet with text; ``extra`` says what follows: SDXL's two, or a ControlNet's residuals."""
-
-    def __init__(self, model: Any, *, extra: str = "") -> None:
-        super().__init__()
-        self.model, self.extra = model, extra
-
-    def forward(self, sample: Tensor, timestep: Tensor, hidden: Tensor, *rest: Tensor) -> Tensor:
-        options: dict[str, Any] = {}
-        if self.extra == "sdxl":
-            options["added_cond_kwargs"] = {"text_embeds": rest[0], "time_ids": rest[1]}
-        elif self.extra == "residuals":
-            options = {"down_block_additional_residuals": rest[:-1], "mid_block_additional_residual": rest[-1]}
-        return self.model(sample, timestep, encoder_hidden_states=hidden, return_dict=False, **options)[0]
+class _T5(_Named):
+    def compute(self, given: Named) -> Tensor:
+        return self.model(given["input_ids"].long())[0]
 
 
-class Unconditional(nn.Module):
-    """A UNet without text."""
+class _Denoiser(_Named):
+    """A UNet with text; SDXL's, one that takes a ControlNet's residuals, or both."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+    def compute(self, given: Named) -> Tensor:
+        options: dict[str, Any] = _sizes(given)
+        residuals = [given[name] for name in self.names if name.startswith("additional_residual_")]
+        if residuals:
+            options |= {
+                "down_block_additional_residuals": tuple(residuals[:-1]),
+                "mid_block_additional_residual": residuals[-1],
+            }
+        first = (given["sample"], given["timestep"], given["hidden"])
+        return self.model(*first, return_dict=False, **options)[0]
 
-    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return self.model(sample, timestep, return_dict=False)[0]
+
+class _Unconditional(_Named):
+    def compute(self, given: Named) -> Tensor:
+        return self.model(given["sample"], given["timestep"], return_dict=False)[0]
 
 
-class ControlNet(nn.Module):
-    """A ControlNet with its condition picture."""
+class _Flow(_Named):
+    """Stable Diffusion 3's transformer."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+    def compute(self, given: Named) -> Tensor:
+        return self.model(
+            hidden_states=given["sample"],
+            timestep=given["timestep"],
+            encoder_hidden_states=given["hidden"],
+            pooled_projections=given["pooled"],
+            return_dict=False,
+        )[0]
 
-    def forward(self, sample: Tensor, timestep: Tensor, hidden: Tensor, image: Tensor) -> tuple[Tensor, ...]:
-        down, middle = self.model(sample, timestep, hidden, image, return_dict=False)
+
+class _ControlNet(_Named):
+    def compute(self, given: Named) -> tuple[Tensor, ...]:
+        first = [given[name] for name in ("sample", "timestep", "hidden", "cond")]
+        down, middle = self.model(*first, return_dict=False, **_sizes(given))
         return (*down, middle)
 
-
-class Decoder(nn.Module):
-    """A VAE from latents to a picture."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.model = vae
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents, return_dict=False)[0]
+    def outputs(self, name: str) -> tuple[str, ...]:
+        return tuple(f"additional_residual_{index}" for index in range(len(self.model.controlnet_down_blocks) + 1))
 
 
-class Encoder(nn.Module):
-    """A VAE from a picture to mean and log-variance."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.model = vae
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model.encode(image).latent_dist.parameters
+class _Decoder(_Named):
+    def compute(self, given: Named) -> Tensor:
+        return self.model.decode(given["latents"], return_dict=False)[0]
 
 
-def component(name: str, module: Any, inputs: dict[str, np.ndarray], *, dtype: torch.dtype) -> Network:
-    """Return a component of the tasks (:mod:`parity.networks.signature`) for given inputs."""
-    wrap: dict[str, Callable[[Any], nn.Module]] = {
-        "text_encoder": partial(TextEncoder, penultimate=False),
-        "unet": Denoiser,
-        "vae_decoder": Decoder,
-        "vae_encoder": Encoder,
-    }
-    examples = {key: example(key, array, dtype) for key, array in inputs.items()}
-    return Network(wrap[name](module).eval(), examples, (SIGNATURES[name].output,))
+class _Encoder(_Named):
+    def compute(self, given: Named) -> Tensor:
+        return self.model.encode(given["image"]).latent_dist.parameters
+
+
+class _NoisingEncoder(_Named):
+    def compute(self, given: Named) -> Tensor:
+        found = self.model.encode(given["image"]).latent_dist
+        sampled = self.model.config.scaling_factor * (found.mean + found.std * given["diagonal"])
+        return given["signal"] * sampled + given["sigma"] * given["noise"]
+
+
+class _Checker(_Named):
+    """The safety checker's flag; diffusers' own forward goes through NumPy and rounds scores to three places."""
+
+    def compute(self, given: Named) -> Tensor:
+        embedding = functional.normalize(self.model.visual_projection(self.model.vision_model(given["clip_input"])[1]))
+        special, concepts = (
+            embedding @ functional.normalize(known).T
+            for known in (self.model.special_care_embeds, self.model.concept_embeds)
+        )
+        care = ((special - self.model.special_care_embeds_weights).amax(dim=1, keepdim=True) > _ROUNDED).float()
+        scores = concepts - self.model.concept_embeds_weights + 0.01 * care
+        return (scores.amax(dim=1) > _ROUNDED).float()
+
+
+_ROUNDED = 0.0005  # what is no larger is zero at three places
+
+_MODULES: dict[str, type[_Named]] = {
+    "text_encoder": _Text,
+    "text_encoder_2": _Text,
+    "text_encoder_3": _T5,
+    "unet": _Denoiser,
+    "control-unet": _Denoiser,
+    "refiner": _Denoiser,
+    "mmdit": _Flow,
+    "controlnet": _ControlNet,
+    "unconditional-unet": _Unconditional,
+    "vae_decoder": _Decoder,
+    "vae_encoder": _Encoder,
+    "noising_encoder": _NoisingEncoder,
+    "safety_checker": _Checker,
+}
+
+
+def network(
+    name: str, module: Any, inputs: Mapping[str, np.ndarray], *, dtype: torch.dtype, xl: bool = False, skipped: int = 0
+) -> Network:
+    """Return a network for given inputs.
+
+    Parameters
+    ----------
+    name : str
+        A network that :func:`parity.networks.signature.kind` knows.
+    module : nn.Module
+        The original, in ``dtype``.
+    inputs : mapping of str to ndarray
+        Their shapes are those of the converted network.
+    dtype : torch.dtype
+        Of the network's arithmetic.
+    xl : bool
+        Whether a text encoder is SDXL's or SD3's, whose last layer but one is used.
+    skipped : int
+        Layers of a text encoder that are skipped at its end.
+
+    Raises
+    ------
+    UnsupportedError
+        No module is written for this network.
+    """
+    if kind(name) not in _MODULES:
+        raise UnsupportedError(f"Core AI: a {name} is not converted; {', '.join(_MODULES)} are")
+    wrapped = _MODULES[kind(name)](module, tuple(inputs)).eval()
+    if isinstance(wrapped, _Text):
+        wrapped.xl, wrapped.skipped = xl, skipped
+    return Network(wrapped, {key: example(key, array, dtype) for key, array in inputs.items()}, wrapped.outputs(name))
 
 
 def example(name: str, array: np.ndarray, dtype: torch.dtype) -> Tensor:
@@ -149,61 +220,8 @@ def example(name: str, array: np.ndarray, dtype: torch.dtype) -> Tensor:
     return tensor.to(torch.float32 if name == "timestep" else dtype)
 
 
-def all_of(parts: dict[str, Any], *, tokens: int = 77) -> dict[str, Network]:
-    """Return every network of a model with seeded examples in the sizes of its configuration.
-
-    Parameters
-    ----------
-    parts : dict
-        diffusers modules by part: ``text_encoder``, ``text_encoder_2``, ``unet``, ``controlnet``, ``vae``.
-    tokens : int
-        Length of the text.
-    """
-    draw = np.random.default_rng(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.from_numpy(draw.standard_normal(shape, dtype=np.float32))
-
-    found: dict[str, Network] = {}
-    unet = parts["unet"]
-    xl = getattr(unet.config, "addition_embed_type", None) == "text_time"
-    for part in ("text_encoder", "text_encoder_2"):
-        if part in parts:
-            vocabulary = parts[part].config.vocab_size
-            ids = torch.from_numpy(draw.integers(0, vocabulary, (2, tokens), dtype=np.int32))
-            names = ("hidden", "hidden_penultimate", "pooled") if xl else ("hidden",)
-            found[part] = Network(TextEncoder(parts[part], penultimate=xl).eval(), {"input_ids": ids}, names)
-    size = unet.config.sample_size
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    noise = {"sample": normal(2, unet.config.in_channels, height, width), "timestep": torch.tensor([501.0, 501.0])}
-    if "cross_attention_dim" not in unet.config:
-        return {"unet": Network(Unconditional(unet).eval(), noise, ("noise_pred",))}
-    inputs = noise | {"hidden": normal(2, tokens, unet.config.cross_attention_dim)}
-    extra = {}
-    if xl:
-        pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
-        extra = {"text_embeds": normal(2, pooled), "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)}
-    found["unet"] = Network(Denoiser(unet, extra="sdxl" if xl else "").eval(), inputs | extra, ("noise_pred",))
-    if "controlnet" in parts:
-        found |= _controlled(unet, parts["controlnet"], inputs, normal(2, 3, 8 * height, 8 * width))
-    if "vae" in parts:
-        factor = 2 ** (len(parts["vae"].config.block_out_channels) - 1)
-        latents = normal(1, parts["vae"].config.latent_channels, height, width)
-        found["vae_decoder"] = Network(Decoder(parts["vae"]).eval(), {"latents": latents}, ("image",))
-        image = normal(1, 3, height * factor, width * factor).clamp(-1, 1)
-        found["vae_encoder"] = Network(Encoder(parts["vae"]).eval(), {"image": image}, ("moments",))
-    return found
-
-
-def _controlled(unet: Any, net: Any, inputs: dict[str, Tensor], image: Tensor) -> dict[str, Network]:
-    module = ControlNet(net).eval()
-    factor = 2 ** (len(net.config.conditioning_embedding_out_channels) - 1)
-    size = [edge * factor for edge in inputs["sample"].shape[2:]]
-    image = nn.functional.interpolate(image, size=size).abs()
-    with torch.inference_mode():
-        residuals = [value.clone() for value in module(*inputs.values(), image)]
-    names = tuple(f"residual_{index}" for index in range(len(residuals)))
-    control = Network(
-        Denoiser(unet, extra="residuals").eval(), inputs | dict(zip(names, residuals, strict=True)), ("noise_pred",)
-    )
-    return {"controlnet": Network(module, inputs | {"image": image}, names), "control-unet": control}
+def _sizes(given: Named) -> dict[str, Any]:
+    """Return the argument of SDXL's pooled text and sizes; nothing for other families."""
+    if "time_ids" not in given:
+        return {}
+    return {"added_cond_kwargs": {name: given[name] for name in ("text_embeds", "time_ids")}}

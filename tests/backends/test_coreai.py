@@ -1,13 +1,25 @@
-"""Core AI as backend: networks of a shipped model against PyTorch; the user's files; what it refuses."""
+"""Core AI as backend: networks of a shipped model against PyTorch, every family's cells, and what it refuses."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from parity import assets
 from parity.backends import coreai, registry
 from parity.backends.registry import Subject
-from parity.errors import FormatError, MissingError, UnsupportedError
+from parity.errors import MissingError, UnsupportedError
+from parity.suite.options import Options
+from parity.suite.plan import cells
+from parity.suite.run import Run
+
+PICTURES = assets.fixtures() / "pictures"
+START, MASK, EDGES = (f'"{PICTURES / name}.png"' for name in ("start", "mask", "edges"))
+PROMPT = 'prompt = "a photo of a red circle"\nscheduler = "ddim"'
+SD3 = f'{PROMPT}\ntask = "txt2img"'.replace("ddim", "flow-euler")
 
 
 @pytest.fixture
@@ -53,35 +65,99 @@ def test_a_converted_network_computes_what_pytorch_does(subject, tmp_path, monke
         own.component("unet")
 
 
-def test_files_are_found_by_component(tmp_path):
-    for name in ("Stable_text_encoder", "Unet", "VAEDecoder", "my-vae-encoder", "other"):
-        (tmp_path / f"{name}.aimodel").mkdir()
-    found = {component: path.stem for component, path in coreai.find(tmp_path).items()}
-    assert found == {
-        "text_encoder": "Stable_text_encoder",
-        "unet": "Unet",
-        "vae_decoder": "VAEDecoder",
-        "vae_encoder": "my-vae-encoder",
-    }
-    (tmp_path / "second_unet.aimodel").mkdir()
-    with pytest.raises(FormatError, match="two candidates for unet"):
-        coreai.find(tmp_path)
-
-
-def test_inputs_are_matched_by_name_then_by_order(tmp_path):
-    inputs = {"sample": np.zeros(1), "timestep": np.zeros(1), "hidden": np.zeros(1)}
-    names = ["encoder_hidden_states", "sample", "t"]
-    assert coreai._matched(tmp_path, inputs, names) == {
-        "encoder_hidden_states": "hidden",
-        "sample": "sample",
-        "t": "timestep",
-    }
-    assert coreai._matched(tmp_path, inputs, ["a", "b", "c"]) == {"a": "sample", "b": "timestep", "c": "hidden"}
-    with pytest.raises(FormatError, match="3 are needed"):
-        coreai._matched(tmp_path, inputs, ["a"])
-
-
 def test_a_finding_is_the_reason(tmp_path):
     (tmp_path / "findings.json").write_text('["index in module x: a mask is read as indices"]')
     with pytest.raises(UnsupportedError, match=r"unet: coreai-torch would compute something else: index in module x"):
         coreai._refuse_wrong("unet", tmp_path / "unet.aimodel")
+
+
+def ask(folder: Path, text: str, **given: Any) -> dict[str, Any]:
+    path = folder / "cases.toml"
+    path.write_text(f'[[case]]\nname = "one"\nsteps = 2\n{text}\n', encoding="utf-8")
+    asked = Options(cases=path, compatibility="none", backend=("coreai",), **given)
+    return Run(asked).ask(cells(asked)[0])
+
+
+def networks(record: dict[str, Any]) -> set[str]:
+    points = (check["point"] for check in record["checks"])
+    return {point for point in points if not point.startswith(("latents", "image"))}
+
+
+@pytest.mark.coreai
+@pytest.mark.parametrize(
+    ("text", "given", "wanted"),
+    [
+        pytest.param(
+            f'{PROMPT}\ntask = "controlnet"\ncontrol = {EDGES}',
+            {"model_version": "tiny-sd", "controlnet": ("tiny-controlnet",)},
+            {"text_encoder", "controlnet-1", "control-unet", "vae_decoder"},
+            id="controlnet",
+        ),
+        pytest.param(
+            f'{PROMPT}\ntask = "txt2img"\nrefiner_start = 0.5',
+            {"model_version": "tiny-sdxl", "refiner": "tiny-sdxl-refiner"},
+            {"text_encoder", "text_encoder_2", "unet", "refiner", "vae_decoder"},
+            id="sdxl and refiner",
+        ),
+        pytest.param(
+            'task = "unconditional"\nscheduler = "ddim"',
+            {"model_version": "shapes-ddpm"},
+            {"unconditional-unet"},
+            id="unconditional",
+        ),
+        pytest.param(
+            f'{PROMPT}\ntask = "img2img"\nimage = {START}',
+            {"model_version": "tiny-sdxl-refiner"},
+            {"vae_encoder", "text_encoder_2", "unet", "vae_decoder"},
+            id="image to image",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            f'{PROMPT}\ntask = "inpaint"\nimage = {START}\nmask = {MASK}',
+            {"model_version": "tiny-inpaint"},
+            {"vae_encoder", "text_encoder", "unet", "vae_decoder"},
+            id="nine channels",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            f'{PROMPT}\ntask = "txt2img"\nsafety_checker = true\nimages = 2\nclip_skip = 1',
+            {"model_version": "tiny-sd-checked"},
+            {"text_encoder", "unet", "vae_decoder", "safety_checker"},
+            id="safety checker and an earlier layer",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            SD3,
+            {"model_version": "tiny-sd3-t5"},
+            {"text_encoder", "text_encoder_2", "text_encoder_3", "mmdit", "vae_decoder"},
+            id="stable diffusion 3",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            f'{PROMPT}\ntask = "img2img"\nimage = {START}'.replace("ddim", "pndm"),
+            {"model_version": "tiny-sd", "producers": ("swift==0.3.0",)},
+            {"noising_encoder", "text_encoder", "unet", "vae_decoder"},
+            id="noising encoder",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_every_family_is_drawn(tmp_path: Path, text: str, given: dict[str, Any], wanted: set[str]) -> None:
+    record = ask(tmp_path, text, **given)
+    assert record["verdict"] == "pass", record["explanation"]
+    assert networks(record) == wanted
+    assert {"reference", "candidate"} <= set(record["pictures"])
+
+
+@pytest.mark.coreai
+def test_what_the_model_lacks_is_said(subject: Subject) -> None:
+    backend = registry.open_backend("coreai", subject)
+    for name, says in {
+        "text_encoder_2": "no text_encoder_2",
+        "refiner": "no refiner",
+        "controlnet-1": "0 ControlN",
+    }.items():
+        with pytest.raises(MissingError, match=says):
+            backend.component(name)
+    with pytest.raises(UnsupportedError, match="adapter"):
+        backend.component("multilingual_projection")
