@@ -1,7 +1,7 @@
 """Which of a user's ``.aimodel`` files is which network, and what do its inputs and outputs mean?
 
 A file is a network by the end of its name. Its inputs are matched by the names that files commonly have, else by order;
-outputs by name, else by their number and rank. A batch is cut into the file's own.
+outputs by name, else by their number and rank. A batch is cut into the file's own, and filled up to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.coreai.process import ArraySpec, Process
-from parity.errors import FormatError, UnsupportedError
+from parity.errors import FormatError
 from parity.networks.signature import SIGNATURES, kind, last_layer_only
 
 # network -> how the names of users' files end, in lower case and without _ and -; the longest that fits decides
@@ -97,35 +97,47 @@ class Given:
         self._process = process
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the file on a batch of any size that is a multiple of its own.
+        """Run the file on a batch of any size.
 
         Raises
         ------
         FormatError, UsageError, UnsupportedError
-            The file's inputs, outputs, shapes or batch are not those of this network; the runtime died.
+            The file's inputs, outputs or shapes are not those of this network; the runtime died.
         """
         last_layer_only(self.name, inputs)
         inputs = {name: array for name, array in inputs.items() if name != "picture"}
         (function,) = list(self._process.functions.values())[:1]
         path = self._process.path
-        names = matched(path, inputs, [feature.name for feature in function.inputs])
+        names = matched(path, self.name, inputs, [feature.name for feature in function.inputs])
         features = {names[feature.name]: feature for feature in function.inputs}
+        for key, feature in features.items():
+            _fits(path, feature, inputs[key])
         outputs = results(path, self.name, function.outputs)
         count = next(iter(inputs.values())).shape[0]
         batch = next(iter(features.values())).shape[0] or count
-        if count % batch:
-            raise UnsupportedError(f"{path}: a batch of {count} cannot be run by a file with batch {batch}")
+        rows = [*range(count), *[count - 1] * (-count % batch)]  # the last row again, where the file takes more
         parts = []
-        for start in range(0, count, batch):
-            given = {feature.name: inputs[key][start : start + batch] for key, feature in features.items()}
-            parts.append(self._process.run(given))
+        for start in range(0, len(rows), batch):
+            chosen = rows[start : start + batch]
+            parts.append(self._process.run({feature.name: inputs[key][chosen] for key, feature in features.items()}))
         return {
-            tensor: np.concatenate([part[feature] for part in parts]).astype(np.float32)
+            tensor: np.concatenate([part[feature] for part in parts])[:count].astype(np.float32)
             for tensor, feature in outputs.items()
         }
 
 
-def matched(path: Path, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, str]:
+def _fits(path: Path, feature: ArraySpec, array: np.ndarray) -> None:
+    """Refuse what is not of the file's shape but for the batch."""
+    wanted, given = feature.shape[1:], array.shape[1:]
+    fits = len(feature.shape) == array.ndim and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
+    if not fits:
+        raise FormatError(
+            f"{path}: input {feature.name} has shape {list(feature.shape)} in the file, but the model's pipeline gives "
+            f"{list(array.shape)}: this file belongs to another model or size"
+        )
+
+
+def matched(path: Path, network: str, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, str]:
     """Match a file's inputs with the network's, by name; where no name is known, by order.
 
     Raises
@@ -134,7 +146,10 @@ def matched(path: Path, inputs: Mapping[str, np.ndarray], names: list[str]) -> d
         Their numbers differ.
     """
     if len(names) != len(inputs):
-        raise FormatError(f"{path}: inputs {', '.join(names)}; {len(inputs)} are needed: {', '.join(inputs)}")
+        raise FormatError(
+            f"{path}: it takes {', '.join(names)}, and a {network} of this model takes {', '.join(inputs)}: another "
+            "network, or another model's"
+        )
     found = {name: key for name in names for key in inputs if name == key or name in _ALIASES.get(key, ())}
     if sorted(found.values()) != sorted(inputs):
         found = dict(zip(names, inputs, strict=True))
@@ -165,5 +180,5 @@ def results(path: Path, name: str, outputs: tuple[ArraySpec, ...]) -> dict[str, 
     if len(found) != len(wanted) and len(names) == len(wanted):
         found = {tensor: by_rank[tensor] for tensor in wanted if tensor in by_rank}
     if len(found) != len(wanted):
-        raise FormatError(f"{path}: outputs {', '.join(names)}; {', '.join(wanted)} are needed")
+        raise FormatError(f"{path}: it gives {', '.join(names)}; {', '.join(wanted)} are needed of a {name}")
     return found

@@ -211,8 +211,9 @@ class Process:
         return FormatError(f"{self.path}: Core AI refuses to {operation}: {first}")
 
     def _last_words(self) -> str:
-        told = [line for line in children.said(self._noise) if not line.startswith("ODIE")]
-        return f"; it said: {told[-1][:300]}" if told else ""
+        told = [line.strip() for line in children.said(self._noise) if not line.startswith("ODIE")]
+        reasons = [line.split("error: ", 1)[1] for line in told if "error: " in line]  # before the trap's own lines
+        return f"; it said: {(reasons or told[-1:])[0][:300]}" if told else ""
 
 
 class _Limited:
@@ -257,6 +258,8 @@ def _fitted(path: Path, feature: ArraySpec, inputs: Mapping[str, np.ndarray]) ->
     if not fits:
         raise UsageError(f"{path}: input {feature.name} has shape {list(feature.shape)}, not {list(array.shape)}")
     wanted = np.dtype(feature.dtype)
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"{path}: input {feature.name} takes numbers ({wanted}), not {array.dtype}")
     if wanted.kind in "iu" and array.dtype.kind == "f":
         raise UsageError(f"{path}: input {feature.name} takes whole numbers ({wanted}), not {array.dtype}")
     if wanted.kind in "iu" and array.size and not _representable(array, wanted):

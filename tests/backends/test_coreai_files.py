@@ -44,14 +44,18 @@ def test_files_are_found_by_component(tmp_path):
 def test_inputs_are_matched_by_name_then_by_order(tmp_path):
     inputs = {"sample": np.zeros(1), "timestep": np.zeros(1), "hidden": np.zeros(1)}
     names = ["encoder_hidden_states", "sample", "t"]
-    assert coreai_files.matched(tmp_path, inputs, names) == {
+    assert coreai_files.matched(tmp_path, "unet", inputs, names) == {
         "encoder_hidden_states": "hidden",
         "sample": "sample",
         "t": "timestep",
     }
-    assert coreai_files.matched(tmp_path, inputs, ["a", "b", "c"]) == {"a": "sample", "b": "timestep", "c": "hidden"}
-    with pytest.raises(FormatError, match="3 are needed"):
-        coreai_files.matched(tmp_path, inputs, ["a"])
+    assert coreai_files.matched(tmp_path, "unet", inputs, ["a", "b", "c"]) == {
+        "a": "sample",
+        "b": "timestep",
+        "c": "hidden",
+    }
+    with pytest.raises(FormatError, match="takes a, and a unet of this model takes sample, timestep, hidden"):
+        coreai_files.matched(tmp_path, "unet", inputs, ["a"])
 
 
 @pytest.mark.parametrize(
@@ -81,5 +85,5 @@ def test_outputs_are_matched_by_name_then_by_rank(tmp_path, network, outputs, wa
 @pytest.mark.parametrize("outputs", [{"a": 3}, {"a": 3, "b": 3}, {"a": 3, "b": 3, "c": 2}])
 def test_outputs_that_cannot_be_told_apart_are_refused(tmp_path, outputs):
     specs = tuple(ArraySpec(name, "float32", (1,) * rank) for name, rank in outputs.items())
-    with pytest.raises(FormatError, match="hidden, pooled are needed"):
+    with pytest.raises(FormatError, match="hidden, pooled are needed of a text_encoder_2"):
         coreai_files.results(tmp_path, "text_encoder_2", specs)

@@ -51,6 +51,8 @@ def test_inputs_are_checked_here(linear):
             ({}, "input x is missing"),
             ({"x": np.zeros((1, 8))}, r"input x has shape \[2, 8\], not \[1, 8\]"),
             ({"x": np.zeros((2, 8)), "z": np.zeros(1)}, "no input z; it has x"),
+            ({"x": np.full((2, 8), "a")}, r"takes numbers \(float32\), not <U1"),
+            ({"x": np.zeros((2, 8), complex)}, r"takes numbers \(float32\), not complex128"),
         ):
             with pytest.raises(UsageError, match=message):
                 process.run(inputs)
@@ -109,8 +111,10 @@ def test_damage_that_the_hash_does_not_show(linear, tmp_path):
     data = (path / "main.mlirb").read_bytes()[:200]
     (path / "main.mlirb").write_bytes(data)
     (path / "main.hash").write_bytes(hashlib.sha256(data).digest())
-    with Process(path) as process, pytest.raises(FormatError, match=r"bad\.aimodel: Core AI"):
+    with Process(path) as process, pytest.raises(FormatError, match=r"bad\.aimodel: Core AI") as caught:
         process.run({"x": np.zeros((2, 8))})
+    assert "it said: " in str(caught.value)  # what the reader of the program found, not how the process ended
+    assert "SystemError" not in str(caught.value)
 
 
 def test_a_time_limit(linear):
