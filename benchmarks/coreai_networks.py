@@ -1,8 +1,9 @@
 """How near to PyTorch is each network in Core AI, in the reference runtime, and in PyTorch's own float16?
 
-``python -m benchmarks.coreai_networks [MODEL …] [--half]`` draws the shipped cases of each model by PyTorch and runs
-its networks on the recorded inputs (of each case the first, the middle and the last call); it prints the lines of the
-table in docs/core-ai.md: the worst PSNR in dB of a network's outputs against PyTorch float32. Two columns are against
+``python -m benchmarks.coreai_networks [MODEL …] [--first] [--half]`` draws the shipped cases of each model by PyTorch,
+or the first of each task, and runs its networks on the recorded inputs (of each case the first, the middle and the last
+call); it prints the lines of the table in docs/core-ai.md: the worst PSNR in dB of a network's outputs against PyTorch
+float32. Two columns are against
 PyTorch float64 instead: what float32 itself loses. Packages take float16 features; those that compute in float32 are
 compared on inputs that float16 holds. ``--half`` adds Core AI's float16, of each network's first call.
 """
@@ -27,6 +28,7 @@ from parity.coreai import availability
 from parity.errors import ParityError
 from parity.metrics import registry as metrics
 from parity.networks.backend import Backend
+from parity.suite.case import Case
 from parity.suite.options import Options
 from parity.suite.stage import Stage
 
@@ -74,17 +76,19 @@ def run(report: Callable[[str], None]) -> None:
     if reason := availability.reason(convert=True):
         report(reason)
         return
-    for line in lines(["tiny-sd"], half=False):
+    for line in lines(["tiny-sd"], first=True, half=False):
         report(line)
 
 
-def lines(models: Iterable[str], *, half: bool) -> Iterator[str]:
+def lines(models: Iterable[str], *, first: bool, half: bool) -> Iterator[str]:
     """Give the table's head and its lines, network by network.
 
     Parameters
     ----------
     models : iterable of str
         Keys of :data:`MODELS`.
+    first : bool
+        Whether one case of each task is drawn instead of all.
     half : bool
         Whether Core AI's float16 is measured, too.
     """
@@ -93,16 +97,30 @@ def lines(models: Iterable[str], *, half: bool) -> Iterator[str]:
     for name in models:
         options = Options(model_version=name, compatibility="none", backend=("coreai",), **MODELS[name])
         stage = Stage(options)
-        calls = _recorded(stage)
+        calls = _recorded(stage, _of_each_task(stage.cases) if first else stage.cases)
         for network, found in _measured(stage, calls, half=half):
-            cells = (f"{value:.1f}" if value is not None else "–" for value in found)
-            yield f"| {name} {network} | {' | '.join(cells)} |"
+            yield f"| {name} {network} | {' | '.join(_shown(value) for value in found)} |"
 
 
-def _recorded(stage: Stage) -> dict[str, Calls]:
-    """Return inputs and outputs of the networks that PyTorch draws the model's cases with."""
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "equal" if value == float("inf") else f"{value:.1f}"
+
+
+def _of_each_task(cases: Iterable[Case]) -> list[Case]:
+    """Return the first case of each task, with a refiner and without, with one ControlNet and with two."""
+    found: dict[tuple[object, ...], Case] = {}
+    for case in cases:
+        request = case.request
+        found.setdefault((request.task, request.refiner_start is None, len(request.control)), case)
+    return list(found.values())
+
+
+def _recorded(stage: Stage, cases: Iterable[Case]) -> dict[str, Calls]:
+    """Return inputs and outputs of the networks that PyTorch draws the cases with."""
     found: dict[str, Calls] = {}
-    for case in stage.cases:
+    for case in cases:
         trace = stage.run(stage.reference, case)[0]
         for network in trace.components:
             if network == _FLAGS:
@@ -187,12 +205,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coreai_networks")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"any of {', '.join(MODELS)}; default all")
+    parser.add_argument("--first", action="store_true", help="the first case of each task alone")
     parser.add_argument("--half", action="store_true", help="measure Core AI's float16, too: minutes a network")
     arguments = parser.parse_args()
     for name in arguments.models:
         if name not in MODELS:
             parser.error(f"no model {name!r}; there are {', '.join(MODELS)}")
-    for line in lines(arguments.models or MODELS, half=arguments.half):
+    for line in lines(arguments.models or MODELS, first=arguments.first, half=arguments.half):
         print(line, flush=True)
 
 

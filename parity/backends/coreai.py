@@ -36,6 +36,7 @@ from parity.networks.signature import Component, kind
 
 UNITS = ("CPU", "GPU", "NEURAL_ENGINE")
 PRECISIONS = ("float32", "float16")
+_FINDINGS = "findings.json"  # beside a converted file: what its converter changed
 _EDITION = 3  # raise it when parity.coreai.networks or the converter's settings change
 
 
@@ -184,13 +185,14 @@ class _Converted:
             weights=folder_hash(_folder(self._original, self.name)),
             shapes={name: array.shape for name, array in inputs.items()},
             skipped=skipped,
+            xl=self._original.xl,
             precision=self._precision,
             edition=_EDITION,
             versions=availability.versions() | _torch_version(),
         )
         path = cache.folder("coreai", key) / f"{name}.aimodel"
         with cache.locked(path.parent):
-            if not path.is_dir():
+            if not (path.is_dir() and path.with_name(_FINDINGS).is_file()):  # the second is written last
                 availability.require(convert=True)
                 self._progress(f"converting {self.name} to Core AI (kept for later runs)")
                 self._convert(inputs, skipped, path)
@@ -202,20 +204,21 @@ class _Converted:
 
         from parity.coreai import converter, networks
 
-        module, xl = pytorch.module_of(self._original, self.name)
+        module = pytorch.module_of(self._original, self.name)
+        layer: dict[str, Any] = {"xl": self._original.xl, "skipped": skipped}
         try:
             dtype = getattr(torch, self._precision)
-            network = networks.network(self.name, module, inputs, dtype=dtype, xl=xl, skipped=skipped)
+            network = networks.network(self.name, module, inputs, dtype=dtype, **layer)
             staged = dtype == torch.float32  # in float16 the interpreter takes these means in float32 by itself
             made = converter.convert(network.module, network.inputs, path, outputs=network.outputs, staged=staged)
         finally:
             self._original.release()
-        with replacing(path.with_name("findings.json")) as scratch:
+        with replacing(path.with_name(_FINDINGS)) as scratch:
             scratch.write_text(json.dumps([str(finding) for finding in made.wrong]), encoding="utf-8")
 
 
 def _refuse_wrong(name: str, path: Path) -> None:
-    findings = json.loads(path.with_name("findings.json").read_text(encoding="utf-8"))
+    findings = json.loads(path.with_name(_FINDINGS).read_text(encoding="utf-8"))
     if findings:
         raise UnsupportedError(f"{name}: coreai-torch would compute something else: {'; '.join(findings)}")
 

@@ -105,7 +105,7 @@ class TorchBackend(Backend):
         part, key = _PARTS.get(name, kind(name)), _module_key(name)
         if key not in self._modules:
             self._modules[key] = self._module(name, part)
-        return _TorchComponent(name, self._modules[key], device=self.device, precision=self.precision, xl=self._xl)
+        return _TorchComponent(name, self._modules[key], device=self.device, precision=self.precision, xl=self.xl)
 
     def _forget(self, name: str) -> None:
         super()._forget(name)
@@ -113,7 +113,7 @@ class TorchBackend(Backend):
             self._modules.pop(_module_key(name), None)
 
     @property
-    def _xl(self) -> bool:
+    def xl(self) -> bool:
         """Whether the text encoders are SDXL's or SD3's, whose last layer but one is used."""
         entry = checkpoint.index(self.location).get("text_encoder_2")
         return isinstance(entry, list) and entry[-1] is not None
@@ -170,11 +170,11 @@ def folder_of(backend: TorchBackend, name: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def module_of(backend: TorchBackend, name: str) -> tuple[Any, bool]:
-    """Return a network's module, and whether text encoders are SDXL's or SD3's, whose last layer but one is used."""
+def module_of(backend: TorchBackend, name: str) -> Any:
+    """Return a network's module."""
     component = backend.component(name)
     assert isinstance(component, _TorchComponent)
-    return component._module, backend._xl
+    return component._module
 
 
 def parameters(backend: TorchBackend, name: str) -> dict[str, np.ndarray]:
