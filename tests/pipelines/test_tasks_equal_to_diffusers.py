@@ -232,7 +232,8 @@ def drawn(case: Row, check: Callable[..., Any], chosen: Any) -> None:
         try:
             check(asked, seed)
         except UsageError as refused:  # of PNDM with few steps and trailing spacing: diffusers refuses it as well
-            assert "does not take" in str(refused)
+            if "does not take" not in str(refused):
+                raise
             with pytest.raises((ValueError, IndexError)):
                 theirs(asked, seed)
 
