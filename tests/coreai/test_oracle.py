@@ -27,9 +27,9 @@ def judge():
         yield judge
 
 
-@settings(max_examples=12, **_SETTINGS)
+@settings(max_examples=50, **_SETTINGS)
 @given(graphs(longest=6))
-def test_a_dozen_graphs_agree(judge, graph):
+def test_fifty_graphs_agree(judge, graph):
     judgement = judge.judge(graph)
     assert not judgement.deviating, judgement.explain()
 
