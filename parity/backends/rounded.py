@@ -93,8 +93,11 @@ class Rounded(TorchDispatchMode):
         promoted = any(t.dtype in (torch.float32, torch.float64) and t.dim() > 0 for t in given)
         wide_args, wide_kwargs = _each((args, kwargs), self._widen)
         if name == "conv2d" and not wide_kwargs:  # what inference mode does not take apart
-            func, name, wide_args = torch.ops.aten.convolution.default, "convolution", _general(*wide_args)
-        result = _in_bands(func, wide_args) if name == "convolution" else func(*wide_args, **wide_kwargs)
+            result = _in_bands(torch.ops.aten.convolution.default, _general(*wide_args))
+        elif name == "convolution":
+            result = _in_bands(func, wide_args)
+        else:
+            result = func(*wide_args, **wide_kwargs)
         if func._schema.is_mutable:  # in place: the first argument is what changes
             args[0].copy_(self._narrow(wide_args[0], name))
             return args[0]
