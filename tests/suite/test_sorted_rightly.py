@@ -29,10 +29,11 @@ def drawn(options: Options) -> Outcome:
     return evaluator.evaluate(cell)
 
 
-def packages(model: str, kept: str | None, folder: Path) -> Path:
+def packages(model: str, kept: str | None, folder: Path, compression: str | None = None) -> Path:
     """Return a folder with the packages of a shipped model."""
     location = Evaluator(Options(model)).model.location
-    for path in convert.cached(location, components=("text_encoder", "unet", "vae_decoder"), float32=kept).values():
+    components = ("text_encoder", "unet", "vae_decoder")
+    for path in convert.cached(location, components=components, float32=kept, compression=compression).values():
         shutil.copytree(path, folder / path.name)
     return folder
 
@@ -97,15 +98,7 @@ def test_a_time_that_its_feature_rounds_is_the_likely_cause_of_a_float32_picture
 @pytest.mark.slow
 def test_a_time_that_its_feature_rounds_is_the_cause_with_compressed_weights_too(tmp_path: Path) -> None:
     """Compression costs more than the rounding: the original is asked with the weights that are left."""
-    location = Evaluator(Options("tiny-sd-turbo")).model.location
-    made = convert.cached(
-        location,
-        components=("text_encoder", "unet", "vae_decoder"),
-        compression="palette6",
-        float32="timestep-embedding",
-    )
-    for path in made.values():
-        shutil.copytree(path, tmp_path / "models" / path.name)
-    outcome = between_steps(tmp_path / "models", 4, 5, "a small blue ring on a white background")
+    models = packages("tiny-sd-turbo", "timestep-embedding", tmp_path / "models", "palette6")
+    outcome = between_steps(models, 4, 5, "a small blue ring on a white background")
     named = next(check for check in outcome.checks if check.point == "unet" and check.verdict is Verdict.FAIL)
     assert "cause: the timestep is a float16 feature of the model, which takes" in named.message

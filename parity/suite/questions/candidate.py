@@ -18,12 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Final
 
 import numpy as np
 
-from parity import memory
 from parity.errors import ParityError, UnsupportedError
 from parity.networks.backend import Backend
 from parity.networks.signature import checked
@@ -34,17 +31,11 @@ from parity.suite import comparison, factors, relative, tolerance
 from parity.suite.case import Case
 from parity.suite.comparison import Check
 from parity.suite.factors import Factors
-from parity.suite.questions import features, overflow, steps
+from parity.suite.questions import causes
+from parity.suite.questions.causes import Causes, Pairs
 from parity.suite.tolerance import Tolerance
 from parity.suite.verdict import Verdict
 from parity.suite.yardstick import Standard
-
-Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
-
-
-_OF_PRECISION: Final = (
-    0.25  # of an error: with less, float16 is not what it comes from. One output of many may err more
-)
 
 
 @dataclass(frozen=True)
@@ -121,33 +112,10 @@ def compare(
     pictures = judge.picture("image", image, components)
     wrong = any(check.verdict is Verdict.FAIL for check in pictures)
     if wrong and all(check.verdict is Verdict.PASS for check in networks):
-        known = [text for name in components for text in judge.known(reference, name)]
-        pictures = tuple(_elsewhere(check, reference, candidate, known) for check in pictures)
+        known = [text for name in components for text in judge.causes.known(reference, name)]
+        text = causes.elsewhere(reference, candidate, known)
+        pictures = tuple(_with(check, text) if check.verdict is Verdict.FAIL else check for check in pictures)
     return (*networks, *pictures)
-
-
-def _elsewhere(check: Check, reference: Trace, candidate: Trace, known: Sequence[str]) -> Check:
-    """Say of a picture that fails although its networks are right what lies between them, or what adds up."""
-    if check.verdict is not Verdict.FAIL:
-        return check
-    times = [
-        [
-            float(value.flat[0])
-            for point, value in trace.items()
-            if point.startswith("unet/") and point.endswith("/timestep")
-        ]
-        for trace in (reference, candidate)
-    ]
-    text = "  every network agrees on the reference's inputs: what differs lies between them"
-    if times[0] != times[1]:
-        shown = [", ".join(f"{step:g}" for step in each[:4]) for each in times]
-        text += f", in the schedule: timesteps {shown[0]}, … and {shown[1]}, …"
-    elif found := steps.parted(reference, candidate):
-        text += f", {found}"
-    else:
-        text += " (schedule, guidance, order of draws), or their errors add up over the steps"
-        text += "".join(f"\n  likely cause: {defect}" for defect in known)
-    return replace(check, message=f"{check.message}\n{text}")
 
 
 @dataclass(frozen=True)
@@ -155,6 +123,11 @@ class _Judge:
     backends: tuple[Backend, Backend]
     table: Sequence[Tolerance]
     situation: Situation
+
+    @property
+    def causes(self) -> Causes:
+        """Who finds out why something fails."""
+        return Causes(self.backends, self.situation.compression, self.situation.standard)
 
     def component(self, reference: Trace, name: str) -> tuple[Check, ...]:
         """Compare one component on the reference's inputs."""
@@ -173,35 +146,8 @@ class _Judge:
             return (Check(name, f"{name} stopped", "", math.nan, math.nan, Verdict.FAIL, text),)
         first, *others = self._judged(name, pairs, [name], lambda: self._halves(reference, name, pairs))
         if first.verdict is Verdict.FAIL and self._computes_half([name]):
-            first = replace(first, message=f"{first.message}{self._operator(reference, name, pairs, first.where)}")
+            first = _with(first, self.causes.of_network(reference, name, pairs, first.where))
         return (first, *others)
-
-    def known(self, reference: Trace, name: str) -> list[str]:
-        """Say what is known of a network that errs by less than is allowed: its program's defect, its feature's."""
-        found = [overflow.finding(name, getattr(self.backends[1].component(name), "paths", ()))]
-        for label, call in reference.calls(name).items():
-            if not features.rounds(call):
-                continue
-            tensor, exact = next(iter(reference.outputs(name)[label].items()))
-            drawn = checked(name, self.backends[1].component(name)(call))[tensor]
-            self._let_go()
-            cause = self._rounded_time(name, call, tensor, (exact, drawn))
-            found += [f"{name}: {cause}"] if cause else []
-            self._let_go()
-            break
-        return [text for text in found if text]
-
-    def _rounded_time(
-        self, name: str, call: Mapping[str, np.ndarray], tensor: str, pair: tuple[np.ndarray, np.ndarray]
-    ) -> str:
-        """Ask the original for the rounded time; a compressed network's with the weights that compression left."""
-        standard = self.situation.standard
-        if not features.rounds(call):
-            return ""
-        if standard is None or name not in standard.yardstick.weights:
-            return features.rounded_time(self.backends[0].component(name), call, tensor, pair)
-        compute = partial(standard.yardstick.exact, name)
-        return features.rounded_time(compute, call, tensor, (compute(call)[tensor], pair[1]))
 
     def picture(self, point: str, pairs: Pairs, involved: Sequence[str]) -> tuple[Check, ...]:
         """Compare what a whole run gave at one point."""
@@ -275,44 +221,17 @@ class _Judge:
             return drawn
         return {point: (known, drawn[point].astype(known.dtype)) for point, (known, _) in pairs.items()}
 
-    def _let_go(self) -> None:
-        """Where memory is short, forget the networks: what follows loads another one."""
-        for backend in self.backends:
-            if backend.frugal:
-                backend.release()
-                memory.give_back()
 
-    def _operator(self, reference: Trace, name: str, pairs: Pairs, where: str) -> str:
-        """Say which operation of the program is at fault, or that its precision is not, where it can be looked into."""
-        component = self.backends[1].component(name)
-        paths, calls = getattr(component, "paths", ()), getattr(component, "calls", None)
-        if calls is None or where.count("/") != 2 or pairs[where][0].shape != pairs[where][1].shape:
-            return ""
-        _, label, tensor = where.split("/")
-        call = reference.calls(name)[label]
-        predictions = calls(call)
-        del component, calls
-        self._let_go()
-        if found := self._rounded_time(name, call, tensor, pairs[where]):
-            return f"\n  cause: {found}"
-        self._let_go()
-        error = float(np.sqrt(np.mean((pairs[where][0].astype(np.float64) - pairs[where][1]) ** 2)))
-        of_precision = max(overflow.own_error(paths, one) for one in predictions)
-        own_weights = name not in self.situation.compression  # what compression lost is in the error, too
-        if own_weights and of_precision < _OF_PRECISION * error:  # not where either is NaN
-            return (
-                "\n  not its precision: in float32 the program would be about as far from the original (of its rms "
-                f"error of {error:.3g}, float16 makes {of_precision:.3g}); an operation or a weight is another one"
-            )
-        found = next((text for one in predictions if (text := overflow.explain(paths, one))), "")
-        return f"\n{found}" if found else ""
+def _with(check: Check, text: str) -> Check:
+    """Add lines to what a check says."""
+    return replace(check, message=f"{check.message}\n{text}") if text else check
 
 
 def _without_yardstick(check: Check, reason: str) -> Check:
     """Judge by the absolute bound, and say why; where there is none, nothing is decided."""
     if check.verdict is Verdict.PASS:
         return check
-    return replace(check, message=f"{check.message}\n  {reason}")
+    return _with(check, f"  {reason}")
 
 
 def _for_compressed(check: Check, forms: str) -> Check:
