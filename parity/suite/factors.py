@@ -46,7 +46,7 @@ class Factors:
     floor: float = 0.0
     compressed: bool = False
 
-    def matches(self, point: str, numerics: str, *, compressed: bool = False) -> bool:
+    def matches(self, point: str, numerics: str, *, compressed: bool) -> bool:
         """Return whether this row speaks about the given comparison."""
         fits = compressed or not self.compressed
         return fits and fnmatchcase(point, self.point) and fnmatchcase(numerics, self.numerics)
