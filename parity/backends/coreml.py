@@ -106,8 +106,11 @@ class CoreMLBackend(Backend):
     def _open(self, path: Path) -> coreml.Model:
         key = ("model", str(path), self.compute_unit, self.runtime, self.profile)
         if key not in self._models:
-            self._models[key] = coreml.load(path, self.compute_unit, runtime=self.runtime, profile=self.profile)
+            self._models[key] = self._read(path)
         return self._models[key]
+
+    def _read(self, path: Path) -> coreml.Model:
+        return coreml.load(path, self.compute_unit, runtime=self.runtime, profile=self.profile)
 
     def _load(self, name: str) -> Component:
         if _part(name) not in self.packages:

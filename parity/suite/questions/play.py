@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from parity.backends.binding import ReleaseBinding
-from parity.backends.pytorch import TorchBackend
+from parity.backends.coreml import by_component
 from parity.contracts.consumers import Consumer, consumers
 from parity.contracts.release import Conventions, conventions
 from parity.errors import UsageError
@@ -33,6 +33,7 @@ from parity.pipelines.loop import Networks
 from parity.pipelines.release import Ask, as_bytes, play, settings_of, stated
 from parity.pipelines.settings import ConsumerFailureError, Material, Settings
 from parity.pipelines.trace import Trace
+from parity.suite.questions.remembered import RememberingModels, RememberingTorch
 
 __all__ = ["Ask", "ConsumerFailureError", "Conventions", "Execution", "Material", "Original", "conventions", "execute"]
 
@@ -148,18 +149,16 @@ def execute(
 
 def _backends(
     models: Mapping[str, Path], settings: Settings, original: Original, kept: dict[Any, Any]
-) -> tuple[TorchBackend, ReleaseBinding]:
-    from parity.backends.coreml import CoreMLBackend, by_component
-
+) -> tuple[RememberingTorch, ReleaseBinding]:
     key = ("torch", original)
     if key not in kept:
-        kept[key] = TorchBackend(
+        kept[key] = RememberingTorch(
             original.checkpoint,
             controlnets=original.controlnets,
             refiner=original.refiner,
             projection=original.projection,
         )
-    converted = CoreMLBackend(by_component(models), runtime="reference", loaded=kept)
+    converted = RememberingModels(by_component(models), kept)
     return kept[key], converted.as_release(settings.conventions)
 
 
