@@ -152,6 +152,19 @@ def test_every_family_is_drawn(tmp_path: Path, text: str, given: dict[str, Any],
 
 
 @pytest.mark.coreai
+@pytest.mark.slow
+def test_a_controlnet_of_sdxl_is_drawn(tmp_path: Path) -> None:
+    from parity.models.model import Model
+    from parity.suite.questions import releases
+
+    net = releases.controlnets(Path(Model("tiny-sdxl").location))[0]
+    text = f'{PROMPT}\ntask = "controlnet"\ncontrol = {EDGES}'
+    record = ask(tmp_path, text, model_version="tiny-sdxl", controlnet=(str(net),))
+    assert record["verdict"] == "pass", record["explanation"]
+    assert networks(record) == {"text_encoder", "text_encoder_2", "controlnet-1", "control-unet", "vae_decoder"}
+
+
+@pytest.mark.coreai
 def test_what_the_model_lacks_is_said(subject: Subject) -> None:
     backend = registry.open_backend("coreai", subject)
     for name, says in {

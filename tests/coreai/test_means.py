@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from parity import assets
+from parity.backends import registry
+from parity.backends.pytorch import TorchBackend
+from parity.backends.registry import Subject
 from parity.coreai import converter, means
 from parity.coreai.process import Process
 from parity.metrics import registry as metrics
+from parity.models.model import Model
+from parity.pipelines.request import read_picture
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -38,3 +44,20 @@ def test_long_sums_lose_less(tmp_path) -> None:
         with Process(path) as process:
             reached[staged] = metrics.measure("tensor_psnr", exact, process.run({"x": x.numpy()})["y"])
     assert reached[False] < 110 < 125 < reached[True], reached
+
+
+@pytest.mark.coreai
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl"])
+def test_where_an_encoder_is_far_from_pytorch_it_is_pytorchs_layout(name: str) -> None:
+    model = Model(name)
+    picture = read_picture(assets.fixtures() / "pictures" / "start.png", model)
+    assert not picture.flags.c_contiguous, "diffusers' image processor gives channels last"
+    plain = np.ascontiguousarray(picture)
+    torchs, own = TorchBackend(model.location), registry.open_backend("coreai", Subject(model.location, None, dict))
+    as_drawn, laid_out, core = (
+        backend.component("vae_encoder")({"image": given})["moments"]
+        for backend, given in ((torchs, picture), (torchs, plain), (own, picture))
+    )
+    assert metrics.measure("tensor_psnr", laid_out, as_drawn) < 98
+    assert metrics.measure("tensor_psnr", laid_out, core) > 120
+    own.release()

@@ -57,9 +57,7 @@ def test_a_planted_fault_is_seen(side, judge, monkeypatch):
     graph = Graph((1, 5, 8), (Step("linear", (0,), (2,)), Step("silu", (1,))))
     if side == "mil":
         original = module._mil
-        monkeypatch.setattr(
-            module, "_mil", lambda *arguments: {k: v * np.float32(1.0001) for k, v in original(*arguments).items()}
-        )
+        monkeypatch.setattr(module, "_mil", lambda *arguments: original(*arguments) * np.float32(1.0001))
     else:
         coreai = module.Judge._coreai
         monkeypatch.setattr(module.Judge, "_coreai", lambda *arguments: coreai(*arguments) * np.float32(1.0001))
@@ -67,3 +65,26 @@ def test_a_planted_fault_is_seen(side, judge, monkeypatch):
     assert judgement.deviating == (side,)
     assert f"{side} deviates" in judgement.explain()
     assert "x2 = silu(x1)" in judgement.explain()
+
+
+def test_a_program_that_leaves_float16_is_named_and_hides_nothing_else(judge, monkeypatch):
+    from parity.coreai.oracle import judge as module
+
+    graph = Graph((1, 4, 6, 6), (Step("group_norm", (0,), (0,)),), half=True, scale="large")
+    judgement = judge.judge(graph)
+    assert (judgement.deviating, judgement.overflow) == ((), "square")
+    assert judgement.errors["mil"] > judgement.tolerance
+    coreai = module.Judge._coreai
+    monkeypatch.setattr(module.Judge, "_coreai", lambda *arguments: coreai(*arguments) * np.float16(1.1))
+    assert judge.judge(graph).deviating == ("coreai",)
+    finite = Graph((1, 4, 6, 6), (Step("group_norm", (0,), (0,)),), half=True)
+    monkeypatch.setattr(module, "_package", lambda *arguments, own=module._package: _scaled(own(*arguments)))
+    assert "mil" in judge.judge(finite).deviating
+
+
+def _scaled(model):
+    """Return a program that gives another result, all of it finite."""
+    for operation in model.program.functions["main"].block_specializations["CoreML8"].operations:
+        if operation.type == "real_div":
+            operation.type = "mul"
+    return model

@@ -55,6 +55,8 @@ def _outcome(judge: Judge, graph: Graph) -> str:
     except ParityError as error:
         print(f"refused: {error}\n{graph}\n", file=sys.stderr)
         return f"refused or died, {kind}"
+    if not judgement.deviating and judgement.overflow:
+        return f"coremltools' program leaves float16's range at {judgement.overflow}"
     if not judgement.deviating:
         return f"agree, {kind}, {graph.scale}"
     print(f"{judgement.explain()}\n", file=sys.stderr)

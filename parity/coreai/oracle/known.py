@@ -62,9 +62,9 @@ model = ct.convert(
     inputs=[ct.TensorType(name=name, shape=value.shape) for name, value in inputs.items()],
     outputs=[ct.TensorType(name="result")],
     minimum_deployment_target=ct.target.iOS17,
-    compute_precision=ct.precision.FLOAT32,
+    compute_precision=ct.precision.{precision},
 )
-result = model.predict({name: value.numpy() for name, value in inputs.items()})["result"]  # on macOS
+result = model.predict({{name: value.numpy() for name, value in inputs.items()}})["result"]  # on macOS
 print("got", np.asarray(result).ravel()[:8].tolist())
 """
 
@@ -83,6 +83,8 @@ class Disagreement:
         Names to torch expressions.
     got, right : tuple of float
         First values of what comes out, and of PyTorch's.
+    precision : str
+        Of the program that coremltools writes.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Disagreement:
     got: tuple[float, ...]
     right: tuple[float, ...]
     constants: dict[str, str]
+    precision: str = "FLOAT32"
 
     def script(self) -> str:
         """Return the reproducer: it prints ``torch`` and ``got`` with the first values of each."""
@@ -102,7 +105,7 @@ class Disagreement:
             inputs=", ".join(f'"{name}": {text}' for name, text in self.inputs.items()),
             constants="".join(f"{name} = {text}\n" for name, text in self.constants.items()) + "\n",
         )
-        return head + (_CORE_ML if self.fault == "coremltools" else _CORE_AI)
+        return head + (_CORE_ML.format(precision=self.precision) if self.fault == "coremltools" else _CORE_AI)
 
 
 @functools.cache
@@ -113,6 +116,7 @@ def table() -> tuple[Disagreement, ...]:
             **{key: str(entry[key]) for key in ("name", "fault", "why", "module")},
             inputs=dict(entry["inputs"]),
             constants=dict(entry.get("constants", {})),
+            precision=str(entry.get("precision", "FLOAT32")),
             got=tuple(map(float, entry["got"])),
             right=tuple(map(float, entry["right"])),
         )

@@ -43,7 +43,13 @@ def test_an_answer_belongs_to_its_question_and_cannot_be_changed() -> None:
     first["y"][:] = 7
     np.testing.assert_array_equal(remembered._looked_up(memory, {"x": one.copy()}, ask)["y"], one + 1)
     assert len(asked) == 1
-    others = (one.astype(np.float16), one[:1], one.reshape(3, 2), np.asfortranarray(one), np.nextafter(one, 9))
+    others: tuple[np.ndarray, ...] = (
+        one.astype(np.float16),
+        one[:1],
+        one.reshape(3, 2),
+        np.asfortranarray(one),
+        np.nextafter(one, 9),
+    )
     for number, other in enumerate(others, 2):
         np.testing.assert_array_equal(remembered._looked_up(memory, {"x": other}, ask)["y"], other + 1)
         assert len(asked) == number
