@@ -41,8 +41,9 @@ def sizes(
     Raises
     ------
     UsageError
-        A size that the window cannot write.
+        A size that the window cannot write, or a VAE that is not of the kind that every release expects.
     """
+    _check_vae(source)
     denoiser = source.denoiser
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
     second = source.configs.get("text_encoder_2", {})
@@ -77,6 +78,17 @@ def sizes(
         "Ws": pixels[1],
         "K": int(heads.get("num_concepts", 17)),
     }
+
+
+def _check_vae(source: Source) -> None:
+    """Refuse a VAE that halves pictures another number of times: contracts and pipelines count on eighths."""
+    levels = len(source.configs.get("vae", {}).get("block_out_channels", ()))
+    if levels not in (0, 4):
+        raise UsageError(
+            f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its pictures "
+            f"are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion writes and "
+            "apps read are 8 times as large, which takes 4 levels"
+        )
 
 
 def _unet(source: Source, second: Mapping[str, Any]) -> dict[str, int]:

@@ -296,6 +296,16 @@ def test_custom_vae(model: Model, family: str, component: str, dtype: str, compu
     assert own.weights == model(family) / "vae"
 
 
+def test_a_vae_of_another_scale_is_refused(model: Model, tmp_path: Path) -> None:
+    """Contracts count on eighths: packages would not fit the checkpoint's own pipeline."""
+    folder = Path(shutil.copytree(model("sd1"), tmp_path / "own"))
+    path = folder / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"block_out_channels": config["block_out_channels"][:2]}))
+    with pytest.raises(UsageError, match=r"own: its VAE has 2 levels .* 2 times as large .* takes 4 levels"):
+        job(folder, "vae_encoder")
+
+
 def test_custom_vaes_that_cannot_be(model: Model, tmp_path: Path) -> None:
     vae, other = model("sd2") / "vae", tmp_path / "deep"
     with pytest.raises(UsageError, match=r"C6 has no such option; 1\.1\.0 and later have"):
