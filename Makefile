@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Linux or macOS machine:
 #   make parity   set up .venv, install, run the parity suite on the default model
-#   make test     the same set-up, then all checks and tests
+#   make test     the same set-up, then the checks and the tests that need less than two seconds each
 VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
@@ -10,7 +10,7 @@ JOBS   ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist matrix clean
+.PHONY: help setup parity test long lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist matrix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint  ## ruff, mypy and all tests in JOBS processes; the suite itself is `make parity`
+test: lint  ## ruff, mypy and the tests in JOBS processes; those that convert models or draw pictures are `make long`
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal tests
+
+long: $(STAMP)  ## the tests that convert models or draw pictures
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'long and not slow' tests
 
 slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants
 	$(PY) -m pytest -m slow
@@ -51,7 +54,7 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip 'tomli>=2'
 	.venv-lowest/bin/python -m tests.lowest > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 core-ai: $(STAMP)  ## install the extra core-ai and run its tests
 	$(PY) -m pip install --quiet --editable '.[core-ai]'

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import parity
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,7 @@ def collect(package: Path, *arguments: str) -> str:
     return found.stdout
 
 
+@pytest.mark.long
 def test_the_suite_alone_imports_no_test_and_nothing_heavy() -> None:
     text = collect(ROOT, "-m", "parity")
     assert f"LOADED [] {ROOT / 'parity' / '__init__.py'}" in text
@@ -39,6 +42,7 @@ def test_the_suite_alone_imports_no_test_and_nothing_heavy() -> None:
     assert "deselected" not in text
 
 
+@pytest.mark.long
 def test_the_suite_of_a_package_that_is_installed_elsewhere(tmp_path: Path) -> None:
     source = Path(parity.__file__).parent
     elsewhere = tmp_path / "site"

@@ -59,6 +59,7 @@ TOGETHER = [
 ]
 
 
+@pytest.mark.long
 def test_examples_in_docstrings() -> None:
     attempted = 0
     for name in MODULES:
@@ -68,12 +69,14 @@ def test_examples_in_docstrings() -> None:
     assert attempted > 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ALONE)
 def test_a_block_by_itself(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(text, "example", "exec"), {"__name__": "example"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", TOGETHER)
 def test_a_page_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"

@@ -169,6 +169,7 @@ def wrong_names(path: Path, text: str) -> list[str]:
     return [f"{path.relative_to(ROOT)}: {name}" for name in names if name not in NOT_NAMES]
 
 
+@pytest.mark.long
 def test_roles_name_what_exists() -> None:
     assert [
         wrong for path in SOURCES if path.name != SELF for wrong in wrong_roles(path, path.read_text(encoding="utf-8"))

@@ -106,6 +106,7 @@ def graph() -> Imports:
     return imports(ROOT)
 
 
+@pytest.mark.long
 def test_every_room_has_its_level(graph: Imports) -> None:
     assert {_room(name) for name in graph} - {""} == set(LEVEL)
 

@@ -95,6 +95,7 @@ def bash(text: str) -> int:
     return subprocess.run(["bash", "-e", "-c", text], check=False).returncode
 
 
+@pytest.mark.long
 def test_the_report_of_two_machines(night: Path) -> None:
     pytest.importorskip("ruptures", reason="change points are found by ruptures, an extra")
     write(night / "runs" / "parity-run-m1", [record(0), record(1)], plan(2, "M1"))

@@ -21,7 +21,8 @@ from parity.networks.signature import SIGNATURES
 
 DEFAULT = Path(__file__).with_name("tolerances.toml")
 _KIN = {name: ("unet",) for name in ("control-unet", "refiner", "unconditional-unet")}
-_KIN["text_encoder_2"] = ("text_encoder",)
+_KIN |= {name: ("text_encoder",) for name in ("text_encoder_2", "text_encoder_3")}
+_KIN["noising_encoder"] = ("vae_encoder",)
 PICTURES = ("image", "golden/image", "golden/drift", "compatibility")
 """Points that hold 8-bit pictures; all others hold tensors."""
 POINTS = frozenset({*SIGNATURES, *(f"golden/{name}" for name in SIGNATURES), *PICTURES, "latents/encoded"})
@@ -67,7 +68,7 @@ class Tolerance:
 def kin(point: str) -> tuple[str, ...]:
     """Return the points whose bounds hold for a network where it has none of its own, the nearest first.
 
-    UNets are alike, a ControlNet is half of one, and so are the text encoders.
+    UNets are alike, a ControlNet is half of one, text encoders are alike, and a noising encoder is a VAE's encoder.
 
     Examples
     --------

@@ -36,6 +36,7 @@ def _ids():
     return np.concatenate([model.tokens("a circle"), model.tokens("")])
 
 
+@pytest.mark.long
 @pytest.mark.coreai
 def test_a_converted_network_computes_what_pytorch_does(subject, tmp_path, monkeypatch):
     from parity.backends.pytorch import TorchBackend
@@ -85,6 +86,7 @@ def networks(record: dict[str, Any]) -> set[str]:
     return {point for point in points if not point.startswith(("latents", "image"))}
 
 
+@pytest.mark.long
 @pytest.mark.coreai
 @pytest.mark.parametrize(
     ("text", "given", "wanted"),

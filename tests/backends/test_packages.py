@@ -59,6 +59,7 @@ def unet(found: Packages, seed: int = 93) -> np.ndarray:
     )["noise_pred"]
 
 
+@pytest.mark.long
 def test_packages_in_a_folder_and_one_alone(folder: Path) -> None:
     found = packages.find(folder)
     assert set(found.paths) == set(NAMES)
@@ -76,6 +77,7 @@ def test_names_do_not_decide(folder: Path) -> None:
     assert set(packages.find(folder).paths) == set(NAMES)
 
 
+@pytest.mark.long
 def test_two_halves_are_a_unet_and_give_what_the_whole_gives(
     folder: Path, whole: dict[str, Path], halves: tuple[Path, Path]
 ) -> None:
@@ -109,6 +111,7 @@ def test_the_whole_unet_is_judged_where_both_are(folder: Path, halves: tuple[Pat
     assert any("whole UNet is judged, not the halves" in remark for remark in found.remarks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "place",
     [pytest.param("", marks=pytest.mark.slow), pytest.param("Resources", marks=pytest.mark.slow), "coreml/Resources"],

@@ -93,6 +93,7 @@ def test_a_torch_that_does_not_start_is_a_problem(monkeypatch: pytest.MonkeyPatc
     assert found.problems == ("torch does not start: ImportError: libtorch.so: cannot open shared object file",)
 
 
+@pytest.mark.long
 def test_devices_are_those_that_torch_names() -> None:
     import torch
 

@@ -43,6 +43,7 @@ def _parity(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300, check=False)
 
 
+@pytest.mark.long
 def test_models_are_read_repaired_and_compared_without_torch(models: Path, tmp_path: Path) -> None:
     unet = str(next(path for path in models.rglob("*unet.mlpackage")))
     noise = str(tmp_path / "noise.npy")
@@ -62,6 +63,7 @@ def test_models_are_read_repaired_and_compared_without_torch(models: Path, tmp_p
     assert list((tmp_path / "repaired").rglob("*.mlpackage"))
 
 
+@pytest.mark.long
 def test_other_commands_name_the_extra(models: Path, tmp_path: Path) -> None:
     for words in (
         ["run", "--only", "txt2img-ddim", "--compatibility", "none"],

@@ -155,6 +155,7 @@ def test_an_unwritable_place_is_found_before_anything_is_measured(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_without_coremltools_commands_say_so_and_others_work() -> None:
     for words in (["mil", "operators"], ["convert", "tiny-sd", "-o", "out"], ["run"], ["bench", "--published"]):
         done = parity(*words, before=ABSENT)
@@ -165,6 +166,7 @@ def test_without_coremltools_commands_say_so_and_others_work() -> None:
         assert parity(*words, before=ABSENT).returncode == 0, words
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_is_said() -> None:
     command = [sys.executable, "-c", START, "latents", "--detect"]

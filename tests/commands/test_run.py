@@ -43,6 +43,7 @@ def cases(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_the_users_own_models_pass_and_are_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_users_own_models_pass_and_are_reported(
     assert "http" not in page  # self-contained
 
 
+@pytest.mark.long
 def test_a_failure_exits_with_one_and_says_how_to_repeat_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_damaged_weights_are_bad_input_and_the_others_are_judged(
     }
 
 
+@pytest.mark.long
 def test_the_reference_draws_at_the_size_of_the_models(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path
 ) -> None:
@@ -182,6 +185,7 @@ def test_models_that_the_tasks_do_not_draw_with(
     assert err.count("parity run:") == 1
 
 
+@pytest.mark.long
 def test_models_without_an_encoder_leave_img2img_unknown_and_the_run_undecided(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path
 ) -> None:
@@ -246,6 +250,7 @@ def test_the_native_runtime_here_is_unknown_not_green(capsys: pytest.CaptureFixt
     assert "1 unknown" in out
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "darwin", reason="on macOS the native runtime is there")
 def test_goldens_alone_do_not_make_a_pass_of_a_run_without_candidates(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "--coreml-runtime", "native", "--compatibility", "none", "--only", "txt2img-ddim")
@@ -257,6 +262,7 @@ def test_goldens_alone_do_not_make_a_pass_of_a_run_without_candidates(capsys: py
     assert "1 pass, 0 fail, 0 unknown" in out
 
 
+@pytest.mark.long
 def test_a_case_that_cannot_be_asked_costs_no_other(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path
 ) -> None:
@@ -281,6 +287,7 @@ def test_a_case_that_cannot_be_asked_costs_no_other(
     assert "unknown: bad input" in page
 
 
+@pytest.mark.long
 def test_after_an_interruption_what_is_finished_is_shown_and_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, cases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def weights(folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_whole_archives_are_judged_like_their_folder(folder: Path, way: str) -> None:
     plain, packed = inspect(folder), inspect(zipped(folder, WAYS[way]))

@@ -331,6 +331,7 @@ def test_a_degraded_cell_meets_a_demand_only_when_accepted(tmp_path: Path) -> No
     assert require("txt2img on swift==main", inspection, degraded=True).met
 
 
+@pytest.mark.long
 def test_every_task_of_every_consumer_can_be_had(tmp_path: Path) -> None:
     """No cell of the matrix is dead: for each consumer and task some folder gives yes or degraded."""
     table = consumers()

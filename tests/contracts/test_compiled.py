@@ -53,6 +53,7 @@ def compiled(source: Path, target: Path, *, metadata: bool = True) -> Path:
     return target
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize(("contract", "component"), [("0.3.0", "vae_encoder"), ("1.1.0", "text_encoder")])
 def test_a_compiled_model_is_read_like_its_package(

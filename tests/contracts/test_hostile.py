@@ -36,6 +36,7 @@ def edited(content: bytes, changes: list[tuple[float, bytes]], keep: float) -> b
     return bytes(data[: int(keep * len(data))])
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(file=st.sampled_from(FILES), changes=edits, keep=st.sampled_from([1.0, 1.0, 1.0, 0.7, 0.1]))
 def test_edited_packages(encoder: Path, file: str, changes: list[tuple[float, bytes]], keep: float) -> None:
@@ -64,6 +65,7 @@ def test_edited_archives(encoder: Path, changes: list[tuple[float, bytes]], keep
         assert [p.name for p in Path(scratch).iterdir()] == ["models.zip"]
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=200))
 def test_any_text_as_metadata(text: str) -> None:

@@ -49,6 +49,7 @@ def test_a_fused_epsilon_is_named_by_inspect(tmp_path):
     assert [finding for finding in findings if finding.severity == "note" and finding.text == text]
 
 
+@pytest.mark.long
 def test_it_is_not_in_float16_nor_where_convert_avoids_it(tmp_path):
     assert lowering.faults(mil.load(_package(tmp_path / "half.mlpackage", _affine, compute="FLOAT16"))) == ()
     assert lowering.faults(mil.load(_package(tmp_path / "mended.mlpackage", _affine, mended=True))) == ()
@@ -62,6 +63,7 @@ def test_a_real_batch_norm_is_none(tmp_path):
     assert lowering.faults(mil.load(_package(tmp_path / "norm.mlpackage", norm))) == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "text"), [("reciprocal", "1 reciprocals add an epsilon"), ("log_softmax", "1 logarithms of a softmax")]
 )

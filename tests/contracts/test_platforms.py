@@ -134,6 +134,7 @@ def test_fused_attention_of_wide_heads_and_of_small_size(tmp_path: Path) -> None
     assert structure_of(narrow).attention[0].form == "fused"
 
 
+@pytest.mark.long
 def test_tables_with_a_scale_for_each_channel(tmp_path: Path) -> None:
     scaled = inspect(folded.palettized(tmp_path / "s.mlpackage", scale=True)).components[0]
     plain = inspect(folded.palettized(tmp_path / "p.mlpackage", scale=False)).components[0]

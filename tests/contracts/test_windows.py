@@ -46,6 +46,7 @@ def one(path: Path) -> Component:
     return inspect(path).components[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("window", [w if w != "C6b" else pytest.param(w, marks=pytest.mark.slow) for w in IDS])
 def test_every_component_of_every_window_is_ascribed_to_it(window: str, written: Written) -> None:
     for family, alike in (("sd", SD), ("xl", XL)):
@@ -82,6 +83,7 @@ def test_sdxl_folders_fit_together(written: Written, tmp_path: Path) -> None:
         assert [f for f in bundle.findings if f.severity == "error"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("contract", "component", "options", "windows", "why"),
     [
@@ -117,6 +119,7 @@ def test_attention_in_blocks_of_512_queries(converted: Converted) -> None:
     assert list(found.windows) == KEY_1_0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("contract", "options", "size"),
     [
@@ -139,6 +142,7 @@ def test_sizes_of_safety_checkers(
     assert verdict == ("yes" if size == (512, 512) else "no")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("window", "chunker"), [("0.3.0", "legacy"), ("main", "bisect")])
 @pytest.mark.parametrize("compression", [None, pytest.param("palette6", marks=pytest.mark.slow)])
 def test_real_halves_tell_who_cut_them(
@@ -215,6 +219,7 @@ def quantized_unet(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_an_inpainting_unet_is_named(tmp_path: Path) -> None:
     from parity.convert import cached
     from tests.convert import models

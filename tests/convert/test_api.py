@@ -38,6 +38,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.long
 def test_an_existing_package_is_kept_unless_the_request_is_the_same_or_forced(model: Model, tmp_path: Path) -> None:
     package = text_encoder(model("sd1"), tmp_path, contract="0.4.0")
     before = package.stat().st_mtime_ns
@@ -53,6 +54,7 @@ def test_an_existing_package_is_kept_unless_the_request_is_the_same_or_forced(mo
         text_encoder(model("sd1"), tmp_path, contract="1.0.0")
 
 
+@pytest.mark.long
 def test_an_interrupted_conversion_goes_on(model: Model, tmp_path: Path) -> None:
     seen: list[str] = []
 
@@ -84,6 +86,7 @@ def test_progress_names_component_stage_and_passes(model: Model, tmp_path: Path)
     assert all(0 <= done <= total for *_, done, total in seen)
 
 
+@pytest.mark.long
 def test_cache_answers_without_torch_and_follows_the_content(model: Model, tmp_path: Path) -> None:
     first = convert.cached(model("sd1"), components=["text_encoder"])["text_encoder"]
     code = (
@@ -144,6 +147,7 @@ def test_every_setting_and_library_is_part_of_the_key(model: Model, monkeypatch:
     assert key() not in keys
 
 
+@pytest.mark.long
 def test_a_loaded_pipeline_converts_like_its_folder(model: Model, tmp_path: Path) -> None:
     import diffusers
 
@@ -169,6 +173,7 @@ def _hashes(folder: Path, output: Path, components: str, seed: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
+@pytest.mark.long
 def test_equal_input_gives_equal_bytes_whatever_the_hash_seed(model: Model, tmp_path: Path) -> None:
     here = content_hash(text_encoder(model("sd1"), tmp_path / "here"))
     assert _hashes(model("sd1"), tmp_path / "there", "text_encoder", "1") == here
@@ -180,6 +185,7 @@ def test_every_component_has_equal_bytes_whatever_the_hash_seed(model: Model, tm
     assert len({_hashes(model("sd1"), tmp_path / seed, components, seed) for seed in ("1", "2", "3")}) == 1
 
 
+@pytest.mark.long
 def test_drift_removes_the_package(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted defect: one weight of the last norm is changed after the reference was made."""
     write = build.write

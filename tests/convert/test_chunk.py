@@ -23,6 +23,7 @@ def whole(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert.convert(model("sd1"), folder, components=["unet"], contract="0.4.0", check=False)["unet"]
 
 
+@pytest.mark.long
 def test_halves_equal_the_whole(whole: Path, tmp_path: Path) -> None:
     halves = chunk.chunk(whole, tmp_path, chunker="legacy")
     assert halves.psnr is not None
@@ -41,6 +42,7 @@ def test_halves_equal_the_whole(whole: Path, tmp_path: Path) -> None:
         assert spec.description.metadata.author == ""
 
 
+@pytest.mark.long
 def test_bisected_halves_have_no_metadata_and_equal_bytes(whole: Path, tmp_path: Path) -> None:
     made = [chunk.chunk(whole, tmp_path / name, check=False) for name in ("a", "b")]
     for pair in zip(*((m.first, m.second) for m in made), strict=True):
@@ -49,6 +51,7 @@ def test_bisected_halves_have_no_metadata_and_equal_bytes(whole: Path, tmp_path:
         assert (metadata.author, metadata.versionString, dict(metadata.userDefined)) == ("", "", {})
 
 
+@pytest.mark.long
 def test_halves_of_a_package_without_output_shapes_are_bare(whole: Path, tmp_path: Path) -> None:
     """With coremltools 6.x halves had neither shapes of outputs nor metadata (fixtures/eras/6.1)."""
     from parity import mil
@@ -70,6 +73,7 @@ def test_halves_of_a_package_without_output_shapes_are_bare(whole: Path, tmp_pat
     assert {c.windows[-1] for c in inspect(tmp_path / "halves").components} == {"C6"}
 
 
+@pytest.mark.long
 def test_a_damaged_half_is_noticed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label = chunk._label
 
@@ -95,6 +99,7 @@ def test_chunks_are_not_overwritten(whole: Path, tmp_path: Path) -> None:
         chunk.chunk(tmp_path / "none.mlpackage")
 
 
+@pytest.mark.long
 def test_chunking_is_part_of_a_conversion_and_resumes(model: Model, tmp_path: Path) -> None:
     options = {"components": ["unet"], "chunk": True, "check": False}
     made = convert.convert(model("sd1"), tmp_path, **options)  # type: ignore[arg-type]

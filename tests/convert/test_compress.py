@@ -28,6 +28,7 @@ def plain(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert.convert(model("sd1"), folder, components=["text_encoder"], check=False)["text_encoder"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("contract", "compression", "operator", "least"),
     [
@@ -49,6 +50,7 @@ def test_compressed_text_encoder(
     assert metadata.license.startswith("OpenRAIL (")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", [1, 2, 6])
 def test_table_sizes(plain: Path, tmp_path: Path, bits: int) -> None:
     target = tmp_path / "p.mlpackage"
@@ -73,6 +75,7 @@ def test_equal_input_gives_equal_bytes(plain: Path, tmp_path: Path, compression:
     assert content_hash(tmp_path / "a.mlpackage") == content_hash(tmp_path / "b.mlpackage")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_few_values_become_the_table_itself(tmp_path: Path) -> None:
     """coremltools' k-means gives some of these weights wrong values; ours have a table of their very values."""

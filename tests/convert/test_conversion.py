@@ -51,6 +51,7 @@ def main_folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_todays_contract(main_folder: Path) -> None:
     """File names, features and dtypes as contracts.md sections 2, 4 and 5 list them."""
     stem = "Stable_Diffusion_version_o_sd1_"
@@ -103,6 +104,7 @@ def test_every_component_agrees_with_pytorch(main_folder: Path) -> None:
     assert all(value is None or value > 50 for value in found.values()), found
 
 
+@pytest.mark.long
 def test_token_ids_above_float16s_integers_survive(tmp_path: Path) -> None:
     """49407, the end-of-text token, would become 49408 in float16."""
     from parity import coreml
@@ -127,6 +129,7 @@ def test_token_ids_above_float16s_integers_survive(tmp_path: Path) -> None:
     np.testing.assert_allclose(actual["pooled_outputs"], expected, atol=0.02)
 
 
+@pytest.mark.long
 def test_five_input_encoder_with_half_precision_output(model: Model, tmp_path: Path) -> None:
     made = convert.convert(model("sd1"), tmp_path, contract="0.3.0", components=["vae_encoder"], outputs="FLOAT16")
     names = ["sample", "diagonal_noise", "noise", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"]
@@ -138,6 +141,7 @@ def test_five_input_encoder_with_half_precision_output(model: Model, tmp_path: P
     assert agreements(tmp_path)[made["vae_encoder"].name] > 50
 
 
+@pytest.mark.long
 def test_first_sdxl_window(model: Model, tmp_path: Path) -> None:
     components = ["text_encoder_2", "unet", "vae_encoder"]
     made = convert.convert(model("sdxl"), tmp_path, contract="C6", components=components, attention="ORIGINAL")
@@ -148,6 +152,7 @@ def test_first_sdxl_window(model: Model, tmp_path: Path) -> None:
     assert min(agreements(tmp_path).values()) > 45
 
 
+@pytest.mark.long
 def test_sdxl_decoder_is_single_precision(model: Model, tmp_path: Path) -> None:
     made = convert.convert(model("sdxl"), tmp_path, components=["vae_decoder"])
     os.umask(mask := os.umask(0o022))
@@ -158,6 +163,7 @@ def test_sdxl_decoder_is_single_precision(model: Model, tmp_path: Path) -> None:
     assert agreements(tmp_path)[made["vae_decoder"].name] > 100
 
 
+@pytest.mark.long
 def test_custom_vae_takes_the_place_of_the_models_own(model: Model, tmp_path: Path) -> None:
     """Another VAE of other weights: the package agrees with it, not with the model's own."""
     import diffusers

@@ -32,6 +32,7 @@ def results(package: Path) -> Counter[tuple[str, str]]:
     return Counter((node.type, str(arrays.dtype_of(built.types[node.outputs[0]]))) for node in computed)
 
 
+@pytest.mark.long
 def test_the_timestep_embedding_alone_stays_in_float32(model: Model) -> None:
     released = converted(model("sd1"), "unet", None)
     cured = converted(model("sd1"), "unet", "timestep-embedding")
@@ -46,12 +47,14 @@ def test_the_timestep_embedding_alone_stays_in_float32(model: Model) -> None:
     assert described[0] == described[1]
 
 
+@pytest.mark.long
 def test_the_embedding_of_sdxls_sizes_stays_in_float32_too(model: Model) -> None:
     found = results(converted(model("sdxl"), "unet", "timestep-embedding"))
     assert (found["sin", "fp32"], found["cos", "fp32"]) == (2, 2)  # the time's, and that of the picture's sizes
     assert not found["sin", "fp16"] + found["cos", "fp16"]
 
 
+@pytest.mark.long
 def test_everything_in_float32_agrees_as_float32_does(model: Model) -> None:
     path = converted(model("sd1"), "unet", "all")
     assert not any(dtype == "fp16" for kind, dtype in results(path) if kind != "cast")

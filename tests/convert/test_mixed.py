@@ -22,6 +22,7 @@ Model = Callable[[str], Path]
 OPTIONS = {"bits": (2, 8), "count": 3, "large": 12_000, "prompts": 1}
 
 
+@pytest.mark.long
 def test_analysis_recipes_and_conversion(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_analysis_recipes_and_conversion(
         convert.analyse_bits(model("sd1"), file, **OPTIONS)
 
 
+@pytest.mark.long
 def test_a_mixed_package_computes_what_the_analysis_measured(model: Model, tmp_path: Path) -> None:
     """Built-in check against PyTorch with its own bound; and the palettized PyTorch UNet agrees as float16 does."""
     import torch
@@ -118,6 +120,7 @@ def test_bounds_of_recipes(model: Model) -> None:
     assert bound(2) < bound(4) < bound(6) < bound(8) < 40
 
 
+@pytest.mark.long
 def test_the_probe_is_a_pipeline_where_there_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Latents after one step and pictures, on the project's own miniature; the curve is written and well-formed."""
     from xml.etree import ElementTree
@@ -177,6 +180,7 @@ def test_probes_that_cannot_be(model: Model, tmp_path: Path, options: dict[str, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_package_of_another_model_is_refused(model: Model, tmp_path: Path) -> None:
     from tests.convert.models import unet
 

@@ -71,6 +71,7 @@ def test_features_of_the_full_size_model_are_the_told_ones(model: Path) -> None:
     assert found["mmdit"].labels["license"].startswith("Stability AI Community License (")
 
 
+@pytest.mark.long
 def test_packages_agree_with_pytorch_and_are_known_again(model: Path, tmp_path: Path) -> None:
     made = convert.convert(str(model), tmp_path / "out", contract="C8a")  # checks each against its original
     program = mil.load(made["mmdit"]).program
@@ -103,6 +104,7 @@ def test_the_traced_transformer_equals_diffusers_own(model: Path) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.long
 def test_another_size_and_rows_that_do_not_mix(model: Path, tmp_path: Path) -> None:
     made = convert.convert(str(model), tmp_path / "out", components=["mmdit"], height=96, width=64, check=False)
     package = coreml.load(made["mmdit"], runtime="reference")

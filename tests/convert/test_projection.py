@@ -59,6 +59,7 @@ def test_the_package_is_the_told_one_and_agrees(adapter: Any, file: Path, tmp_pa
     assert measure("tensor_psnr", expected, np.asarray(found["encoder_hidden_states"])) > 50
 
 
+@pytest.mark.long
 def test_a_network_in_memory_gives_the_same_program(adapter: Any, file: Path, tmp_path: Path) -> None:
     first = load(convert.multilingual_projection(file, tmp_path / "a", check=False)).program
     second = load(convert.multilingual_projection(adapter, tmp_path / "b", check=False)).program
@@ -101,6 +102,7 @@ def test_files_that_are_no_adapter(adapter: Any, file: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_another_adapters_package_is_kept(adapter: Any, file: Path, tmp_path: Path) -> None:
     import torch
 

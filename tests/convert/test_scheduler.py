@@ -24,6 +24,7 @@ def config(folder: Path) -> dict:
     return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
 
 
+@pytest.mark.long
 def test_what_a_converted_model_predicts_is_no_guess(model: Model, tmp_path: Path) -> None:
     """Its width is that of SD 1 and its id says nothing: the file beside the packages decides."""
     convert.convert(model("sd1"), tmp_path, components=["vae_decoder"], check=False)

@@ -13,6 +13,7 @@ from parity.convert.spec import read_spec
 from parity.errors import UsageError
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("target", "specification", "opset"), [("macOS14", 8, "CoreML7"), ("macOS15", 9, "CoreML8")])
 def test_newer_targets(
     model: Callable[[str], Path], tmp_path: Path, target: str, specification: int, opset: str

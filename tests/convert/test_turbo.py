@@ -21,6 +21,7 @@ from parity.pipelines.trace import Trace
 COMPONENTS = ("text_encoder", "unet", "vae_decoder")
 
 
+@pytest.mark.long
 def test_one_step_without_guidance() -> None:
     """diffusers' own pipeline, the tasks over PyTorch, and the tasks over the packages draw the same picture."""
     import torch

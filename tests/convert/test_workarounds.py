@@ -44,6 +44,7 @@ def _converted() -> object:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has the native classes")
 def test_import_noise() -> None:
     """One process: what importing logs is all dropped by the workaround's messages, and there is something."""
@@ -111,6 +112,7 @@ def _logger() -> Iterator[None]:
     logger.setLevel(before)
 
 
+@pytest.mark.long
 def test_convert_noise_and_progress(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
     _converted()
@@ -155,6 +157,7 @@ def test_conversion_date() -> None:
     assert not [key for key in metadata if "date" in key]
 
 
+@pytest.mark.long
 def test_scalar_arrays() -> None:
     ct = workarounds.coremltools()
 
@@ -177,6 +180,7 @@ def test_scalar_arrays() -> None:
             converted()
 
 
+@pytest.mark.long
 def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     workarounds.coremltools()
     from coremltools.converters.mil.mil import Program
@@ -192,6 +196,7 @@ def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 <= len(calls) < 10
 
 
+@pytest.mark.long
 def test_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made: list[Path] = []
     original = tempfile.mkdtemp
@@ -211,6 +216,7 @@ def test_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert all(path.parent == tmp_path for path in made)
 
 
+@pytest.mark.long
 def test_casts_in_memory(tmp_path: Path) -> None:
     """The weights of the program that coremltools made: in memory without, in the file with."""
     from parity.models.scratch import Scratch
@@ -234,6 +240,7 @@ def test_casts_in_memory(tmp_path: Path) -> None:
         assert lies_in(scratch, weight())
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("compute", ["FLOAT32", "FLOAT16"])
 def test_fused_epsilon(compute: str) -> None:
@@ -321,6 +328,7 @@ def test_every_workaround_names_its_versions() -> None:
     assert not workarounds.Workaround("x", "torch", "<1", "").needed
 
 
+@pytest.mark.long
 def test_a_conversion_is_silent(model: Model, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = model("sd1")
     capfd.readouterr()  # writing the model draws a bar

@@ -44,6 +44,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_equal_networks(files, capsys):
     assert cli.main(["diff", str(files / "net.mlpackage"), str(files / "net.aimodel")]) == 0
     text = capsys.readouterr().out

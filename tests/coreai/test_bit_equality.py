@@ -58,6 +58,7 @@ NAMES = (
 DECLARED = ("mean", "softmax", "layer norm", "group norm", "silu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_bit_for_bit(name, tmp_path):
     import torch

@@ -31,6 +31,7 @@ def test_it_is_torchs_group_norm(shape: tuple[int, ...], affine: bool) -> None:
         torch.testing.assert_close(own, right, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.coreai
 def test_long_sums_lose_less(tmp_path) -> None:
     module = nn.GroupNorm(1, 4).eval()

@@ -42,6 +42,7 @@ def test_a_thousand_graphs_agree(judge, graph):
     assert not judgement.deviating, judgement.explain()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 def test_every_operator_is_drawn_in_a_form_that_runs(operator, judge):
     shape = (1, 5, 8) if 3 in OPERATORS[operator].ranks else (1, 4, 6, 6)
@@ -50,6 +51,7 @@ def test_every_operator_is_drawn_in_a_form_that_runs(operator, judge):
     assert not judgement.deviating, judgement.explain()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ["mil", "coreai"])
 def test_a_planted_fault_is_seen(side, judge, monkeypatch):
     from parity.coreai.oracle import judge as module

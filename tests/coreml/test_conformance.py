@@ -16,6 +16,7 @@ from parity.coreml.conformance.tally import NEEDED, PREDICTIONS, Tally, share
 from parity.errors import MissingError, UsageError
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "predicting"), [(["--sample", "5"], 25), pytest.param([], 150, marks=pytest.mark.slow)]
 )

@@ -85,6 +85,7 @@ class TestLoad:
         assert model.inputs == coreml.load(package, runtime="reference").inputs
         np.testing.assert_array_equal(model.predict({"x": X})["y"], Y)
 
+    @pytest.mark.long
     def test_pipelines(self, ct, mb, tmp_path):
         weights = np.full((2, 1, 64), 2, np.float32)  # large enough for a weight file each
 

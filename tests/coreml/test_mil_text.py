@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from parity import mil
 from parity.coreml.mil_text import write_program
@@ -42,6 +43,7 @@ def programs(ct, mb):
         yield ct.convert(program, minimum_deployment_target=target, skip_model_load=True).get_spec().mlProgram
 
 
+@pytest.mark.long
 def test_text_is_read_back(ct, mb):
     for program in programs(ct, mb):
         written = write_program(program)

@@ -55,6 +55,7 @@ SLOW = ("controlnet", "vae_encoder")  # take seconds to convert and resemble oth
 QUICK_IN_FLOAT32 = ("lstm", "resnet", "detector", "safety_checker")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "precision"),
     [

@@ -99,6 +99,7 @@ class TestRefusals:
         with pytest.raises(TypeError, match="must be either a dict or list of dict"):
             ct.models.MLModel(str(package)).predict(X)
 
+    @pytest.mark.long
     def test_ranges_and_enumerations(self, ct, mb):
         from coremltools.converters.mil.mil import get_new_symbol
 
@@ -366,6 +367,7 @@ class TestExperimental:
         values = asyncio.run(inspect())
         np.testing.assert_array_equal(next(iter(values.values())), np.maximum(X, 0))
 
+    @pytest.mark.long
     def test_comparator_finds_a_planted_defect(self, ct, package, tmp_path):
         from coremltools.models.ml_program.experimental.debugging_utils import MLModelComparator
 

@@ -31,6 +31,7 @@ def run(code: str, *arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_installed_after_coremltools_and_removed_again():
     code = (
         STATE
@@ -53,6 +54,7 @@ print("as before")
     assert run(code).strip() == "as before"
 
 
+@pytest.mark.long
 def test_installed_before_coremltools_nothing_is_missing_and_removed_again():
     if sys.platform == "darwin":
         pytest.skip("the real module is there")
@@ -65,6 +67,7 @@ def test_installed_before_coremltools_nothing_is_missing_and_removed_again():
     assert run(code).strip() == "None False () (None, None)"
 
 
+@pytest.mark.long
 def test_script_runs_as_python_would(tmp_path):
     (tmp_path / "helper.py").write_text("value = 7")
     script = tmp_path / "script.py"
@@ -103,6 +106,7 @@ def test_the_order_of_outputs_is_a_choice(ct, mb, tmp_path):
         shim.install(order="alphabetical", force=True)
 
 
+@pytest.mark.long
 def test_the_order_is_an_option_of_the_command(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

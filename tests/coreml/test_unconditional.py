@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -44,6 +45,7 @@ class Stand:
         return SimpleNamespace(sample=torch.from_numpy(result))
 
 
+@pytest.mark.long
 def test_core_ml_draws_what_the_diffusers_pipeline_draws(ct: Any, tmp_path: Path) -> None:
     pipeline = load_unconditional(trained.folder("shapes-ddpm"))
 

@@ -50,6 +50,7 @@ def ranks(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield operation.type, tuple(int(d.constant.size) for d in dimensions)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "contract"),
     [("6.1/0.2.0", "0.2.0"), ("6.3/0.4.0", "0.4.0"), ("7.0b1/1.0.0", "1.0.0"), ("7.2/1.1.1", "1.1.1")],
@@ -67,6 +68,7 @@ def test_text_encoders_have_the_products_of_their_time(
         assert mine[operator] == of_then[operator], operator
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "contract"), [("8.0/main", "C8b"), ("9.0/main", "main")])
 def test_todays_text_encoders_are_four_dimensional(
     name: str, contract: str, package: Package, converted: Converted
@@ -76,6 +78,7 @@ def test_todays_text_encoders_are_four_dimensional(
     assert ours == list(ranks(package(f"{name}/text_encoder")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("component", ["vae_decoder", "vae_encoder"])
 @pytest.mark.parametrize(("name", "contract"), [("6.1/0.2.0", "0.2.0"), ("6.3/0.4.0", "0.4.0")])
 def test_the_vae_has_the_operators_of_its_time(
@@ -89,6 +92,7 @@ def test_the_vae_has_the_operators_of_its_time(
     assert list(ranks(ours)) == list(ranks(theirs))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["6.1/0.2.0", "6.3/0.4.0", "7.0b1/1.0.0", "7.2/1.1.1", "8.0/main", "9.0/main"])
 def test_the_unet_has_the_layers_and_the_attention_of_its_time(
     name: str, package: Package, converted: Converted

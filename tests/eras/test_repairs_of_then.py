@@ -64,6 +64,7 @@ def test_a_cut_encoder_is_the_modern_one_of_its_libraries(package: Package, tmp_
     np.testing.assert_array_equal(run(Path(result.target), z=IMAGE), modern.astype(np.float32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("component", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
 def test_float16_outputs_become_float32(component: str, package: Package, tmp_path: Path) -> None:
     from parity import coreml

@@ -90,6 +90,7 @@ def test_the_spool_gives_what_another_process_finished_and_counts_those_that_end
     assert spool.folder("0" * 32).name == "0" * 20
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_is_asked_again_and_one_that_crashes_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

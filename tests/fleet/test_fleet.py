@@ -79,6 +79,7 @@ def test_every_cell_is_asked_once_while_workers_die(
     assert not list(local.notes.parent.glob("cache/fleet/*/*.json"))
 
 
+@pytest.mark.long
 def test_a_real_cell_is_asked_in_a_worker(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As the command does it, with models: the only cell here that is no stand-in's."""
     (tmp_path / "cases.toml").write_text(CASE.format("real"), encoding="utf-8")

@@ -97,6 +97,7 @@ def test_optional_inputs_take_their_default(convert: Any) -> None:
     np.testing.assert_array_equal(output, [1, 2, 3])
 
 
+@pytest.mark.long
 def test_functions_are_chosen_by_name(ct: Any, convert: Any, tmp_path: Path) -> None:
     torch.manual_seed(6)
     modules = {name: torch.nn.Linear(64, 64).eval() for name in ("encode", "decode")}

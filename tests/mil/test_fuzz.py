@@ -240,6 +240,7 @@ def loop(ct: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @_COUNTS
 def test_changed_fields_of_nested_blocks(loop: Path, count: int) -> None:
     _damage_many(count, loop, {"x": np.array([0.1, 0.2, 0.3], np.float32)})

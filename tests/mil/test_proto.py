@@ -23,6 +23,7 @@ print(sorted({"torch", "coremltools", "diffusers"} & set(sys.modules)))
     assert _python(code) == "[]"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["parity", "coremltools"])
 def test_both_orders_share_the_message_classes(first: str) -> None:
     imports = ["from parity.mil import proto", "import coremltools"]

@@ -112,6 +112,7 @@ def test_a_plain_checkpoint_is_left_where_it_is(base: Path) -> None:
     assert assemble.location(Ingredients.read(str(base))) == str(base)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [peft_lora, kohya_lora])
 def test_a_merged_lora_equals_diffusers(base: Path, tmp_path: Path, write: Any) -> None:
     pytest.importorskip("peft")
@@ -168,6 +169,7 @@ def test_a_lora_needs_its_package(base: Path, tmp_path: Path, monkeypatch: pytes
         assemble.location(Ingredients.read(str(base), loras=[str(file)]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vectors", [1, 3])
 def test_an_embedding_equals_diffusers(base: Path, tmp_path: Path, vectors: int) -> None:
     file = tmp_path / "cat.safetensors"
@@ -297,6 +299,7 @@ def test_a_snapshot_of_the_hub_becomes_files(base: Path, tmp_path: Path) -> None
     assert_same(draw(str(location)), draw(str(base)))
 
 
+@pytest.mark.long
 def test_a_single_file_is_the_checkpoint_it_was_written_from(base: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     ldm.write(base, file)
@@ -339,6 +342,7 @@ def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path: Path,
             Ingredients.read(**{"model": "tiny-sd", **given})
 
 
+@pytest.mark.long
 def test_the_command_writes_the_same_tensors(tmp_path: Path) -> None:
     import shlex
 

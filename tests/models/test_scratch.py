@@ -23,6 +23,7 @@ from parity.models.scratch import Scratch
 Model = Callable[[str], Path]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "component"),
     [

@@ -135,6 +135,7 @@ def assert_equal(model: Model, backend: TorchBackend, request: Request, seed: in
     return trace
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["txt2img", "img2img"])
 @pytest.mark.parametrize("scheduler", list(schedulers.SCHEDULERS))
 def test_every_scheduler_equals_diffusers(model: Model, backend: TorchBackend, task: str, scheduler: str) -> None:
@@ -255,6 +256,7 @@ def _random_request(model: Model, backend: TorchBackend, where: Any, seed: int, 
     assert_equal(model, backend, request, seed)
 
 
+@pytest.mark.long
 @_hypothesis(4)
 def test_random_requests_equal_diffusers(
     model: Model, backend: TorchBackend, where: Any, seed: int, steps: int, guidance: float

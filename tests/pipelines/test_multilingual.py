@@ -46,6 +46,7 @@ def play(models: dict[str, Path], adapter: Path, consumer: str = "S7", **options
     return execute(models, consumer, original, prompt=ids, negative=ids, **given)
 
 
+@pytest.mark.long
 def test_every_release_that_has_it_draws_pytorchs_picture(models: dict[str, Path], adapter: Path) -> None:
     kept: dict[Any, Any] = {}
     found = {who: play(models, adapter, who, kept=kept) for who in ("S5", "S7", "S8")}

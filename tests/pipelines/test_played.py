@@ -99,6 +99,7 @@ def test_sd_draws_what_the_diffusers_pipeline_draws(checkpoint: Path) -> None:
     np.testing.assert_allclose(torch_side(checkpoint, "S2"), expected, atol=2e-3)
 
 
+@pytest.mark.long
 def test_controlnets_draw_what_the_diffusers_pipeline_draws(checkpoint: Path) -> None:
     import torch
     from diffusers import ControlNetModel
@@ -157,6 +158,7 @@ def test_swift_draws_another_picture_than_a_model_of_v_prediction_means(checkpoi
 # -------------------------------------------------------------------------------------------------- on real conversions
 
 
+@pytest.mark.long
 def test_python_draws_what_a_model_of_v_prediction_means(
     written: Written, play: Callable[..., Execution], checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_python_draws_what_a_model_of_v_prediction_means(
     assert np.abs(mine.pictures - usual.pictures).max() > 0.1, "the scheduler's configuration decides"
 
 
+@pytest.mark.long
 def test_sources_and_releases_draw_different_pictures(written: Written, play: Callable[..., Execution]) -> None:
     models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
     first, *others = (
@@ -185,12 +188,14 @@ def test_the_image_is_ignored_at_full_strength(written: Written, play: Callable[
     assert play(models, "S7", image=IMAGE, strength=1.0).settings.task == "txt2img"
 
 
+@pytest.mark.long
 def test_long_runs_and_other_spacings(written: Written, play: Callable[..., Execution]) -> None:
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
     for spacing in ("linspace", "leading", "karras"):
         assert play(models, "S8", scheduler="dpm++", spacing=spacing, steps=16).psnr >= LOWEST_PSNR
 
 
+@pytest.mark.long
 def test_images_of_one_call_and_of_following_seeds(written: Written, play: Callable[..., Execution]) -> None:
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
     swift, mochi = (play(models, who, images=2).pictures for who in ("S8", "M6"))
@@ -209,6 +214,7 @@ def test_python_replaces_an_empty_negative_prompt(written: Written, play: Callab
     assert "one image a call" in play(models, "P6", images=2).failure
 
 
+@pytest.mark.long
 def test_python_decodes_sdxl_with_the_factor_of_sd(written: Written, play: Callable[..., Execution]) -> None:
     models = written("1.1.0", "xl")
     original = Original(recipes.build("tiny-sdxl"))
@@ -243,6 +249,7 @@ def test_a_refiner_in_the_place_of_the_base_model(written: Written, play: Callab
     assert "missingUnetInputs" in play({**parts, "unet": models["unet"]}, "S7", **options).failure
 
 
+@pytest.mark.long
 def test_apps_space_and_scale_sdxl_by_their_date(written: Written, play: Callable[..., Execution]) -> None:
     models = {name: path for name, path in written("C6", "xl").items() if not name.startswith("vae_encoder")}
     options = {"original": recipes.build("tiny-sdxl"), "scheduler": "dpm++", "steps": 8}
@@ -254,6 +261,7 @@ def test_apps_space_and_scale_sdxl_by_their_date(written: Written, play: Callabl
         assert np.abs(found[one].pictures - found[other].pictures).max() > 0.02, (one, other)
 
 
+@pytest.mark.long
 def test_without_guidance(written: Written, play: Callable[..., Execution]) -> None:
     """Up to Swift 1.1 both rows are computed whatever the scale; later releases fail as the tables say."""
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
@@ -280,6 +288,7 @@ def test_requests_that_crash_an_app(written: Written, play: Callable[..., Execut
         play(models, "D2023-06", scheduler="dpm++", images=2)
 
 
+@pytest.mark.long
 def test_holes_of_the_control_image_act_from_august_2023_on(
     written: Written, play: Callable[..., Execution], checkpoint: Path
 ) -> None:
@@ -296,6 +305,7 @@ def test_holes_of_the_control_image_act_from_august_2023_on(
     assert np.abs(holed.pictures - plain.pictures).max() > 0.02
 
 
+@pytest.mark.long
 def test_float16_outputs_crash_old_releases_only(
     written: Written, converted: Converted, play: Callable[..., Execution]
 ) -> None:
@@ -306,6 +316,7 @@ def test_float16_outputs_crash_old_releases_only(
     assert new.psnr >= LOWEST_PSNR
 
 
+@pytest.mark.long
 def test_a_chunked_unet_draws_the_same_picture(
     written: Written, play: Callable[..., Execution], tmp_path: Path
 ) -> None:
@@ -320,6 +331,7 @@ def test_a_chunked_unet_draws_the_same_picture(
     assert play(parts, "P6").failure.startswith("FileNotFoundError: the Python pipeline never loads chunks")
 
 
+@pytest.mark.long
 def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Callable[..., Execution]) -> None:
     models = {**written("main", "sd", "text_encoder", "vae_decoder"), "unet": converted("main", "unet", batch=1)}
     whole = written("main", "sd", "text_encoder", "unet", "vae_decoder")
@@ -333,6 +345,7 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
         assert text in play(models, consumer).failure
 
 
+@pytest.mark.long
 def test_components_of_other_sizes_fail_as_the_tables_say(
     written: Written, converted: Converted, play: Callable[..., Execution]
 ) -> None:
@@ -371,6 +384,7 @@ def test_controlnets_of_float16_outputs_crash_until_repaired(
     assert mended.psnr >= LOWEST_PSNR, mended.failure
 
 
+@pytest.mark.long
 def test_the_safety_check_agrees_with_pytorch(written: Written, checkpoint: Path) -> None:
     folder = releases.safety(checkpoint)
     shades = np.linspace(0, 1, 6, dtype=np.float32)[:, None, None, None] * np.ones((1, 128, 128, 3), np.float32)
@@ -386,6 +400,7 @@ def test_the_safety_check_agrees_with_pytorch(written: Written, checkpoint: Path
     assert check_safety(large, "S4", folder, shades).flags == result.flags
 
 
+@pytest.mark.long
 def test_repaired_encoders_work_where_the_tables_promise(
     written: Written, play: Callable[..., Execution], tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_guidance_steps_images_and_lengths_equal_diffusers(options: dict[str, An
     assert trace["mmdit/step00/sample"].shape == (rows, 16, 8, 8)
 
 
+@pytest.mark.long
 @given(
     name=st.sampled_from(["tiny-sd3", "tiny-sd3-t5"]),
     task=st.sampled_from(["txt2img", "img2img"]),

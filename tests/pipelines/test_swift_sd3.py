@@ -157,6 +157,7 @@ def play(models: dict[str, Path], consumer: str, **options: Any) -> Execution:
     return execute(models, consumer, Path(model.location), prompt=prompt, negative=negative, **{"steps": 3, **options})
 
 
+@pytest.mark.long
 def test_releases_draw_pytorchs_picture_with_converted_models(models: dict[str, Path]) -> None:
     kept: dict[Any, Any] = {}
     first = play(models, "S8", kept=kept)

@@ -240,6 +240,7 @@ def drawn(case: Row, check: Callable[..., Any], chosen: Any) -> None:
     run()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ROWS)
 def test_a_task_equals_diffusers(case: Row) -> None:
     drawn(case, equal, FEW)
@@ -257,6 +258,7 @@ def test_sdxl_turbo_draws_without_guidance(steps: int) -> None:
     equal(Row("tiny-sdxl-turbo", "StableDiffusionXLPipeline", request), 93)
 
 
+@pytest.mark.long
 def test_another_pipeline_of_unconditional_models() -> None:
     import diffusers
 
@@ -276,6 +278,7 @@ def test_another_pipeline_of_unconditional_models() -> None:
             assert np.array_equal(image, stacked(result.images))
 
 
+@pytest.mark.long
 def test_the_safety_checker_flags_and_blackens_what_the_pipeline_does() -> None:
     flags = []
     for seed in (0, 1):

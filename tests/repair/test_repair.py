@@ -107,6 +107,7 @@ def test_a_modern_encoder_extended_for_swift_3_equals_the_old_one(
         np.testing.assert_allclose(extended, original, atol=0.01)
 
 
+@pytest.mark.long
 def test_compressed_encoders_are_cut_too(converted: Converted, tmp_path: Path) -> None:
     source = converted("0.3.0", "vae_encoder", compression="affine8")
     assert inspect(source).components[0].fingerprint.compression == ("8-bit linear",)

@@ -52,6 +52,7 @@ def repaired(path: Path, output: Path) -> repair.Repaired:
     return result
 
 
+@pytest.mark.long
 def test_a_folded_encoder_is_rewritten_with_equal_values(old: Path, tmp_path: Path) -> None:
     assert ranks(old) == [(3, 3, 3)] * folded.LAYERS
     result = repaired(old, tmp_path)
@@ -73,6 +74,7 @@ def test_a_folded_encoder_is_rewritten_with_equal_values(old: Path, tmp_path: Pa
     assert record["repairs"] == ["attention-rank4"]
 
 
+@pytest.mark.long
 def test_the_result_is_what_is_converted_from_unfolded_attention(old: Path, tmp_path: Path) -> None:
     new = folded.traced_encoder(tmp_path / "new.mlpackage", folded=False)
     target = Path(repaired(old, tmp_path / "out").target)

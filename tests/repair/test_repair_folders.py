@@ -69,6 +69,7 @@ def moments(path: Path) -> np.ndarray:
     return np.asarray(Session(model, fuse=False).predict({feature.name: image})["latent"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", ["0.2.0", "0.3.0"])
 def test_folders_with_five_inputs_do_img2img_everywhere(
     contract: str,
@@ -87,6 +88,7 @@ def test_folders_with_five_inputs_do_img2img_everywhere(
         assert result.psnr >= LOWEST_PSNR, (consumer, result.failure)
 
 
+@pytest.mark.long
 def test_folders_of_today_work_in_releases_of_2023(
     written: Written,
     kept: dict,
@@ -102,6 +104,7 @@ def test_folders_of_today_work_in_releases_of_2023(
         assert play(models, consumer, kept).psnr >= LOWEST_PSNR
 
 
+@pytest.mark.long
 def test_folders_of_today_work_in_the_release_with_five_inputs(
     written: Written,
     kept: dict,
@@ -119,6 +122,7 @@ def test_folders_of_today_work_in_the_release_with_five_inputs(
     np.testing.assert_allclose(result.pictures, reference.pictures, atol=0.02)
 
 
+@pytest.mark.long
 def test_float16_outputs_work_in_releases_that_do_not_convert(
     written: Written,
     converted: Converted,
@@ -135,6 +139,7 @@ def test_float16_outputs_work_in_releases_that_do_not_convert(
     np.testing.assert_array_equal(moments(models["vae_encoder"]), moments(source["vae_encoder"]).astype(np.float32))
 
 
+@pytest.mark.long
 def test_sdxl_of_today_works_in_main_of_august_2023(
     written: Written,
     kept: dict,
@@ -151,6 +156,7 @@ def test_sdxl_of_today_works_in_main_of_august_2023(
     np.testing.assert_array_equal(moments(models["vae_encoder"]), moments(source["vae_encoder"]))
 
 
+@pytest.mark.long
 def test_sdxl_of_august_2023_gets_two_axes(
     written: Written,
     kept: dict,
@@ -165,6 +171,7 @@ def test_sdxl_of_august_2023_gets_two_axes(
     np.testing.assert_array_equal(flat.pictures, rows.pictures)
 
 
+@pytest.mark.long
 def test_compressed_folders_are_repaired_too(
     written: Written,
     converted: Converted,

@@ -39,6 +39,7 @@ with folder.open_run(Path(sys.argv[1]), plan(40), resume=True) as run:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [12, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_path: Path, kills: int) -> None:
     path, said = tmp_path / "night", Counter[str]()

@@ -79,6 +79,7 @@ def asked(project: pytest.Pytester) -> list[str]:
     return sorted((project.path / "asked").read_text().split())
 
 
+@pytest.mark.long
 def test_an_interrupted_session_goes_on(project: pytest.Pytester) -> None:
     stop = project.path / "stop-pndm"
     stop.touch()
@@ -99,6 +100,7 @@ def test_an_interrupted_session_goes_on(project: pytest.Pytester) -> None:
     assert "4 pass, 0 fail, 0 unknown" in again.stdout.str()
 
 
+@pytest.mark.long
 def test_workers_write_one_folder_and_one_that_dies_costs_its_cell(project: pytest.Pytester) -> None:
     (project.path / "crash-ddim").touch()
     suite(project, "-n", "2").assert_outcomes(passed=3, failed=1)
@@ -110,6 +112,7 @@ def test_workers_write_one_folder_and_one_that_dies_costs_its_cell(project: pyte
     assert [entry["case"] for entry in result(found).records] == list(SCHEDULERS)  # whoever was first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
     [
@@ -142,6 +145,7 @@ def tables(found: pytest.RunResult) -> list[str]:
     return lines[lines.index(next(line for line in lines if line.startswith("verdict "))) :][:10]
 
 
+@pytest.mark.long
 def test_workers_leave_out_what_is_finished_also_one_that_comes_later(project: pytest.Pytester) -> None:
     suite(project, "-k", "ddim").assert_outcomes(passed=1, deselected=3)
     (project.path / "crash-pndm").touch()

@@ -43,6 +43,7 @@ def test_the_folder_is_small(name: str) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["shapes-sd", pytest.param("shapes-sd-v", marks=pytest.mark.slow)])
 def test_some_prompts_are_drawn(name: str) -> None:
     score = _score(load(trained.folder(name)), 24, steps=12)
@@ -79,6 +80,7 @@ def test_pndm_finds_its_settings_in_the_folder(folder: Path) -> None:
     assert (config.skip_prk_steps, config.set_alpha_to_one, config.steps_offset) == (True, False, 1)
 
 
+@pytest.mark.long
 def test_the_autoencoder_keeps_held_out_pictures(pipeline: Any) -> None:
     images = np.stack([picture.draw(item.scene) for item in caption.prompts(24, seed=7)])
     with torch.inference_mode():
@@ -89,6 +91,7 @@ def test_the_autoencoder_keeps_held_out_pictures(pipeline: Any) -> None:
     assert np.mean(found) >= 28
 
 
+@pytest.mark.long
 def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -> None:
     from diffusers import StableDiffusionImg2ImgPipeline
 
@@ -113,6 +116,7 @@ def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -
     assert not measure.judge(np.asarray(start), wanted).colour, "the start is not yet what the prompt says"
 
 
+@pytest.mark.long
 def test_the_unconditional_model_draws_objects_on_plain_backgrounds() -> None:
     folder = trained.folder("shapes-ddpm")
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 2e6

@@ -39,6 +39,7 @@ def test_samples_are_reproducible() -> None:
     assert items[7:9] == caption.training(2, start=7)
 
 
+@pytest.mark.long
 def test_held_out_captions_are_never_trained_on() -> None:
     trained = {item.caption for item in caption.training(3000)}
     prompts = caption.prompts(200)

@@ -55,6 +55,7 @@ def _drawn(name: str, seed: int, calls: list[Any]) -> list[bytes]:
     return drawn
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.sampled_from(["torch-cpu", "numpy-legacy"]), st.integers(0, 2**32 - 1), CALLS)
 @pytest.mark.usefixtures("numba")

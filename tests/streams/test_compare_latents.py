@@ -121,6 +121,7 @@ def test_shape() -> None:
     assert "only the shape differs" in _said(a, a.reshape(4, 256))
 
 
+@pytest.mark.long
 def test_unknown_cause_is_not_invented() -> None:
     a = _drawn("torch-cpu", 555)
     b = a.copy()

@@ -84,6 +84,7 @@ def test_mlx_refuses_what_mlx_refuses(mx: Any, seed: int) -> None:
         streams.open("mlx", seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seed", "partitionable"), [(93, True), (-1, True), (2**32 + 93, True), (2**63 - 1, True), (93, False)]
 )

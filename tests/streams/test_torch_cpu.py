@@ -93,6 +93,7 @@ def test_randn_is_normal_without_scaling(torch_options: dict[str, Any]) -> None:
     assert ours.tobytes() == theirs.numpy().tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("capability", "kernel"), [("default", "libm"), ("avx2", "avx2")])
 def test_kernels_in_processes_of_their_own(
     torch_options: dict[str, Any], capability: str, kernel: str, tmp_path: Path

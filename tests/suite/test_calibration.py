@@ -37,6 +37,7 @@ def test_a_largest_error_spreads_in_its_logarithm_and_upwards() -> None:
     assert (found.worst, found.best) == (0.8, 0.1)
 
 
+@pytest.mark.long
 def test_false_alarms_come_at_the_rate_that_was_asked() -> None:
     random, alarms = np.random.default_rng(93), 0
     for _ in range(4000):
@@ -86,6 +87,7 @@ def test_the_command_refuses(capsys: pytest.CaptureFixture[str], words: list[str
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_command_measures_writes_and_tells(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

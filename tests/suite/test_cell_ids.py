@@ -50,6 +50,7 @@ def parsed(line: str) -> Options:
     return suite_options.read(vars(parser.parse_args(words)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_ids_are_unique_and_the_printed_command_plans_exactly_that_cell(name: str) -> None:
     cells = plan.cells(RUNS[name])

@@ -59,6 +59,7 @@ def _marked(model: str) -> tuple[pytest.MarkDecorator, ...]:
     return () if model == SUBSET else (pytest.mark.slow,)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", [pytest.param(name, marks=_marked(name)) for name in defects.MODELS])
 def test_without_a_defect_everything_passes(folder: Path, model: str) -> None:
     found = judged(model, folder, None)
@@ -66,6 +67,7 @@ def test_without_a_defect_everything_passes(folder: Path, model: str) -> None:
     assert all(check.score is not None for check in found if check.point != "latents/initial")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "defect",
     [

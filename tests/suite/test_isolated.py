@@ -74,6 +74,7 @@ def ask(tmp_path: Path) -> Callable[..., list[Record]]:
     return asked
 
 
+@pytest.mark.long
 def test_a_signal_is_a_record_with_the_last_lines_and_the_rest_goes_on(ask: Callable[..., list[Record]]) -> None:
     records = ask("first", "segv", "kill", "last")
     assert [record["verdict"] for record in records] == ["pass", "fail", "fail", "pass"]
@@ -87,6 +88,7 @@ def test_a_signal_is_a_record_with_the_last_lines_and_the_rest_goes_on(ask: Call
     assert first != last != str(os.getpid())
 
 
+@pytest.mark.long
 def test_a_time_limit_is_a_record_and_the_rest_goes_on(ask: Callable[..., list[Record]]) -> None:
     records = ask("first", "hang", "exit", "bad", cell_timeout=8)
     assert [record["verdict"] for record in records] == ["pass", "fail", "fail", "unknown"]
@@ -96,6 +98,7 @@ def test_a_time_limit_is_a_record_and_the_rest_goes_on(ask: Callable[..., list[R
     assert records[3]["bad_input"] == ["not compared: none.png: no such picture"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("each", "processes"), [(None, [1, 1, 1]), (2, [1, 1, 2])])
 def test_a_process_serves_as_many_cells_as_it_may(
     ask: Callable[..., list[Record]], each: int | None, processes: list[int]

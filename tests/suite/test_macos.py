@@ -63,6 +63,7 @@ def seen(cases: Path) -> Seen:
         return parity_run(cases.parent / "all", "--model-version", "tiny-sd", "--cases", cases)
 
 
+@pytest.mark.long
 def test_four_units_are_four_candidates_with_bounds_and_values_of_their_own(seen: Seen) -> None:
     assert set(seen.records) == set(IDS.values())
     for unit, name in IDS.items():
@@ -84,6 +85,7 @@ def test_a_defect_of_one_unit_fails_that_unit_alone(seen: Seen) -> None:
     assert f"on Core ML {BROKEN}\nunet/" in seen.err
 
 
+@pytest.mark.long
 def test_the_printed_command_repeats_that_unit_alone(seen: Seen, tmp_path: Path) -> None:
     (line,) = (line for line in seen.err.splitlines() if "reproduce: " in line)
     _, _, *words = shlex.split(line.partition("reproduce: ")[2])
@@ -95,6 +97,7 @@ def test_the_printed_command_repeats_that_unit_alone(seen: Seen, tmp_path: Path)
     assert unet(record)["value"] == unet(seen.records[name])["value"]
 
 
+@pytest.mark.long
 def test_pytest_names_the_unit_that_fails(
     cases: Path, seen: Seen, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,12 +67,14 @@ def checks(
     return {check.point: check for check in found}
 
 
+@pytest.mark.long
 def test_without_a_defect_everything_passes(evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]) -> None:
     found = checks(evaluator, cell, packages)
     assert {point: check.verdict for point, check in found.items()} == dict.fromkeys(found, Verdict.PASS)
     assert set(found) == {"latents/initial", "text_encoder", "unet", "vae_decoder", "image"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("component", "weight"),
     [
@@ -92,6 +94,7 @@ def test_one_changed_weight_names_its_component(
     assert found[component].message.startswith(f"{component}/")
 
 
+@pytest.mark.long
 def test_one_swapped_sign_in_an_operator_names_the_component(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -110,6 +113,7 @@ def test_one_swapped_sign_in_an_operator_names_the_component(
     assert found["vae_decoder"].verdict is Verdict.PASS
 
 
+@pytest.mark.long
 def test_what_adds_up_over_the_steps_is_said_to_come_from_a_known_defect_of_the_program(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]
 ) -> None:
@@ -136,6 +140,7 @@ def test_another_seed_is_seen_where_the_run_starts(
     assert all(found[name].verdict is Verdict.PASS for name in TASK_COMPONENTS["txt2img"])  # the networks are right
 
 
+@pytest.mark.long
 def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks_of_it(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -156,6 +161,7 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
     assert checks(evaluator, cell, used)["unet"].verdict is Verdict.FAIL  # the same figures without that knowledge
 
 
+@pytest.mark.long
 def test_compressed_weights_are_judged_by_half_precision_with_these_weights(tmp_path: Path) -> None:
     """Two bits cost far more than any bound; the program computes exactly that, or with other signs more."""
     location = Evaluator(OPTIONS).model.location
@@ -189,6 +195,7 @@ def _other_signs(specification: Any) -> None:
         operation.type = "sub"
 
 
+@pytest.mark.long
 def test_values_beyond_float16_are_named_with_their_operation_and_size(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
+@pytest.mark.long
 def test_the_suite_runs_from_another_folder(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "-m", "parity", "-v", "--parity-report", "out")
     result.assert_outcomes(passed=1)
@@ -36,6 +37,7 @@ def test_the_suite_runs_from_another_folder(project: pytest.Pytester) -> None:
     assert (project.path / "out" / "index.html").is_file()
 
 
+@pytest.mark.long
 def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess(
         "--pyargs", "parity.suite", "-n", "1", "--seed", "8", "--compute-unit", "CPU_AND_NE", "--parity-report", "out"
@@ -46,6 +48,7 @@ def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) 
     assert "computed once for CPU_AND_NE" in result.stdout.str()
 
 
+@pytest.mark.long
 def test_another_producer_by_command_line_and_by_ini(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "-v", "--as", "python==1.1.0", "--as", "S2")
     assert "1 pass, 0 fail, 1 unknown" in result.stdout.str()
@@ -57,6 +60,7 @@ def test_another_producer_by_command_line_and_by_ini(project: pytest.Pytester) -
     result.stdout.fnmatch_lines(["*no producer named 'swiift'; did you mean swift?*"])
 
 
+@pytest.mark.long
 def test_a_failure_is_explained_and_unknown_is_not_green(project: pytest.Pytester) -> None:
     project.makefile(".toml", t='[[tolerance]]\npoint = "image"\nmetric = "image_psnr"\nbound = 400\nmeasured = "x"\n')
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "--tolerances", "t.toml")
@@ -66,6 +70,7 @@ def test_a_failure_is_explained_and_unknown_is_not_green(project: pytest.Pyteste
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("extra", "outcome"), [([], {"skipped": 1}), (["--parity-strict"], {"failed": 1})])
 def test_what_is_not_available_is_unknown_with_its_reason(
     project: pytest.Pytester, extra: list[str], outcome: dict[str, int]
@@ -84,6 +89,7 @@ def test_what_is_not_available_is_unknown_with_its_reason(
     assert result.ret == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -135,6 +141,7 @@ def stage(project: pytest.Pytester, *names: str) -> None:
     project.makefile(".toml", cases="".join(cases))
 
 
+@pytest.mark.long
 def test_no_cell_is_lost_not_even_with_its_worker(project: pytest.Pytester) -> None:
     stage(project, "good", "bad", "defect", "crash")
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "-n", "1", "--parity-report", "out")
@@ -156,6 +163,7 @@ def test_no_cell_is_lost_not_even_with_its_worker(project: pytest.Pytester) -> N
     assert (project.path / "out" / "index.html").read_text().count("<article") == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("names", "arguments", "shown", "code"),
     [
@@ -173,6 +181,7 @@ def test_what_a_stopped_session_left_out_is_counted(
     assert "of 3 cells were not asked" in result.stdout.str()
 
 
+@pytest.mark.long
 def test_one_cell_by_its_id(project: pytest.Pytester) -> None:
     stage(project, "good", "bad")
     wanted = "--cell=candidate/good/coreml:reference"
@@ -183,6 +192,7 @@ def test_one_cell_by_its_id(project: pytest.Pytester) -> None:
     assert "none of the 2 cells of this run has that id; did you mean candidate/good/coreml:reference" in said
 
 
+@pytest.mark.long
 def test_goldens_alone_do_not_make_a_run_green(project: pytest.Pytester, tmp_path: Path) -> None:
     stage(project, "good")
     project.makeconftest(STAGED.replace('happens == "away"', 'cell.kind == "candidate"'))
@@ -192,6 +202,7 @@ def test_goldens_alone_do_not_make_a_run_green(project: pytest.Pytester, tmp_pat
     result.stdout.fnmatch_lines(["no candidate was compared, 1 unknown; what was decided beside them (golden) says*"])
 
 
+@pytest.mark.long
 def test_a_missing_golden_fails_and_can_be_made(
     project: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +218,7 @@ def test_a_missing_golden_fails_and_can_be_made(
     project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, deselected=1)
 
 
+@pytest.mark.long
 def test_expected_failures_are_xfailed_until_they_pass(project: pytest.Pytester, tmp_path: Path) -> None:
     stage(project, "good", "defect")
     entry = '[[expected]]\ncell = "candidate/{}/*"\nowner = "ada"\nreason = "known"\nuntil = {}-01-01\n'

@@ -58,6 +58,7 @@ def test_cases_follow_the_family(tmp_path: Path) -> None:
     assert {case.request.task for case in shipped} == {"txt2img"}
 
 
+@pytest.mark.long
 def test_converted_models_draw_pytorchs_picture(
     capsys: pytest.CaptureFixture[str], quick: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def ask(asked: Options, number: int = 0) -> dict[str, Any]:
     return Run(asked).ask(cells(asked)[number])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "given", "networks"),
     [
@@ -108,6 +109,7 @@ def test_a_size_that_the_users_models_do_not_have_is_named(tmp_path: Path) -> No
     assert "draw 128x128" in record["bad_input"][0]
 
 
+@pytest.mark.long
 def test_a_unet_of_batch_one_is_asked_for_each_row(tmp_path: Path) -> None:
     models = tmp_path / "models"
     for package in convert.cached(recipes.build("tiny-sd"), batch=1).values():
@@ -119,6 +121,7 @@ def test_a_unet_of_batch_one_is_asked_for_each_row(tmp_path: Path) -> None:
     assert len([check for check in record["checks"] if check["point"] == "unet"]) >= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "given", "networks"),
     [
@@ -154,6 +157,7 @@ def test_a_release_says_what_it_does_not_have(tmp_path: Path, text: str, who: st
     assert says in cells(asked)[0].unavailable
 
 
+@pytest.mark.long
 def test_little_memory_gives_the_same_records(tmp_path: Path) -> None:
     def kept(record: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name != "seconds"}
@@ -162,6 +166,7 @@ def test_little_memory_gives_the_same_records(tmp_path: Path) -> None:
     assert kept(ask(plain)) == kept(ask(frugal))
 
 
+@pytest.mark.long
 def test_little_memory_holds_one_network_at_a_time(tmp_path: Path) -> None:
     asked = options(tmp_path, f'{PROMPT}\ntask = "txt2img"', model_version="tiny-sd", reduce_memory=True)
     stage = Stage(asked)
@@ -213,6 +218,7 @@ def test_cells_of_one_backend_are_asked_together_and_reported_in_order(tmp_path:
     assert by_backend(planned) == [0, 2, 1, 3]
 
 
+@pytest.mark.long
 def test_a_played_network_names_the_operation_at_fault(tmp_path: Path) -> None:
     given = {**NETS, "producers": ("swift==1.1.0",), "tolerances": None}
     asked = options(tmp_path, CONTROL, **given)

@@ -8,6 +8,7 @@ import pytest
 
 from parity.errors import FormatError
 from parity.metrics import METRICS
+from parity.networks.signature import SIGNATURES
 from parity.suite import tolerance
 from parity.suite.tolerance import Tolerance
 
@@ -134,3 +135,22 @@ def test_of_each_metric_the_first_that_matches() -> None:
     assert tolerance.find(table, "image", precision="float16", numerics="mine") == table[0]
     assert tolerance.find_all(table, "unet", precision="float16", numerics="mine") == ()
     assert tolerance.find(table, "unet", precision="float16", numerics="mine") is None
+
+
+@pytest.mark.parametrize(
+    ("numerics", "precision"),
+    [
+        ("PyTorch cpu float32", "float32"),
+        ("PyTorch cuda float16", "float16"),
+        ("PyTorch mps bfloat16", "bfloat16"),
+        ("reference runtime (declared)", "float16"),
+        ("Core AI interpreter (float32)", "float32"),
+        ("Core ML CPU_AND_NE", "float16"),
+    ],
+)
+def test_every_network_has_a_bound_on_every_backend(numerics: str, precision: str) -> None:
+    table = tolerance.load()
+    points = [name for name in SIGNATURES if name not in ("controlnet", "multilingual_projection")]
+    points += ["controlnet-1", "controlnet-2", "latents/encoded", "image"]
+    found = [tolerance.find(table, point, precision=precision, numerics=numerics) for point in points]
+    assert [point for point, row in zip(points, found, strict=True) if row is None] == []

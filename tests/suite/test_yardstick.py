@@ -46,6 +46,7 @@ def image() -> dict[str, np.ndarray]:
     return {"image": np.random.default_rng(93).uniform(-1, 1, (1, 3, 128, 128)).astype(np.float32)}
 
 
+@pytest.mark.long
 def test_kernels_do_not_change_half_precision(original: TorchBackend) -> None:
     found = {}
     for capability in ("default", "avx2"):

@@ -50,6 +50,7 @@ def run(model: Any, folder: Path, **inputs: Any) -> list[Any]:
     return list(session(model, folder).predict(inputs).values())
 
 
+@pytest.mark.long
 def test_a_convolutional_chain(tmp_path):
     weight, bias = rng(1).standard_normal((4, 3, 3, 3)).astype(np.float32), rng(2).standard_normal(4).astype(np.float32)
 

@@ -131,6 +131,7 @@ def test_the_page_about_operators_is_current():
     assert written == page(), "run: python -m parity.mil.operators --table docs/operators.md"
 
 
+@pytest.mark.long
 def test_the_command_lists_operators_and_writes_the_page(tmp_path):
     command = [sys.executable, "-m", "parity.mil.operators"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

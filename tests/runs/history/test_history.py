@@ -253,6 +253,7 @@ def test_a_folder_that_cannot_be_read_leaves_the_history_as_it_was(tmp_path: Pat
         assert store.runs() == {}
 
 
+@pytest.mark.long
 def test_a_weight_that_changed_overnight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = convert.cached(str(recipes.build("tiny-sd")))
     (tmp_path / "models").mkdir()
@@ -277,6 +278,7 @@ def test_a_weight_that_changed_overnight(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"between them changed package {unet.name} " in found.began
 
 
+@pytest.mark.long
 def test_a_step_that_changed_overnight_for_both_is_found_by_the_golden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_the_plan_is_stated_without_drawing(capsys: pytest.CaptureFixture[str]) 
     assert "spread   5%: power 0.95" in out
 
 
+@pytest.mark.long
 def test_a_gate_from_the_command_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

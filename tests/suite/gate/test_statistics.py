@@ -36,12 +36,14 @@ def rates(shape: str, loss: float, spread: float, plan: Plan = PLAN) -> dict[Ver
     return {verdict: count / TIMES for verdict, count in found.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_model_as_good_fails_once_in_a_hundred_at_most(shape: str) -> None:
     alarms = rates(shape, 0.0, 0.06)[Verdict.FAIL]
     assert alarms <= stats.binom.isf(0.001, TIMES, PLAN.alarms) / TIMES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SHAPES)
 def test_64_prompts_find_a_loss_of_three_percent_nine_times_in_ten(shape: str) -> None:
     found = rates(shape, 0.03, 0.06)
@@ -49,6 +51,7 @@ def test_64_prompts_find_a_loss_of_three_percent_nine_times_in_ten(shape: str) -
     assert found[Verdict.PASS] <= stats.binom.isf(0.001, TIMES, PLAN.risk) / TIMES
 
 
+@pytest.mark.long
 def test_the_stated_power_is_reached_at_the_stated_spread() -> None:
     spread = PLAN.largest_spread()
     assert spread == pytest.approx(0.0601, abs=0.0005)  # 3 % x 8 / (t of 0.5 % + t of 10 %), nearly
@@ -61,12 +64,14 @@ def test_the_stated_power_is_reached_at_the_stated_spread() -> None:
     assert passing == pytest.approx(PLAN.passes(spread), abs=3 * np.sqrt(passing * (1 - passing) / TIMES) + 0.01)
 
 
+@pytest.mark.long
 def test_with_many_prompts_small_losses_pass_and_the_margin_fails() -> None:
     many = replace(PLAN, prompts=1000)
     assert rates("normal", 0.01, 0.06, many)[Verdict.PASS] > 0.99
     assert rates("normal", 0.03, 0.06, many)[Verdict.FAIL] == pytest.approx(1 - many.risk, abs=0.02)
 
 
+@pytest.mark.long
 def test_with_few_prompts_nothing_is_claimed() -> None:
     found = rates("normal", 0.0, 0.3)
     assert found[Verdict.UNKNOWN] > 0.7

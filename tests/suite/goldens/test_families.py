@@ -21,6 +21,7 @@ def goldens(**given: Any) -> dict[str, Cell]:
     return {cell.case.name: cell for cell in cells(Options(**given, compatibility="none")) if cell.kind == "golden"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("given", "names"),
     [

@@ -82,6 +82,7 @@ def judge(pairing: Pairing):  # type: ignore[no-untyped-def]
     return checks[0], pictures
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "said", "verdict"),
     [

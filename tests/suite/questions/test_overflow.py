@@ -33,6 +33,7 @@ def norm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scale", "named"), [(1.0, False), (400.0, True)])
 def test_a_group_norm_of_large_values_is_explained(norm: Path, scale: float, named: bool) -> None:
     x = np.random.default_rng(93).uniform(-1, 1, SHAPE).astype(np.float32) * scale

@@ -15,6 +15,7 @@ from parity.suite.run import Run
 from tests.suite.planting import TINY
 
 
+@pytest.mark.long
 def test_a_framework_that_fails_while_predicting_names_the_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

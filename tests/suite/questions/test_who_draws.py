@@ -73,6 +73,7 @@ def old_models(tmp_path_factory: pytest.TempPathFactory, written: Callable[..., 
     return whole, planted
 
 
+@pytest.mark.long
 def test_old_models_as_five_releases(cases: Path, old_models: tuple[Path, Path]) -> None:
     found = ask(cases=cases, models=old_models[0], producers=RELEASES)
     verdicts = {
@@ -100,6 +101,7 @@ def test_old_models_as_five_releases(cases: Path, old_models: tuple[Path, Path])
     assert "--cell candidate/picture/swift==1.1.0" in new["reproduce"]
 
 
+@pytest.mark.long
 def test_old_models_with_a_changed_weight_name_the_network(cases: Path, old_models: tuple[Path, Path]) -> None:
     found = ask(cases=cases, models=old_models[1], producers=RELEASES)
     for name in RELEASES:
@@ -126,6 +128,7 @@ def test_an_empty_negative_prompt_becomes_zeros_in_one_release(cases: Path) -> N
     assert "the negative prompt's text" not in found["explanation"], "encoded alike, and replaced afterwards"
 
 
+@pytest.mark.long
 def test_the_gap_between_an_app_and_diffusers_is_the_one_that_users_reported(tmp_path: Path) -> None:
     """A user's case, measured before this question could be asked here: 26.4 dB by PNDM, 33.8 dB by DPM-Solver++."""
     cases = tmp_path / "gap.toml"
@@ -146,6 +149,7 @@ def test_the_gap_between_an_app_and_diffusers_is_the_one_that_users_reported(tmp
     assert "timesteps" not in found["pndm"]["explanation"]
 
 
+@pytest.mark.long
 def test_a_release_has_goldens_of_its_own(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARITY_AUTHOR", "Ada")
     asked = {"cases": cases, "producers": ("swift==1.1.0", "diffusers"), "golden_dir": tmp_path / "golden"}
@@ -169,6 +173,7 @@ def test_a_producer_against_itself_is_the_same(cases: Path) -> None:
     assert found["producer/text/python==0.4.0"]["verdict"] == "pass"
 
 
+@pytest.mark.long
 def test_a_picture_drawn_elsewhere(cases: Path, tmp_path: Path) -> None:
     drawn = ask(cases=cases, producers=("swift==1.1.0",), against="swift==1.1.0")["producer/text/swift==1.1.0"]
     import base64
