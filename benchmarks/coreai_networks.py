@@ -145,7 +145,7 @@ def _measured(
     ai16, ai32 = (registry.open_backend(f"coreai:{precision}", subject) for precision in ("float16", "float32"))
     for network, known in calls.items():
         wide = _again(exact, network, known)
-        short = [({name: _halved(name, array) for name, array in inputs.items()}, {}) for inputs, _ in known]
+        short: Calls = [({name: _halved(name, array) for name, array in inputs.items()}, {}) for inputs, _ in known]
         yield (
             network,
             (

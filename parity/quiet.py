@@ -1,4 +1,4 @@
-"""Holding back what libraries print while they load: progress bars, and remarks on parts that are not used here."""
+"""Holding back what libraries say: progress bars and remarks while they load, and warnings about damaged numbers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,19 @@ def without(name: str, remarks: Sequence[str]) -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(known)
+
+
+def float64(array: Any) -> Any:
+    """Return an array in float64, without a warning about signalling NaNs, which damaged files hold.
+
+    >>> import numpy as np
+    >>> float64(np.array([0x7FA00000], np.uint32).view(np.float32))
+    array([nan])
+    """
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        return np.asarray(array).astype(np.float64)
 
 
 def coremltools() -> Any:

@@ -14,14 +14,21 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+CONVERTING = frozenset({"converted", "written"})
+"""Fixtures below that convert a model where the cache has it not."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what runs Core AI where the extra is not installed, with the reason and the install command."""
+    """Mark what converts a model as long; skip what runs Core AI where the extra is not installed, with the reason."""
     from parity.coreai import availability
 
-    if reason := availability.reason(convert=True):
-        for item in items:
-            if item.get_closest_marker("coreai"):
-                item.add_marker(pytest.mark.skip(reason=reason))
+    reason = availability.reason(convert=True)
+    for item in items:
+        if CONVERTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.long)
+        if reason and item.get_closest_marker("coreai"):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import mil
+from parity import mil, quiet
 from parity.contracts.causal import named_constants
 from parity.contracts.fingerprint import operations
 from parity.contracts.names import claimed
@@ -259,7 +259,7 @@ def _weights(first: mil.Model, second: mil.Model) -> tuple[list[WeightChange], i
             continue
         x = np.asarray(values.decode(a.message, a.name, first.weights))
         y = np.asarray(values.decode(b.message, b.name, second.weights))
-        wide, narrow = x.astype(np.float64), y.astype(np.float64)
+        wide, narrow = quiet.float64(x), quiet.float64(y)
         with np.errstate(invalid="ignore"):
             largest = float(np.nanmax(np.abs(wide - narrow), initial=0.0))
         scale = float(np.nanmax(np.abs(wide), initial=0.0))

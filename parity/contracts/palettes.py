@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import quiet
 from parity.contracts.causal import named_constants
 from parity.contracts.inspection import Palette
 from parity.errors import ParityError
@@ -128,7 +129,7 @@ def judge(name: str, shape: tuple[int, ...], table: np.ndarray, indices: Indices
     if table.dtype.kind != "f" or not table.size:
         return None
     packed = table.ndim == 1
-    table = (table[:, None] if packed else table).astype(np.float64) + 0.0  # so that -0 is 0
+    table = quiet.float64(table[:, None] if packed else table) + 0.0  # so that -0 is 0
     entries, groups = table.shape[-2], table.shape[:-2]
     first = np.sort(table[..., 0], axis=-1)
     candidates = np.argwhere(np.any(first[..., 1:] == first[..., :-1], axis=-1))  # one () where there is one table

@@ -85,9 +85,9 @@ def _check_vae(source: Source) -> None:
     levels = len(source.configs.get("vae", {}).get("block_out_channels", ()))
     if levels not in (0, 4):
         raise UsageError(
-            f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its pictures "
-            f"are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion writes and "
-            "apps read are 8 times as large, which takes 4 levels"
+            f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its "
+            f"pictures are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion "
+            "writes and apps read are 8 times as large, which takes 4 levels"
         )
 
 

@@ -174,15 +174,15 @@ def _old_weights(program: mil.Model) -> Iterator[tuple[str, np.ndarray]]:
 
 def _nearest(name: str, array: np.ndarray, candidates: list[tuple[str, np.ndarray]]) -> WeightPair:
     shape = tuple(size for size in array.shape if size > 1)
-    flat = array.reshape(-1).astype(np.float64)
-    variants = [flat] + ([array.reshape(shape).T.reshape(-1).astype(np.float64)] if len(shape) == 2 else [])
+    flat = quiet.float64(array).reshape(-1)
+    variants = [flat] + ([quiet.float64(array.reshape(shape).T).reshape(-1)] if len(shape) == 2 else [])
     step = max(1, flat.size // _SAMPLE)
     best = min(
         ((other, constant, variant) for other, constant in candidates for variant in variants),
-        key=lambda item: float(np.abs(item[1].reshape(-1)[::step].astype(np.float64) - item[2][::step]).max()),
+        key=lambda item: float(np.abs(quiet.float64(item[1].reshape(-1)[::step]) - item[2][::step]).max()),
     )
     other, constant, variant = best
-    largest = float(np.abs(constant.reshape(-1).astype(np.float64) - variant).max())
+    largest = float(np.abs(quiet.float64(constant).reshape(-1) - variant).max())
     dtypes = (array.dtype.name, constant.dtype.name)
     return WeightPair(name, other, array.shape, dtypes, largest, float(np.abs(flat).max()))
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from parity import quiet
 from parity.errors import ParityError
 from parity.mil import values
 from parity.mil.listed import no_operation
@@ -115,7 +116,7 @@ def _given(op: Any, block: Any) -> Iterator[str]:
 def _statistics(model: Model, message: Any, where: str) -> Iterator[str]:
     array = values.decode(message, where, model.weights)
     if getattr(array, "size", 0) > 1 and array.dtype.kind in "fiu":
-        wide = array.astype("float64")
+        wide = quiet.float64(array)
         yield f"  range   {wide.min():.6g} to {wide.max():.6g}, mean {wide.mean():.6g}, deviation {wide.std():.6g}"
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity import quiet
 from parity.streams.identify import Origin, also, blend, identify, identify_all
 from parity.streams.relations import observations, relate
 
@@ -84,7 +85,7 @@ def compare(a: np.ndarray, b: np.ndarray) -> Difference | None:
     """Compare two arrays of one shape in float64; None where the shapes differ or nothing is there to compare."""
     if a.shape != b.shape or a.size == 0:
         return None
-    x, y = a.astype(np.float64), b.astype(np.float64)
+    x, y = quiet.float64(a), quiet.float64(b)
     undefined = np.isnan(x) & np.isnan(y)
     unequal = (x != y) & ~undefined
     differing, nothing = int(np.count_nonzero(unequal)), int(np.count_nonzero(undefined))
@@ -123,6 +124,7 @@ class Cause:
         return self.text
 
 
+@np.errstate(all="ignore")  # of NaN, infinity and huge values, which damaged files hold, nothing follows
 def explain(a: np.ndarray, b: np.ndarray, *, seeds: Iterable[int] = (93, 0, 42)) -> list[Cause]:
     """Say why two arrays differ, most telling first, and for each side what it was not recognised as.
 
@@ -178,7 +180,7 @@ def _remainder(a: np.ndarray, b: np.ndarray) -> Iterator[Cause]:
     """How much of B is A, where neither a relation nor a stream tells the rest."""
     if a.shape != b.shape or a.size < 16:
         return
-    x, y = (v.reshape(-1).astype(np.float64) for v in (a, b))
+    x, y = (quiet.float64(v).reshape(-1) for v in (a, b))
     unequal = int(np.count_nonzero(x != y))
     if unequal < 0.02 * x.size:
         yield Cause("remainder", f"all but {unequal} of {x.size} values are equal: single values were changed")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import quiet
 from parity.errors import ParityError
 from parity.streams.catalogue import open as open_stream
 from parity.streams.cuda_devices import DEVICES
@@ -253,12 +254,12 @@ def _match(draw: Draw, array: np.ndarray) -> Origin | None:
 
 
 def _close(values: np.ndarray, array: np.ndarray) -> bool:
-    wide = array.astype(np.float64)
-    return bool(np.allclose(values.astype(np.float64), wide, rtol=2 * precision(array), atol=HARDWARE))
+    wide = quiet.float64(array)
+    return bool(np.allclose(quiet.float64(values), wide, rtol=2 * precision(array), atol=HARDWARE))
 
 
 def _correlation(values: np.ndarray, array: np.ndarray) -> float:
-    x, y = (v.reshape(-1)[:4096].astype(np.float64) for v in (values, array))
+    x, y = (quiet.float64(v.reshape(-1)[:4096]) for v in (values, array))
     return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) and np.ptp(y) else 0.0
 
 
@@ -288,7 +289,7 @@ def blend(a: np.ndarray, b: np.ndarray, seeds: Sequence[int]) -> tuple[float, fl
     """Factors alpha and beta, and a stream, for which b is alpha a plus beta times the stream's draw."""
     if a.shape != b.shape or not (_varied(a) and _varied(b)):
         return None
-    x, y = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
+    x, y = quiet.float64(a).reshape(-1), quiet.float64(b).reshape(-1)
     fine = 8 * max(precision(a), precision(b))
     xx, xy = float(x @ x), float(x @ y)
     for draw in draws(seeds, a.shape):

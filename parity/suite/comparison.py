@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity import quiet
 from parity.errors import ParityError
 from parity.metrics import Metric, registry
 from parity.suite.score import Score
@@ -172,7 +173,7 @@ def _explain(
     lines = [headline, f"  bound from: {tolerance.measured}"]
     if bad := _not_finite(candidate):  # a reference that is not finite was refused before
         lines.append(f"  {names[1]} holds {bad} of {candidate.size} values that are NaN or infinite")
-    difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
+    difference = np.abs(quiet.float64(reference) - quiet.float64(candidate))
     index = np.unravel_index(int(difference.argmax()), reference.shape)  # NaN is the largest, and differs
     unequal = int(np.count_nonzero(difference))
     lines.append(

@@ -166,6 +166,7 @@ def test_a_controlnet_of_sdxl_is_drawn(tmp_path: Path) -> None:
     assert networks(record) == {"text_encoder", "text_encoder_2", "controlnet-1", "control-unet", "vae_decoder"}
 
 
+@pytest.mark.long
 @pytest.mark.coreai
 def test_what_the_model_lacks_is_said(subject: Subject) -> None:
     backend = registry.open_backend("coreai", subject)

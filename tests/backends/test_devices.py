@@ -31,6 +31,7 @@ def test_defects_of_apple_gpus_by_release(precision: str, torch: str, system: st
     assert all(f"torch {torch} on mps: " in text and "; remedy: " in text for text in found)
 
 
+@pytest.mark.long
 def test_nothing_is_said_of_other_devices() -> None:
     assert devices.remarks("cpu", "float16", "2.8.0", "27.0") == devices.remarks("cuda", "float16", "2.8.0", "") == ()
     assert TorchBackend(str(recipes.build("tiny-sd"))).remarks == ()

@@ -25,6 +25,9 @@ NAMES = {
 }
 
 
+pytestmark = pytest.mark.long  # models are converted for all of them
+
+
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Path]:
     return dict(convert.cached(recipes.build("tiny-sd")))
@@ -59,7 +62,6 @@ def unet(found: Packages, seed: int = 93) -> np.ndarray:
     )["noise_pred"]
 
 
-@pytest.mark.long
 def test_packages_in_a_folder_and_one_alone(folder: Path) -> None:
     found = packages.find(folder)
     assert set(found.paths) == set(NAMES)
@@ -71,13 +73,13 @@ def test_packages_in_a_folder_and_one_alone(folder: Path) -> None:
     assert not only.parts["text_encoder"].damaged
 
 
+@pytest.mark.long
 def test_names_do_not_decide(folder: Path) -> None:
     for number, path in enumerate(sorted(folder.iterdir())):
         path.rename(folder / f"model{number}.mlpackage")
     assert set(packages.find(folder).paths) == set(NAMES)
 
 
-@pytest.mark.long
 def test_two_halves_are_a_unet_and_give_what_the_whole_gives(
     folder: Path, whole: dict[str, Path], halves: tuple[Path, Path]
 ) -> None:
@@ -95,6 +97,7 @@ def test_two_halves_are_a_unet_and_give_what_the_whole_gives(
     assert str(folder) in problem
 
 
+@pytest.mark.long
 def test_halves_of_two_models_are_named(halves: tuple[Path, Path], whole: dict[str, Path]) -> None:
     backend = CoreMLBackend({"unet": (halves[0], whole["vae_decoder"])}, runtime="reference")
     with pytest.raises(FormatError, match=r"vae_decoder.mlpackage: it needs the input z, and the first half does not"):
@@ -111,7 +114,6 @@ def test_the_whole_unet_is_judged_where_both_are(folder: Path, halves: tuple[Pat
     assert any("whole UNet is judged, not the halves" in remark for remark in found.remarks)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "place",
     [pytest.param("", marks=pytest.mark.slow), pytest.param("Resources", marks=pytest.mark.slow), "coreml/Resources"],
@@ -139,6 +141,7 @@ def test_packages_come_before_compiled_models_beside_them(folder: Path, whole: d
     assert [path.suffix for path in packages.find(folder).paths["unet"]] == [".mlmodelc"]
 
 
+@pytest.mark.long
 def test_a_zip_archive_runs_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     archive = tmp_path / "models.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:

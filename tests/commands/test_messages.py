@@ -39,6 +39,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(good_package(tmp_path_factory.mktemp("good")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "environment",
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],

@@ -99,6 +99,7 @@ def test_a_model_that_predicts_v_fails_by_its_timestep_embedding(capsys: pytest.
     assert "cause: the timestep embedding is computed in float16" in err
 
 
+@pytest.mark.long
 def test_a_model_folder_without_unet(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_model_folder_without_unet(
     assert (verdicts["text_encoder"], verdicts["vae_decoder"], verdicts["unet"]) == ("pass", "pass", "unknown")
 
 
+@pytest.mark.long
 def test_damaged_weights_are_bad_input_and_the_others_are_judged(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_models_without_an_encoder_leave_img2img_unknown_and_the_run_undecided(
     assert "no vae_encoder in it" in " ".join(out.split())
 
 
+@pytest.mark.long
 def test_a_package_of_another_model(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, models: Path, cases: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_whole_archives_are_judged_like_their_folder(folder: Path, way: str) -> 
     assert other.findings == one.findings
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_weights_of_any_component_are_found(folder: Path, way: str, kind: str) -> None:

@@ -74,6 +74,7 @@ def test_a_compiled_model_is_read_like_its_package(
         assert one.windows == other.windows
 
 
+@pytest.mark.long
 def test_a_truncated_weight_file_of_a_compiled_model_is_found(converted: Converted, tmp_path: Path) -> None:
     folder = compiled(converted("0.3.0", "vae_encoder"), tmp_path / "VAEEncoder.mlmodelc")
     weights = folder / "weights" / "weight.bin"

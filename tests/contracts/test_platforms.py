@@ -54,6 +54,7 @@ def rules_for(component: Component, kind: str, **changes: object) -> set[str]:
 # ------------------------------------------------------------------------------------------------- attention of 3 axes
 
 
+@pytest.mark.long
 def test_folded_attention_is_found_with_system_unit_and_remedy(old: Path) -> None:
     first, second = found(old).hazards
     assert (first.rule.id, first.rule.verdict, first.rule.effect) == ("attention-rank3", "no", "crash")
@@ -67,6 +68,7 @@ def test_folded_attention_is_found_with_system_unit_and_remedy(old: Path) -> Non
     }
 
 
+@pytest.mark.long
 def test_a_compiled_encoder_is_judged_like_its_package(old: Path, tmp_path: Path) -> None:
     package = inspect(old).components[0].fingerprint.structure
     for metadata in (True, False):
@@ -75,6 +77,7 @@ def test_a_compiled_encoder_is_judged_like_its_package(old: Path, tmp_path: Path
         assert [hazard.rule.id for hazard in found(folder).hazards] == ["attention-rank3", "attention-rank3-ios"]
 
 
+@pytest.mark.long
 def test_todays_attention_raises_no_alarm(new: Path) -> None:
     (attention,) = structure_of(inspect(new).components[0]).attention
     assert (attention.rank, attention.batch, attention.heads, attention.count) == (4, 1, 4, 2)

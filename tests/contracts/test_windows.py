@@ -166,6 +166,7 @@ def test_real_halves_tell_who_cut_them(
     assert halves.first.is_dir()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
 def test_a_unet_with_quantized_activations(tmp_path: Path) -> None:
     """Made by coremltools' quantizer for torch, as the released script does: a small net with a UNet's features."""

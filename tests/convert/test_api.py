@@ -220,6 +220,7 @@ def test_output_that_is_a_file(model: Model, tmp_path: Path) -> None:
         text_encoder(model("sd1"), tmp_path / "out")
 
 
+@pytest.mark.long
 def test_command_line(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "convert",

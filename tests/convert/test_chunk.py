@@ -91,6 +91,7 @@ def test_a_damaged_half_is_noticed(whole: Path, tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_chunks_are_not_overwritten(whole: Path, tmp_path: Path) -> None:
     (tmp_path / f"{whole.stem}_chunk2.mlpackage").mkdir()
     with pytest.raises(UsageError, match=r"chunk2.mlpackage exists; remove it or use --force"):

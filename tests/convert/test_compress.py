@@ -68,6 +68,7 @@ def test_table_sizes(plain: Path, tmp_path: Path, bits: int) -> None:
     assert not gathered & {op.outputs[0].name for op in found}, "embedding tables keep their 16 bits"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compression", ["affine8", "palette6"])
 def test_equal_input_gives_equal_bytes(plain: Path, tmp_path: Path, compression: str) -> None:
     for name in ("a", "b"):

@@ -80,6 +80,7 @@ def test_todays_contract(main_folder: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_todays_metadata(main_folder: Path) -> None:
     key = "com.github.apple.ml-stable-diffusion.version"
     for path in main_folder.glob("*.mlpackage"):
@@ -97,6 +98,7 @@ def test_todays_metadata(main_folder: Path) -> None:
         assert all(f.shortDescription for f in (*spec.description.input, *spec.description.output))
 
 
+@pytest.mark.long
 def test_every_component_agrees_with_pytorch(main_folder: Path) -> None:
     """The built-in check ran on three seeds each; these networks reach 50 dB and more in float16."""
     found = agreements(main_folder)
@@ -239,6 +241,7 @@ def test_fingerprint_of_each_attention(kind: str, queries: int, expected: dict[s
             assert value.immediateValue.tensor.ints.values[0] == (3 if kind == "ORIGINAL" else 1)
 
 
+@pytest.mark.long
 def test_layer_norms_fold_into_one_operation(main_folder: Path) -> None:
     """Two transformers of one block: three norms each; 1x1 convolutions, no linear operation."""
     found = operations(main_folder / "Stable_Diffusion_version_o_sd1_unet.mlpackage")

@@ -54,6 +54,7 @@ def test_equal_networks(files, capsys):
     assert "function: noise agrees" in text
 
 
+@pytest.mark.long
 def test_a_changed_weight_is_found(files, capsys):
     assert cli.main(["diff", str(files / "net.mlpackage"), str(files / "other.aimodel"), "--json"]) == 1
     result = checked(capsys.readouterr().out, "diff core-ai")
@@ -67,6 +68,7 @@ def test_the_order_of_formats_is_asked_for(files, capsys):
     assert "give the Core ML model first" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_inspect_and_show(files, capsys):
     path = str(files / "net.aimodel")
     assert cli.main(["inspect", path]) == 0

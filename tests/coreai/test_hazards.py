@@ -173,6 +173,7 @@ def test_a_lacking_operator_is_named_with_its_modules(tmp_path):
     assert not (tmp_path / "x.aimodel").exists()
 
 
+@pytest.mark.long
 def test_one_tensor_given_twice_is_two_inputs(tmp_path):
     import torch
 

@@ -47,6 +47,7 @@ def test_long_sums_lose_less(tmp_path) -> None:
     assert reached[False] < 110 < 125 < reached[True], reached
 
 
+@pytest.mark.long
 @pytest.mark.coreai
 @pytest.mark.parametrize("name", ["tiny-sd", "tiny-sdxl"])
 def test_where_an_encoder_is_far_from_pytorch_it_is_pytorchs_layout(name: str) -> None:

@@ -27,6 +27,7 @@ def judge():
         yield judge
 
 
+@pytest.mark.long
 @settings(max_examples=50, **_SETTINGS)
 @given(graphs(longest=6))
 def test_fifty_graphs_agree(judge, graph):

@@ -283,6 +283,7 @@ def test_errors_have_line_and_column(old: str, new: str, place: str, message: st
     assert str(caught.value).startswith(f"model.mil:{place}:")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["tensor<", "list<", "tuple<", "dict<", "state<", "x(", "(", "["])
 def test_nesting_without_end_is_refused(start: str) -> None:
     source = SMALL.split("tensor<fp16, []> two")[0] + start * 100_000

@@ -131,6 +131,7 @@ def test_a_merged_lora_equals_diffusers(base: Path, tmp_path: Path, write: Any) 
     assert record[1].startswith("scale 0.7 ")
 
 
+@pytest.mark.long
 def test_two_loras_are_merged_one_after_the_other(base: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     first, second = peft_lora(tmp_path / "a.safetensors"), kohya_lora(tmp_path / "b.safetensors")
@@ -143,6 +144,7 @@ def test_two_loras_are_merged_one_after_the_other(base: Path, tmp_path: Path) ->
     assert_same(draw(location), theirs(pipeline))
 
 
+@pytest.mark.long
 def test_a_lora_that_does_not_fit_is_refused_by_its_layers(base: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     other = tmp_path / "xl.safetensors"
@@ -267,6 +269,7 @@ def test_an_embedding_that_does_not_fit(base: Path, tmp_path: Path) -> None:
         assemble.location(Ingredients.read(str(base), embeddings=[str(file)]))
 
 
+@pytest.mark.long
 def test_another_vae_by_folder_and_by_file(base: Path, tmp_path: Path) -> None:
     from diffusers import AutoencoderKL
 

@@ -131,6 +131,7 @@ def test_position_ids_of_old_checkpoints_are_no_weights(folder: Path) -> None:
         checkpoint.complete(folder, "X", missing=[], unexpected=["a.position_ids", "a.other_ids"])
 
 
+@pytest.mark.long
 def test_a_safety_checker_and_a_controlnet_are_read_the_same_way() -> None:
     location = recipes.build("tiny-sd")
     checker = source.open_model(releases.safety(location)).folder

@@ -154,6 +154,7 @@ def test_one_folder_is_downloaded_once_and_serves_offline(served: tuple[Hub, str
     assert len(state.asked) == asked
 
 
+@pytest.mark.long
 def test_what_is_not_there_is_said_with_what_to_do(served: tuple[Hub, str], tmp_path: Path) -> None:
     _, endpoint = served
     code, text = ask(tmp_path, endpoint, "owner/models:original/compiled")

@@ -152,6 +152,7 @@ def test_what_is_no_command(tmp_path: Path, program: Path, monkeypatch: pytest.M
 CASES = '[[case]]\nname = "red"\ntask = "txt2img"\nprompt = "a red circle"\nsteps = 3\nrng = "numpy-legacy"\n'
 
 
+@pytest.mark.long
 def test_a_cell_passes_with_the_releases_picture_and_fails_with_another(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

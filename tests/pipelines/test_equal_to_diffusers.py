@@ -205,6 +205,7 @@ def test_rescaled_guidance_equals_diffusers(model: Model, backend: TorchBackend,
     assert not np.array_equal(trace["latents/step00"], plain["latents/step00"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, entry in schedulers.SCHEDULERS.items() if entry.draws])
 def test_noise_of_each_step_comes_from_the_stream(model: Model, backend: TorchBackend, name: str) -> None:
     """Any stream serves, torch's global generator is not touched, and the same seed gives the same picture."""

@@ -19,6 +19,9 @@ RNG = np.random.RandomState(93)
 VECTORS = (RNG.standard_normal((9, 512)), RNG.standard_normal((4, 512)))  # prompt and negative prompt
 
 
+pytestmark = pytest.mark.long  # models are converted for all of them
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
@@ -46,7 +49,6 @@ def play(models: dict[str, Path], adapter: Path, consumer: str = "S7", **options
     return execute(models, consumer, original, prompt=ids, negative=ids, **given)
 
 
-@pytest.mark.long
 def test_every_release_that_has_it_draws_pytorchs_picture(models: dict[str, Path], adapter: Path) -> None:
     kept: dict[Any, Any] = {}
     found = {who: play(models, adapter, who, kept=kept) for who in ("S5", "S7", "S8")}
@@ -64,6 +66,7 @@ def test_every_release_that_has_it_draws_pytorchs_picture(models: dict[str, Path
     assert np.abs(other.pictures - found["S8"].pictures).max() > 0.02
 
 
+@pytest.mark.long
 def test_failures_of_the_releases(models: dict[str, Path], adapter: Path) -> None:
     kept: dict[Any, Any] = {}
     less = {name: path for name, path in models.items() if name != "multilingual_projection"}

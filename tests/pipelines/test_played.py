@@ -148,6 +148,7 @@ def test_python_draws_what_the_diffusers_pipeline_draws(scheduler: str, kind: st
     np.testing.assert_allclose(ours, expected, atol=2e-2)  # latents begin in float16 here
 
 
+@pytest.mark.long
 def test_swift_draws_another_picture_than_a_model_of_v_prediction_means(checkpoint: Path) -> None:
     theirs = pipeline("StableDiffusionPipeline", checkpoint)
     theirs.scheduler = type(theirs.scheduler).from_config(theirs.scheduler.config, prediction_type="v_prediction")
@@ -183,6 +184,7 @@ def test_sources_and_releases_draw_different_pictures(written: Written, play: Ca
         assert np.abs(first - other).max() > 0.01
 
 
+@pytest.mark.long
 def test_the_image_is_ignored_at_full_strength(written: Written, play: Callable[..., Execution]) -> None:
     models = written("0.4.0", "sd", "text_encoder", "unet", "vae_decoder", "vae_encoder")
     assert play(models, "S7", image=IMAGE, strength=1.0).settings.task == "txt2img"
@@ -204,6 +206,7 @@ def test_images_of_one_call_and_of_following_seeds(written: Written, play: Calla
     np.testing.assert_array_equal(mochi[1], play(models, "S8", seed=94).pictures[0])
 
 
+@pytest.mark.long
 def test_python_replaces_an_empty_negative_prompt(written: Written, play: Callable[..., Execution]) -> None:
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
     empty = Model("tiny-sd").tokens("")
@@ -226,6 +229,7 @@ def test_python_decodes_sdxl_with_the_factor_of_sd(written: Written, play: Calla
     assert np.abs(right - wrong).max() > 0.1, "which is not the picture that SDXL's own factor gives"
 
 
+@pytest.mark.long
 def test_the_refiner_takes_over_for_the_last_steps(written: Written, play: Callable[..., Execution]) -> None:
     models = written("1.1.0", "xl")
     original = Original(recipes.build("tiny-sdxl"), refiner=recipes.build("tiny-sdxl-refiner"))

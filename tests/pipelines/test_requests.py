@@ -98,6 +98,7 @@ def test_the_table_of_schedulers_says_what_diffusers_classes_take(name: str) -> 
     assert (entry.draws == "tree") == ("noise_sampler_seed" in takes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(schedulers.SCHEDULERS))
 def test_predictions_that_a_scheduler_cannot_do_are_those_that_diffusers_refuses(name: str) -> None:
     import torch

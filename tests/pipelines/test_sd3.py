@@ -157,6 +157,7 @@ def test_the_shift_of_the_configuration_equals_diffusers(tmp_path: Path, schedul
     equal(changed(tmp_path, **scheduler), Request("txt2img", *PROMPTS, scheduler="flow-euler", steps=4))
 
 
+@pytest.mark.long
 def test_skipped_layers_equal_diffusers(tmp_path: Path) -> None:
     recipe = recipes.load("tiny-sd3")
     for part in ("text_encoder", "text_encoder_2"):

@@ -175,6 +175,7 @@ def test_releases_draw_pytorchs_picture_with_converted_models(models: dict[str, 
     assert np.abs(wrong.pictures - first.pictures).max() > 0.05, "wrong colours: its factors are those of SD 1"
 
 
+@pytest.mark.long
 def test_failures_are_those_of_the_tables(models: dict[str, Path]) -> None:
     kept: dict[Any, Any] = {}
     image = np.zeros((1, 3, 64, 64), np.float32)
@@ -191,6 +192,7 @@ def test_failures_are_those_of_the_tables(models: dict[str, Path]) -> None:
     assert play(left, "S8", kept=kept).failure.startswith("model-load error for TextEncoder2")
 
 
+@pytest.mark.long
 def test_t5_is_refused_with_the_reason(models: dict[str, Path]) -> None:
     with pytest.raises(UnsupportedError, match="with T5 is not played: what the package gives T5"):
         play(models | {"text_encoder_t5": models["text_encoder"]}, "S8")

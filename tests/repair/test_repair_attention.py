@@ -85,6 +85,7 @@ def test_the_result_is_what_is_converted_from_unfolded_attention(old: Path, tmp_
         np.testing.assert_array_equal(ours[name], value)
 
 
+@pytest.mark.long
 def test_a_compiled_encoder_is_rebuilt_and_rewritten(old: Path, tmp_path: Path) -> None:
     compiled(old, tmp_path / "R" / "TextEncoder.mlmodelc")
     plan = repair.plan(inspect(tmp_path / "R"))

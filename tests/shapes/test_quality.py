@@ -1,6 +1,6 @@
 """Does the shipped model draw what its prompts say? Held-out prompts, fixed seeds, measured in the pixels.
 
-The default run takes some of the prompts and lower bounds; ``make slow`` takes all 200 and the model card's bounds.
+``make long`` takes some of the prompts and lower bounds, ``make slow`` all 200 and the model card's bounds.
 """
 
 from __future__ import annotations

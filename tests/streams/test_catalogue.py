@@ -88,11 +88,11 @@ def test_cuda_geometry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "listed"),
+    ("spelled", "listed"),
     [("NVIDIA GeForce RTX 4090", "RTX-4090"), ("Tesla T4", "T4"), ("a10g", "A10G"), ("NVIDIA RTX A6000", "RTX-A6000")],
 )
-def test_cuda_device_names(written: str, listed: str) -> None:
-    assert geometry(written) == DEVICES[listed]
+def test_cuda_device_names(spelled: str, listed: str) -> None:
+    assert geometry(spelled) == DEVICES[listed]
 
 
 def test_cuda_device_that_is_not_listed() -> None:

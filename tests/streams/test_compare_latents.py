@@ -257,3 +257,15 @@ def test_command_asks_like_programs(capsys: pytest.CaptureFixture[str], tmp_path
     assert np.array_equal(images["diffusers"][1], _drawn("torch-cpu", 94, (4, 8, 8)))
     assert main(["latents", "--detect"]) == 0
     assert "float32 kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_signalling_nans_of_damaged_files_are_nans_and_no_warning(dtype: str) -> None:
+    a = _drawn("torch-cpu").astype(dtype)
+    bits = a.view(f"uint{8 * a.itemsize}")
+    bits[0, 1, 2, 3] = {"float16": 0x7D00, "float32": 0x7FA00000}[dtype]
+    difference = compare(a, a)
+    assert difference is not None
+    assert (difference.differing, difference.undefined) == (0, 1)
+    assert "1 of them NaN" in str(difference)
+    assert _said(a, _drawn("torch-cpu").astype(dtype))

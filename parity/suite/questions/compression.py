@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from parity import mil
+from parity import mil, quiet
 from parity.errors import ParityError
 
 LEAST: Final = 0.7
@@ -70,6 +70,6 @@ def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _cosine(value: np.ndarray, original: np.ndarray) -> float:
-    first, second = value.ravel().astype(np.float64), original.ravel().astype(np.float64)
+    first, second = quiet.float64(value).ravel(), quiet.float64(original).ravel()
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / lengths if lengths else 0.0
