@@ -70,6 +70,7 @@ def test_a_planted_fault_is_seen(side, judge, monkeypatch):
     assert "x2 = silu(x1)" in judgement.explain()
 
 
+@pytest.mark.long
 def test_a_program_that_leaves_float16_is_named_and_hides_nothing_else(judge, monkeypatch):
     from parity.coreai.oracle import judge as module
 

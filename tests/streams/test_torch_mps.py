@@ -19,6 +19,7 @@ from parity.streams import torch_mps
 PUBLISHED = json.loads((fixtures() / "streams" / "torch_mps.json").read_text())
 
 
+@pytest.mark.long
 def test_counts_published_from_hardware() -> None:
     """Six calls on one generator: words, key, rounds, layout, offsets, and the rounding of uniforms."""
     stream = streams.open("torch-mps", PUBLISHED["seed"])

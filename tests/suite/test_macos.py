@@ -76,6 +76,7 @@ def test_four_units_are_four_candidates_with_bounds_and_values_of_their_own(seen
     assert "reference runtime" not in seen.out
 
 
+@pytest.mark.long
 def test_a_defect_of_one_unit_fails_that_unit_alone(seen: Seen) -> None:
     assert seen.code == 1
     for unit, name in IDS.items():

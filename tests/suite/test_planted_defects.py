@@ -130,6 +130,7 @@ def test_what_adds_up_over_the_steps_is_said_to_come_from_a_known_defect_of_the_
     assert likely not in cured.message
 
 
+@pytest.mark.long
 def test_another_seed_is_seen_where_the_run_starts(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]
 ) -> None:

@@ -69,6 +69,7 @@ def test_converted_models_draw_pytorchs_picture(
     assert points == {"latents", "text_encoder", "text_encoder_2", "mmdit", "vae_decoder", "image"}
 
 
+@pytest.mark.long
 def test_a_release_draws_it_and_older_ones_say_what_they_have(
     capsys: pytest.CaptureFixture[str], quick: Path, models: dict[str, Path]
 ) -> None:

@@ -101,6 +101,7 @@ def test_what_does_not_fit_is_bad_input(tmp_path: Path, text: str, given: dict[s
     assert says in record["bad_input"][0]
 
 
+@pytest.mark.long
 def test_a_size_that_the_users_models_do_not_have_is_named(tmp_path: Path) -> None:
     unet = convert.cached(recipes.build("tiny-sd"), components=("unet",))["unet"]
     text = f'{PROMPT}\ntask = "txt2img"\nheight = 96\nwidth = 96'

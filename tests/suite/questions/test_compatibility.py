@@ -58,6 +58,7 @@ def test_components_of_each_release() -> None:
     assert "safety_checker" not in Release("main", "xl").components()
 
 
+@pytest.mark.long
 def test_drawn_parts_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     location = Path(Model(compatibility.MODEL).location)
     first = releases.controlnets(location)
@@ -114,6 +115,7 @@ def test_tables_that_say_something_else_are_found(
         assert "but the tables say" in check.message
 
 
+@pytest.mark.long
 def test_equal_executions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """0.4.0 and 1.0.0 of the Swift package behave alike, and the converters of both times wrote the same UNet."""
     judge(Pairing(Release("0.1.0"), "S4", "txt2img"))
@@ -122,6 +124,7 @@ def test_equal_executions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
     assert check.verdict is Verdict.PASS
 
 
+@pytest.mark.long
 def test_what_cannot_be_played_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise UnsupportedError("not played")
@@ -132,12 +135,14 @@ def test_what_cannot_be_played_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
     assert (check.message.endswith("not played"), pictures) == (True, {})
 
 
+@pytest.mark.long
 def test_sdxl_by_karras_spacing_is_pytorchs_picture() -> None:
     check, pictures = judge(Pairing(Release("1.1.0", "xl"), "D2024-06", "txt2img"))
     assert check.verdict is Verdict.PASS
     assert set(pictures) == {"reference", "candidate"}
 
 
+@pytest.mark.long
 def test_a_picture_decides_where_the_files_do_not_tell() -> None:
     """A float16 encoder of SDXL: the drawn weights stay in range, which nothing in the files says."""
     pairing = Pairing(Release("C6", "xl"), "S7", "img2img")

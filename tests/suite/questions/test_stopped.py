@@ -45,6 +45,7 @@ def test_a_framework_that_fails_while_predicting_names_the_network(
     )
 
 
+@pytest.mark.long
 def test_a_run_that_breaks_outside_its_networks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every network passes alone, and no picture was drawn: that is no unknown."""
     from parity.pipelines import diffusers

@@ -110,6 +110,7 @@ def test_old_models_with_a_changed_weight_name_the_network(cases: Path, old_mode
         assert [point for point in points(record, "fail") if point != "image"] == ["unet"], name
 
 
+@pytest.mark.long
 def test_two_producers_with_one_seed(cases: Path) -> None:
     found = ask(cases=cases, producers=("swift==1.1.0", "swift==0.4.0"), against="diffusers")
     new, old = (found[f"producer/text/swift=={version}"] for version in ("1.1.0", "0.4.0"))
