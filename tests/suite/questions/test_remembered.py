@@ -53,3 +53,11 @@ def test_an_answer_belongs_to_its_question_and_cannot_be_changed() -> None:
     for number, other in enumerate(others, 2):
         np.testing.assert_array_equal(remembered._looked_up(memory, {"x": other}, ask)["y"], other + 1)
         assert len(asked) == number
+
+
+def test_large_answers_are_not_kept() -> None:
+    memory: dict = {}
+    for size in (2**20, 2**20 + 1):
+        given = {"x": np.zeros(size, np.float32)}
+        assert remembered._looked_up(memory, given, lambda inputs: {"y": inputs["x"]})["y"].size == size
+    assert [answer["y"].size for answer in memory.values()] == [2**20]
