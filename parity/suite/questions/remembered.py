@@ -40,8 +40,8 @@ class RememberingModels(CoreMLBackend):
         self._kept = kept
 
     def _read(self, path: Path) -> coreml.Model:
-        answers = self._kept.setdefault(("answers", mil.load(path).program_digest()), {})
-        return _Model(super()._read(path), answers)
+        model = super()._read(path)
+        return _Model(model, self._kept.setdefault(("answers", mil.load(path).program_digest()), {}))
 
 
 class RememberingTorch(TorchBackend):
