@@ -30,6 +30,7 @@ from parity.mil.events import Event
 TOLERANCES = {False: 4e-6, True: 4e-3}
 """By whether the graph is float16: error that rounding alone may cause, over the largest value."""
 _AMPLIFIED = 16  # times PyTorch's own error
+_WRONG_PASS = "common::reduce_transposes"  # of coremltools 9.0: the disagreement "transposed-twice"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def _package(graph: Graph, module: Module, x: torch.Tensor, path: Path) -> mil.M
     from parity.convert import workarounds
 
     ct = quiet.coremltools()
+    passes = ct.PassPipeline()
+    passes.remove_passes({_WRONG_PASS})
     dtype = np.float16 if graph.half else np.float32
     with workarounds.tracing(), torch.no_grad():
         traced = torch.jit.trace(module, (x,), check_trace=False)
@@ -147,6 +150,7 @@ def _package(graph: Graph, module: Module, x: torch.Tensor, path: Path) -> mil.M
                 minimum_deployment_target=ct.target.iOS18,
                 compute_precision=ct.precision.FLOAT16 if graph.half else ct.precision.FLOAT32,
                 skip_model_load=True,
+                pass_pipeline=passes,
             )
     except Exception as error:  # coremltools raises what its operators raise
         raise UnsupportedError(f"coremltools cannot convert this graph: {type(error).__name__}: {error}") from None
