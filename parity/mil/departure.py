@@ -124,7 +124,12 @@ class Value:
 
 
 def values(
-    model: Model, inputs: Mapping[str, Any], *, function: str | None = None, profile: str = "declared"
+    model: Model,
+    inputs: Mapping[str, Any],
+    *,
+    function: str | None = None,
+    profile: str = "declared",
+    fuse: bool = True,
 ) -> Iterator[Value]:
     """Run a function in two profiles and give its floating-point results in the program's order.
 
@@ -138,6 +143,8 @@ def values(
         Which function; the model's default one.
     profile : str
         What is compared with ``float32``.
+    fuse : bool
+        As :class:`parity.mil.Session` takes it; without, operations of a fused pattern are told apart.
 
     Raises
     ------
@@ -145,7 +152,9 @@ def values(
         As :class:`parity.mil.Session` and its ``predict``.
     """
     # each operation runs once, so nothing is gained by keeping weights: two full-size UNets of them are 7 GiB
-    rounded, wide = (Session(model, name, function=function, memory_budget=0) for name in (profile, "float32"))
+    rounded, wide = (
+        Session(model, name, function=function, fuse=fuse, memory_budget=0) for name in (profile, "float32")
+    )
     graph = rounded.graph
     modules, errors, sizes = _modules(graph), dict.fromkeys(graph.inputs, 0.0), {}
     reads = {name: tuple(node.dependencies()) for node in graph.nodes for name in node.outputs}

@@ -55,12 +55,12 @@ def _outcome(judge: Judge, graph: Graph) -> str:
     except ParityError as error:
         print(f"refused: {error}\n{graph}\n", file=sys.stderr)
         return f"refused or died, {kind}"
-    if not judgement.deviating and judgement.overflow:
+    if judgement.deviating:
+        print(f"{judgement.explain()}\n", file=sys.stderr)
+        return f"deviates, {kind}"
+    if judgement.overflow:
         return f"coremltools' program leaves float16's range at {judgement.overflow}"
-    if not judgement.deviating:
-        return f"agree, {kind}, {graph.scale}"
-    print(f"{judgement.explain()}\n", file=sys.stderr)
-    return f"deviates, {kind}"
+    return f"agree, {kind}, {graph.scale}"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from parity.coreai import converter
 from parity.coreai.oracle.graphs import Graph, Module
 from parity.coreai.process import Process
 from parity.errors import UnsupportedError
-from parity.mil.events import Event
+from parity.mil import departure
 
 TOLERANCES = {False: 4e-6, True: 4e-3}
 """By whether the graph is float16: error that rounding alone may cause, over the largest value."""
@@ -114,7 +114,10 @@ class Judge:
         if not graph.half or "mil" not in judgement.deviating:
             return judgement
         wide = _error(exact, _mil(model, "float32", given), half=True)
-        return replace(judgement, overflow=_overflow(model, given)) if wide <= judgement.tolerance else judgement
+        if not wide <= judgement.tolerance:
+            return judgement
+        leaving, _ = departure.first(departure.values(model, given, fuse=False))
+        return replace(judgement, overflow=leaving.type if leaving else "")
 
     def _coreai(self, graph: Graph, x: torch.Tensor) -> np.ndarray:
         module = Module(graph).eval()
@@ -161,19 +164,6 @@ def _package(graph: Graph, module: Module, x: torch.Tensor, path: Path) -> mil.M
 
 def _mil(model: mil.Model, profile: str, given: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(mil.Session(model, profile).predict(given)["y"])
-
-
-def _overflow(model: mil.Model, given: Mapping[str, Any]) -> str:
-    """Return the first operation of a program whose result is not finite; empty where all are."""
-    found: list[str] = []
-
-    def watch(event: Event) -> None:
-        values = [value for value in event.outputs.values() if torch.is_tensor(value) and value.is_floating_point()]
-        if not found and not all(bool(value.isfinite().all()) for value in values):
-            found.append(event.type)
-
-    mil.Session(model, fuse=False).predict(given, callback=watch)
-    return found[0] if found else ""
 
 
 def _error(exact: np.ndarray, value: np.ndarray, *, half: bool) -> float:
