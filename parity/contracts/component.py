@@ -64,8 +64,8 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
     findings += [Finding("warning", str(where), f"{text}; the program counts") for text in contradictions]
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
-    if records and not problem and component.form == "mlpackage":
-        findings += [Finding("note", str(where), text) for text in lowering.faults(mil.load(path))]
+    if not problem and component.form == "mlpackage":
+        findings += [Finding("note", str(where), text) for text in lowering.faults(mil.load(path), records=records)]
     if problem:
         component = replace(component, kind="broken")
     else:

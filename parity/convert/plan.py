@@ -17,7 +17,7 @@ from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, co
 from parity.contracts.names import DENOISERS, TEXT_ENCODERS
 from parity.convert import base, compress, embedding, ranks
 from parity.convert.job import ATTENTION, FLOAT32, TARGETS, Job, Settings, TensorSpec
-from parity.convert.sizes import residuals, sizes
+from parity.convert.sizes import check_eighths, residuals, sizes
 from parity.errors import UsageError
 from parity.models.source import PARTS, Source, open_model, open_network
 
@@ -216,6 +216,8 @@ def _make(
     version: str,
 ) -> Job:
     latent = _latent(source, settings)
+    if part == "vae" or latent is not None:  # what else is converted in the model's own size has latents alone
+        check_eighths(source)
     batch = settings.batch if contract.component in (*DENOISERS, "controlnet") else 2
     if batch not in contract.batches and contract.component not in TEXT_ENCODERS:
         raise UsageError(

@@ -41,9 +41,8 @@ def sizes(
     Raises
     ------
     UsageError
-        A size that the window cannot write, or a VAE that is not of the kind that every release expects.
+        A size that the window cannot write.
     """
-    _check_vae(source)
     denoiser = source.denoiser
     text = source.configs.get("text_encoder") or source.configs.get("text_encoder_2") or {}
     second = source.configs.get("text_encoder_2", {})
@@ -80,17 +79,6 @@ def sizes(
     }
 
 
-def _check_vae(source: Source) -> None:
-    """Refuse a VAE that halves pictures another number of times: contracts and pipelines count on eighths."""
-    levels = len(source.configs.get("vae", {}).get("block_out_channels", ()))
-    if levels not in (0, 4):
-        raise UsageError(
-            f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its "
-            f"pictures are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion "
-            "writes and apps read are 8 times as large, which takes 4 levels"
-        )
-
-
 def _unet(source: Source, second: Mapping[str, Any]) -> dict[str, int]:
     unet = source.config("unet")
     cross = unet["cross_attention_dim"]
@@ -117,6 +105,24 @@ def _transformer(source: Source, height: int, width: int) -> dict[str, int]:
             f"of which the contract expects to be its hidden size, {first.get('hidden_size')}"
         )
     return {"J": int(config["joint_attention_dim"])}
+
+
+def check_eighths(source: Source) -> None:
+    """Refuse a VAE that halves pictures another number of times: contracts and apps count on eighths.
+
+    Raises
+    ------
+    UsageError
+        It has other than four levels.
+    """
+    levels = len(source.configs.get("vae", {}).get("block_out_channels", ()))
+    if levels not in (0, 4):
+        raise UsageError(
+            f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its "
+            f"pictures are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion "
+            "writes and apps read are 8 times as large, which takes 4 levels. Its other components can be converted "
+            "in the model's own size"
+        )
 
 
 def residuals(unet: Mapping[str, Any], height: int, width: int) -> list[tuple[int, int, int]]:

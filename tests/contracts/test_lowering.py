@@ -75,3 +75,39 @@ def test_reciprocals_and_log_softmax(tmp_path, name, text):
     assert found.startswith(text)
     logarithm = _package(tmp_path / "log.mlpackage", lambda x: torch.log(x + np.float32(1)))
     assert lowering.faults(mil.load(logarithm)) == ()
+
+
+def test_norms_whose_squares_leave_float16(tmp_path):
+    """Witness: the program itself, which makes zeros of a group that PyTorch normalizes (docs/core-ai.md)."""
+    import torch
+
+    def norm(x):
+        return torch.nn.functional.group_norm(x, 2)
+
+    half, whole = tmp_path / "half.mlpackage", tmp_path / "whole.mlpackage"
+    (text,) = lowering.faults(mil.load(_package(half, norm, compute="FLOAT16")))
+    assert text.startswith("1 norms take squares in float16")
+    assert lowering.faults(mil.load(_package(whole, norm))) == ()
+    x = np.zeros((1, 4, 3, 3), np.float32)
+    x[0, 0, 0] = 900
+    right = norm(torch.from_numpy(x)).numpy()
+    assert np.abs(right).max() > 2
+    for path, expected in ((half, np.zeros_like(right)), (whole, right)):
+        (result,) = mil.Session(mil.load(path)).predict({"x": x}).values()
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("compute", ["FLOAT16", "FLOAT32"])
+def test_rms_norms_of_zeros(tmp_path, compute):
+    import torch
+
+    def norm(x):
+        return torch.nn.functional.rms_norm(x, (3,))
+
+    model = mil.load(_package(tmp_path / "rms.mlpackage", norm, compute=compute))
+    (text,) = lowering.faults(model)
+    assert text.startswith("1 RMS norms divide by the largest value first")
+    (result,) = mil.Session(model).predict({"x": np.zeros((1, 4, 3, 3), np.float32)}).values()
+    assert np.isnan(result).all()
+    assert not norm(torch.zeros(3)).isnan().any()

@@ -297,13 +297,17 @@ def test_custom_vae(model: Model, family: str, component: str, dtype: str, compu
 
 
 def test_a_vae_of_another_scale_is_refused(model: Model, tmp_path: Path) -> None:
-    """Contracts count on eighths: packages would not fit the checkpoint's own pipeline."""
+    """Contracts count on eighths: these packages would not fit the checkpoint's own pipeline; the others do."""
     folder = Path(shutil.copytree(model("sd1"), tmp_path / "own"))
     path = folder / "vae" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"block_out_channels": config["block_out_channels"][:2]}))
     with pytest.raises(UsageError, match=r"own: its VAE has 2 levels .* 2 times as large .* takes 4 levels"):
         job(folder, "vae_encoder")
+    with pytest.raises(UsageError, match="its VAE has 2 levels"):  # a size in pixels, which its latents are not
+        job(folder, "unet", height=64)
+    for component in ("unet", "text_encoder"):
+        assert job(folder, component).inputs == job(model("sd1"), component).inputs
 
 
 def test_custom_vaes_that_cannot_be(model: Model, tmp_path: Path) -> None:

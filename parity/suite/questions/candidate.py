@@ -161,7 +161,8 @@ class _Judge:
         forms = ", ".join(sorted({self.situation.compression[n] for n in involved if n in self.situation.compression}))
         if by_form := self._bounds(point, forms) if forms else ():
             return comparison.judge(point, pairs, by_form, names=names)
-        bounds = tolerance.find_all(self.table, point, precision=self._precision(involved), numerics=names[1])
+        place = self._place(point, involved)
+        bounds = tolerance.find_all(self.table, place, precision=self._precision(involved), numerics=names[1])
         allowed = self._factors(point, involved, bounds)
         if allowed is not None:
             known = halves()
@@ -178,6 +179,14 @@ class _Judge:
     def _bounds(self, point: str, forms: str) -> tuple[Tolerance, ...]:
         own = [row for row in self.table if row.precision != "*"]
         return tolerance.find_all(own, point, precision=forms, numerics=self.backends[1].numerics)
+
+    def _place(self, point: str, involved: Sequence[str]) -> str:
+        """Return whose bounds hold: an encoder that adds the noise gives the start itself, so its own do.
+
+        Where the user's table speaks of the start, that holds.
+        """
+        own = any(row.own and row.point == point for row in self.table)
+        return "noising_encoder" if point == "latents/encoded" and "noising_encoder" in involved and not own else point
 
     def _factors(self, point: str, involved: Sequence[str], bounds: Sequence[Tolerance]) -> Factors | None:
         """Return what is allowed against half precision, where that decides."""

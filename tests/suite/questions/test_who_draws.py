@@ -31,7 +31,7 @@ task = "txt2img"
 [[case]]
 name = "picture"
 task = "img2img"
-strength = 0.7
+strength = 0.3  # the less noise, the more of what comes out is the encoder's own
 image = "start.png"
 """
 
