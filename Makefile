@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 setup: $(STAMP)  ## create .venv and install the project with its checks
 
 parity: $(STAMP)  ## does the Core ML model draw the picture of its PyTorch original?
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m parity -n $(JOBS) parity/suite --parity-report=report
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p no:hypothesispytest -m parity -n $(JOBS) parity/suite --parity-report=report
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SUITE = ("-m", "parity", "-n", "2", "-q", "parity/suite")
+SUITE = ("-p", "no:hypothesispytest", "-m", "parity", "-n", "2", "-q", "parity/suite")
 TESTS = ("-n", "2", "--dist", "worksteal", "-q", "tests")
 
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from parity import __version__, quiet
+from parity import __version__, memory, quiet
 from parity.errors import ParityError, UsageError
 
 # name -> summary; the module is parity.commands.<name with "-" as "_">
@@ -135,7 +135,7 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     try:
         _refuse_unusable(arguments)
         _require_torch(parsed.command)
-        with quiet.libraries():
+        with memory.eased(), quiet.libraries():
             code = int(parsed.main(parsed))
         sys.stdout.flush()  # a full disk or a closed pipe is noticed here, and not when nobody can say it any more
         return code

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -35,3 +38,39 @@ def give_back() -> None:
     gc.collect()
     if (library := glibc()) is not None:
         library.malloc_trim(0)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Leave what is there out of Python's searches for garbage: torch and diffusers alone make 500,000 objects.
+
+    Nothing changes where somebody has frozen objects before.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def eased() -> Iterator[None]:
+    """Search for garbage seldom while a process of our own works, and not at all when it ends.
+
+    With torch and diffusers a search takes 0.4 s: 0.7 s of their import and the first picture, 1.1 s of the end.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 50)
+    _end_without_search()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@functools.cache
+def _end_without_search() -> None:
+    atexit.register(gc.freeze)

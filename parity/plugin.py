@@ -78,11 +78,12 @@ def _arranged(cells: Sequence[Cell], config: pytest.Config) -> list[Any]:
 @pytest.fixture(scope="session")
 def parity_run(pytestconfig: pytest.Config) -> Generator[Run, None, None]:
     """Give what asks the cells of this session; it keeps models and reference traces between tests."""
+    from parity import memory
     from parity.suite.isolated import IsolatedRun
     from parity.suite.run import Run
 
     options = _options(pytestconfig)
-    with contextlib.closing(IsolatedRun(options) if options.isolated else Run(options)) as run:
+    with memory.eased(), contextlib.closing(IsolatedRun(options) if options.isolated else Run(options)) as run:
         yield run
 
 

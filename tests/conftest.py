@@ -5,6 +5,7 @@ Shared fixtures: real conversions of miniature models, kept in the cache between
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+gc.set_threshold(50_000, 20, 50)  # as the command and the suite do: a search among torch's objects takes 0.4 s
 
 
 CONVERTING = frozenset({"converted", "written"})

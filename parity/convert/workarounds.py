@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from packaging.specifiers import SpecifierSet
 
-from parity import quiet
+from parity import memory, quiet
 from parity.models.scratch import Scratch
 
 Report = Callable[[str, int, int], None]
@@ -133,6 +133,13 @@ FUSED_EPSILON: Final = Workaround(
     "default epsilon of 1e-5: all values become 0.999995 of what they were (-106 dB). The variance written here is "
     "1 - 1e-5, which is 1 in float16",
 )
+GARBAGE: Final = Workaround(
+    "garbage",
+    "coremltools",
+    ">=6.0",
+    "coremltools collects garbage after each conversion, which searches all objects that torch and diffusers made; "
+    "those that were there before it began are left out",
+)
 SAFETY_NOISE: Final = Workaround(
     "safety-noise",
     "diffusers",
@@ -154,6 +161,7 @@ ALL: Final = (
     TEMPORARY_FOLDER,
     CASTS_IN_MEMORY,
     FUSED_EPSILON,
+    GARBAGE,
     SAFETY_NOISE,
 )
 
@@ -212,6 +220,8 @@ def converting(
             stack.enter_context(_fewer_validations())
         if FUSED_EPSILON.needed:
             stack.enter_context(_unit_scale())
+        if GARBAGE.needed:
+            stack.enter_context(memory.settled())
         stack.enter_context(warnings.catch_warnings())
         if SCALAR_ARRAYS.needed:
             warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import subprocess
@@ -194,6 +195,25 @@ def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     with workarounds.converting():
         _converted()
     assert 3 <= len(calls) < 10
+
+
+def test_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each conversion ends with a search for garbage, which passes over what was there before it."""
+    frozen: list[int] = []
+    original = gc.collect
+
+    def collect(generation: int = 2) -> int:
+        frozen.append(gc.get_freeze_count())
+        return original(generation)
+
+    workarounds.coremltools()
+    monkeypatch.setattr(gc, "collect", collect)
+    _converted()
+    assert frozen == [0]
+    with workarounds.converting():
+        _converted()
+    assert frozen[1] > 100_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.long

@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from parity.files import replacing
+
+Maps = TypeVar("Maps")
 
 BUDGET: Final = 9 << 19
 """Bytes of pictures that a page holds, before base64."""
@@ -40,6 +43,7 @@ class Gallery:
     budget: int = BUDGET
     sources: dict[str, str] = field(default_factory=dict)
     _bytes: int = 0
+    _pairs: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def beside(self) -> int:
@@ -61,6 +65,13 @@ class Gallery:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         return self.add(buffer.getvalue())
+
+    def once(self, pair: tuple[str, str], make: Callable[[], Maps]) -> Maps:
+        """Return what was made of two pictures before, or make it: cells of one case often show the same two."""
+        if pair not in self._pairs:
+            self._pairs[pair] = make()
+        maps: Maps = self._pairs[pair]
+        return maps
 
     def _held(self, name: str, kind: str, content: bytes) -> str:
         if self._bytes + len(content) > self.budget:

@@ -197,7 +197,8 @@ def _shots(record: dict[str, Any], gallery: Gallery) -> dict[str, Shot]:
             )
             found[role] = Shot(gallery.add(png), name, said, width, height)
     if len(pixels) == 2 and pixels["reference"].shape == pixels["candidate"].shape:
-        found |= _maps(pixels["reference"], pixels["candidate"], gallery)
+        pair = found["reference"].name, found["candidate"].name
+        found |= gallery.once(pair, lambda: _maps(pixels["reference"], pixels["candidate"], gallery))
     if "latents" in record["pictures"] and record.get("course"):
         found["latents"] = _latents(record, gallery)
     return found
