@@ -121,7 +121,7 @@ def check_eighths(source: Source) -> None:
             f"{source.identifier}: its VAE has {levels} levels (block_out_channels in vae/config.json), so its "
             f"pictures are {2 ** (levels - 1)} times as large as its latents; the models that ml-stable-diffusion "
             "writes and apps read are 8 times as large, which takes 4 levels. Its other components can be converted "
-            "in the model's own size"
+            "(--components) in the model's own size"
         )
 
 
