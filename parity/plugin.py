@@ -147,6 +147,7 @@ class Summary:
         self._folder: RunFolder | None = None
         self._opened = contextlib.ExitStack()
         self._unwritten = ""
+        self._page = ""
 
     def open_folder(self, cells: Sequence[Cell] | None = None) -> list[str]:
         """Take the run's folder, where there is to be one, and return the ids of cells that are finished in it.
@@ -231,9 +232,9 @@ class Summary:
         lost = [cell for cell in plan.cells(options) if name.endswith(f"[{cell.sentence}")]
         return [stopped(cell, options, "worker died", f"worker died: {report.longreprtext}") for cell in lost]
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before xdist waits for its workers' ends, which takes as long as the report
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that compared no candidate, and count what was not asked."""
+        """Fail a run that compared no candidate, count what was not asked, and write the report."""
         stopped = session.shouldfail or session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
         if self._records and stopped:
             self._records += self._not_asked(session)
@@ -241,12 +242,16 @@ class Summary:
             session.exitstatus = pytest.ExitCode.OK
         if self._records and session.exitstatus == pytest.ExitCode.OK and self._conclusion().code:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._records and (folder := _options(self._config).parity_report) is not None:
+            from parity.report import html as page
+
+            self._sort()
+            self._page = str(page.write(self._records, folder, self._conclusion()))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the table and write the report."""
+        """Print the table and where the report is."""
         if not self._records:
             return
-        from parity.report import html as page
         from parity.report import table
 
         self._sort()
@@ -257,13 +262,12 @@ class Summary:
         )
         for message in (*conclusion.messages, *self._lists()):
             terminalreporter.write_line(message)
-        folder = _options(self._config).parity_report
         if self._held:
             terminalreporter.write_line(f"{len(self._held)} cells were finished in {_options(self._config).run_dir}")
         for line in self._folder.skipped if self._folder is not None else ():
             terminalreporter.write_line(line)
-        if folder is not None:
-            terminalreporter.write_line(f"report: {page.write(self._records, folder, conclusion)}")
+        if self._page:
+            terminalreporter.write_line(f"report: {self._page}")
 
     def _sort(self) -> None:
         """Put records into the order of their plan, so that any number of workers gives the same report."""
