@@ -132,7 +132,8 @@ def replacing(target: Path | str) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The folder cannot be made, or nothing can be written in it; it names the target.
+        The folder cannot be made, nothing can be written in it, the disk is full, or the target is a folder and what
+        was written is a file; it names the target.
     """
     target = Path(target)
     try:
@@ -147,6 +148,11 @@ def replacing(target: Path | str) -> Iterator[Path]:
         if path.is_dir() and target.exists():  # a folder cannot be renamed over another one
             target.replace(scratch / "replaced")
         path.replace(target)
+    except OSError as error:
+        inside = error.filename is None or str(error.filename).startswith(str(scratch))
+        if error.errno is None or not inside:  # a library's own, or about another file
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -246,7 +246,12 @@ class Summary:
             from parity.report import html as page
 
             self._sort()
-            self._page = str(page.write(self._records, folder, self._conclusion()))
+            try:
+                self._page = f"report: {page.write(self._records, folder, self._conclusion())}"
+            except (ParityError, OSError) as error:
+                said = error if isinstance(error, ParityError) else f"{error.filename}: {error.strerror}"
+                self._page = f"parity: no report: {said}"
+                session.exitstatus = 2  # bad input, as for a run's folder
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table and where the report is."""
@@ -267,7 +272,7 @@ class Summary:
         for line in self._folder.skipped if self._folder is not None else ():
             terminalreporter.write_line(line)
         if self._page:
-            terminalreporter.write_line(f"report: {self._page}")
+            terminalreporter.write_line(self._page)
 
     def _sort(self) -> None:
         """Put records into the order of their plan, so that any number of workers gives the same report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tracemalloc
@@ -79,3 +80,23 @@ def test_an_empty_folder_that_was_made_vanishes_and_nothing_else(tmp_path: Path)
     with files.unless_empty(tmp_path / "own"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "own"]
+
+
+def test_what_cannot_be_written_is_named_as_the_user_did(tmp_path: Path) -> None:
+    """A folder in the way and a full disk: nobody named the temporary file."""
+    (tmp_path / "index.html").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, files.replacing(tmp_path / "index.html") as path:
+        path.write_text("page")
+    assert caught.value.filename == str(tmp_path / "index.html")
+    with pytest.raises(OSError, match="No space left") as caught, files.replacing(tmp_path / "page.html"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writes raise it, without a name
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "page.html"))
+    assert [each.name for each in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_another_file_and_a_librarys_own_error_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, files.replacing(tmp_path / "page.html"):
+        (tmp_path / "source").read_text()
+    assert caught.value.filename == str(tmp_path / "source")
+    with pytest.raises(OSError, match="cannot identify"), files.replacing(tmp_path / "page.html"):
+        raise OSError("cannot identify")

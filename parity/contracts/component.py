@@ -65,12 +65,20 @@ def read(path: Path, root: Path, tables: Converters, *, records: bool = True) ->
     identity = identify(component, tables)
     component = replace(component, **identity.__dict__)
     if not problem and component.form == "mlpackage":
-        findings += [Finding("note", str(where), text) for text in lowering.faults(mil.load(path), records=records)]
+        findings += _faults(path, where, records=records)
     if problem:
         component = replace(component, kind="broken")
     else:
         findings += _doubts(component, named, chunk)
     return component, tuple(findings)
+
+
+def _faults(path: Path, where: PurePosixPath, *, records: bool) -> list[Finding]:
+    """Say what coremltools translated into something else, or why nobody can tell."""
+    try:
+        return [Finding("note", str(where), text) for text in lowering.faults(mil.load(path), records=records)]
+    except ParityError as error:
+        return [Finding("warning", str(where), f"not searched for what coremltools translates wrongly: {error}")]
 
 
 def _doubts(component: Component, named: str, chunk: int) -> Iterator[Finding]:

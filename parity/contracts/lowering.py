@@ -67,9 +67,9 @@ class _Reader:
         """Return the key of the sentence that an operation deserves, or nothing; remembers it for those that follow."""
         for output in operation.outputs:
             self._made[output.name] = operation
-        if operation.type == "const":
-            self._constants[operation.outputs[0].name] = operation.attributes["val"]
-        elif operation.type == "real_div":
+            if operation.type == "const":
+                self._constants[output.name] = operation.attributes["val"]
+        if operation.type == "real_div":
             return "rms" if self._by_largest(operation) else ""
         elif operation.type == "reduce_mean":
             return "square" if _precise(operation, "fp16") and self._of_squares(operation) else ""
@@ -110,7 +110,7 @@ class _Reader:
         return value is not None and bool(np.all(np.asarray(value) == number))
 
     def _value(self, operation: Any, parameter: str) -> Any:
-        if parameter not in operation.inputs:
+        if parameter not in operation.inputs or not operation.inputs[parameter].arguments:
             return None
         argument = operation.inputs[parameter].arguments[0]
         inline = argument.WhichOneof("binding") == "value"
@@ -127,5 +127,4 @@ def _name(operation: Any, parameter: str) -> str:
 
 
 def _precise(operation: Any, name: str) -> bool:
-    kind = operation.outputs[0].type.tensorType.dataType
-    return bool(kind == dtypes.BY_NAME[name].code)
+    return any(output.type.tensorType.dataType == dtypes.BY_NAME[name].code for output in operation.outputs[:1])

@@ -38,6 +38,16 @@ def test_the_suite_runs_from_another_folder(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.long
+def test_a_report_that_cannot_be_written_is_one_line_after_the_table(project: pytest.Pytester) -> None:
+    (project.path / "out" / "index.html").mkdir(parents=True)
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "--parity-report", "out")
+    assert result.ret == 2
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["1 pass, 0 fail, 0 unknown*", "parity: no report: out/index.html: *"])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.long
 def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess(
         "--pyargs", "parity.suite", "-n", "1", "--seed", "8", "--compute-unit", "CPU_AND_NE", "--parity-report", "out"
