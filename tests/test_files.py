@@ -88,9 +88,9 @@ def test_what_cannot_be_written_is_named_as_the_user_did(tmp_path: Path) -> None
     with pytest.raises(IsADirectoryError) as caught, files.replacing(tmp_path / "index.html") as path:
         path.write_text("page")
     assert caught.value.filename == str(tmp_path / "index.html")
-    with pytest.raises(OSError, match="No space left") as caught, files.replacing(tmp_path / "page.html"):
+    with pytest.raises(OSError, match="No space left") as full, files.replacing(tmp_path / "page.html"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writes raise it, without a name
-    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "page.html"))
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path / "page.html"))
     assert [each.name for each in tmp_path.iterdir()] == ["index.html"]
 
 
