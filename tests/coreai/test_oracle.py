@@ -27,8 +27,7 @@ def judge():
         yield judge
 
 
-@pytest.mark.long
-@settings(max_examples=50, **_SETTINGS)
+@settings(max_examples=50, **_SETTINGS)  # in `make test` too, where the extra is installed: a quarter of a minute
 @given(graphs(longest=6))
 def test_fifty_graphs_agree(judge, graph):
     judgement = judge.judge(graph)
