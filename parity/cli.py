@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 1, 2 or 130, see the module's docstring.
     """
     _tolerate_narrow_terminals()
+    memory.end_quickly()
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if word in COMMANDS), None)
     try:
@@ -135,7 +136,7 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     try:
         _refuse_unusable(arguments)
         _require_torch(parsed.command)
-        with memory.eased(), quiet.libraries():
+        with quiet.libraries():
             code = int(parsed.main(parsed))
         sys.stdout.flush()  # a full disk or a closed pipe is noticed here, and not when nobody can say it any more
         return code

@@ -82,8 +82,9 @@ def parity_run(pytestconfig: pytest.Config) -> Generator[Run, None, None]:
     from parity.suite.isolated import IsolatedRun
     from parity.suite.run import Run
 
+    memory.end_quickly()
     options = _options(pytestconfig)
-    with memory.eased(), contextlib.closing(IsolatedRun(options) if options.isolated else Run(options)) as run:
+    with contextlib.closing(IsolatedRun(options) if options.isolated else Run(options)) as run:
         yield run
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from parity import memory
+
 COREMLTOOLS_REMARKS = ("Failed to load ", "has not been tested with coremltools", "scikit-learn version ")
 """What coremltools logs at import about missing native modules and untested versions of other packages."""
 
@@ -85,8 +87,9 @@ def libraries() -> Iterator[None]:
 @contextmanager
 def loading() -> Iterator[None]:
     """Silence diffusers and transformers while a model is loaded or saved; errors remain."""
-    import diffusers
-    import transformers
+    with memory.importing():
+        import diffusers
+        import transformers
 
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]

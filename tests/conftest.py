@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-gc.set_threshold(50_000, 20, 50)  # as the command and the suite do: a search among torch's objects takes 0.4 s
+gc.set_threshold(50_000, 20, 50)  # a search among the objects of torch and coremltools takes 0.4 s
 
 
 CONVERTING = frozenset({"converted", "written"})

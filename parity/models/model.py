@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import quiet, recipes
+from parity import memory, quiet, recipes
 from parity.errors import FormatError, MissingError, UnsupportedError
 from parity.models import checkpoint, family
 
@@ -73,8 +73,9 @@ class Checkpoint:
         MissingError
             The model has no such part, or the hub cannot be reached; the message names the part and the file.
         """
-        from diffusers import AutoencoderKL, SchedulerMixin, SD3Transformer2DModel, UNet2DConditionModel
-        from diffusers.configuration_utils import ConfigMixin
+        with memory.importing():
+            from diffusers import AutoencoderKL, SchedulerMixin, SD3Transformer2DModel, UNet2DConditionModel
+            from diffusers.configuration_utils import ConfigMixin
 
         kinds: dict[str, type[ConfigMixin]] = {
             "unet": UNet2DConditionModel,
