@@ -36,6 +36,11 @@ def glibc() -> Any:
 def give_back() -> None:
     """Collect what nobody holds, and give the system what glibc keeps of it: 3.4 GiB after a full-size UNet."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Give the system what glibc keeps of freed memory, in milliseconds: without, 100 small cells grew by 93 MB."""
     if (library := glibc()) is not None:
         library.malloc_trim(0)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import parity
+from parity import memory
 from parity.errors import ParityError
 from parity.suite import earlier, expected
 from parity.suite.comparison import Check
@@ -63,7 +64,9 @@ class Run:
 
     def ask(self, cell: Cell) -> Record:
         """Return the record of a cell, whatever happens in it; only an interruption is passed on."""
-        return earlier.warned(expected.applied(self._ask(cell), self.expected), self.earlier)
+        record = earlier.warned(expected.applied(self._ask(cell), self.expected), self.earlier)
+        memory.trim()
+        return record
 
     def _ask(self, cell: Cell) -> Record:
         try:
