@@ -18,6 +18,8 @@ from parity.suite import options as suite_options
 from parity.suite.options import OPTIONS, Option, Options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from parity.runs.folder import RunFolder
     from parity.suite.plan import Cell
     from parity.suite.run import Conclusion, Run
@@ -233,7 +235,7 @@ class Summary:
         lost = [cell for cell in plan.cells(options) if name.endswith(f"[{cell.sentence}")]
         return [stopped(cell, options, "worker died", f"worker died: {report.longreprtext}") for cell in lost]
 
-    @pytest.hookimpl(tryfirst=True)  # before xdist waits for its workers' ends, which takes as long as the report
+    @pytest.hookimpl(tryfirst=True)  # before xdist waits for its workers' ends
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail a run that compared no candidate, count what was not asked, and write the report."""
         stopped = session.shouldfail or session.shouldstop or session.exitstatus == pytest.ExitCode.INTERRUPTED
@@ -244,15 +246,24 @@ class Summary:
         if self._records and session.exitstatus == pytest.ExitCode.OK and self._conclusion().code:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._records and (folder := _options(self._config).parity_report) is not None:
-            from parity.report import html as page
+            self._write_page(session, folder)
 
-            self._sort()
-            try:
-                self._page = f"report: {page.write(self._records, folder, self._conclusion())}"
-            except (ParityError, OSError) as error:
-                said = error if isinstance(error, ParityError) else f"{error.filename}: {error.strerror}"
-                self._page = f"parity: no report: {said}"
-                session.exitstatus = 2  # bad input, as for a run's folder
+    def _write_page(self, session: pytest.Session, folder: Path) -> None:
+        """Write the report; whatever hinders it costs neither the table nor the end of xdist's workers."""
+        from parity.report import html as page
+        from parity.suite.run import crash
+
+        self._sort()
+        try:
+            self._page = f"report: {page.write(self._records, folder, self._conclusion())}"
+        except (ParityError, OSError) as error:
+            where = error.filename if isinstance(error, OSError) else None
+            said = f"{where}: {error.strerror}" if isinstance(error, OSError) and where else error
+            self._page = f"parity: no report: {said}"
+            session.exitstatus = 2  # bad input, as for a run's folder
+        except Exception as error:  # a defect of ours or of a library
+            self._page = f"parity: no report: {crash(error)}"
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table and where the report is."""

@@ -199,6 +199,7 @@ def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each conversion ends with a search for garbage, which passes over what was there before it."""
+    before = gc.get_freeze_count()  # 0, on Python 3.12 a few hundred
     frozen: list[int] = []
     original = gc.collect
 
@@ -209,11 +210,11 @@ def test_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     workarounds.coremltools()
     monkeypatch.setattr(gc, "collect", collect)
     _converted()
-    assert frozen == [0]
+    assert frozen == [before]
     with workarounds.converting():
         _converted()
     assert frozen[1] > 100_000
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= before
 
 
 @pytest.mark.long

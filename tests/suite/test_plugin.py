@@ -48,6 +48,15 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_table(project: py
 
 
 @pytest.mark.long
+def test_a_defect_in_the_report_costs_no_table(project: pytest.Pytester) -> None:
+    project.makeconftest("import parity.report.html as page\npage.write = lambda *given: 1 // 0\n")
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "--parity-report", "out")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["1 pass, 0 fail, 0 unknown*", "parity: no report: stopped by ZeroDivisionError*"])
+
+
+@pytest.mark.long
 def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess(
         "--pyargs", "parity.suite", "-n", "1", "--seed", "8", "--compute-unit", "CPU_AND_NE", "--parity-report", "out"
