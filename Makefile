@@ -6,11 +6,14 @@ PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 PAGES  := $(VENV)/.installed-docs
+COREAI := $(VENV)/.installed-core-ai
 JOBS   ?= 2
 LOWEST ?= python3.10
 
+unexport PYTHONDONTWRITEBYTECODE  # set in many containers: each of hundreds of processes would compile all modules anew
+
 .DEFAULT_GOAL := help
-.PHONY: help setup parity test long lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist matrix clean
+.PHONY: help setup setup-all parity test long check lint slow mutants core-ai lower-ends coremltools-tests workflows eras bench docs dist matrix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST)
@@ -19,7 +22,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("parity needs Python 3.10-3.13" if not (3, 10) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 setup: $(STAMP)  ## create .venv and install the project with its checks
@@ -37,6 +40,9 @@ test: lint  ## ruff, mypy and the tests in JOBS processes; those that convert mo
 
 long: $(STAMP)  ## the tests that convert models or draw pictures
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'long and not slow' tests
+
+check: lint  ## all that `make test`, `make long` and (with its extra) `make core-ai` run, in one session
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'not slow' tests
 
 slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants
 	$(PY) -m pytest -m slow
@@ -56,10 +62,13 @@ lower-ends:  ## all tests with the oldest Python and packages that pyproject.tom
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
-core-ai: $(STAMP)  ## install the extra core-ai and run its tests
-	$(PY) -m pip install --quiet --editable '.[core-ai]'
+$(COREAI): $(STAMP)
+	$(PY) -m pip install --quiet --no-compile --editable '.[core-ai]'
 	$(PY) -c 'from parity.coreai import availability; availability.require(convert=True)'
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) -m 'coreai and not slow' tests/coreai tests/backends
+	touch $@
+
+core-ai: $(COREAI)  ## install the extra core-ai and run its tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal -m 'coreai and not slow' tests/backends tests/coreai
 
 coremltools-tests: $(STAMP)  ## coremltools' own tests through the reference runtime (long)
 	OMP_NUM_THREADS=1 $(PY) -m parity.coreml.conformance --workers $(JOBS)
@@ -74,8 +83,10 @@ workflows: $(STAMP)  ## actionlint on .github/workflows, which `make test` runs 
 	$(VENV)/bin/actionlint
 
 $(PAGES): $(STAMP)
-	$(PY) -m pip install --quiet --editable '.[docs]'
+	$(PY) -m pip install --quiet --no-compile --editable '.[docs]'
 	touch $@
+
+setup-all: $(COREAI) $(PAGES)  ## `make setup` with the extras core-ai and docs
 
 docs: $(PAGES)  ## the documentation site in site/; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

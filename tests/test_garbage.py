@@ -8,7 +8,15 @@ import subprocess
 import sys
 import weakref
 
+import pytest
+
 from parity import memory
+
+
+@pytest.fixture(autouse=True)
+def unsettled() -> None:
+    """Undo what conftest does around each test."""
+    gc.unfreeze()
 
 
 class Node:

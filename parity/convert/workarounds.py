@@ -22,6 +22,7 @@ import numpy as np
 from packaging.specifiers import SpecifierSet
 
 from parity import memory, quiet
+from parity.convert.quicker import fewer_searches, fewer_validations, unprinted
 from parity.models.scratch import Scratch
 
 Report = Callable[[str, int, int], None]
@@ -133,6 +134,19 @@ FUSED_EPSILON: Final = Workaround(
     "default epsilon of 1e-5: all values become 0.999995 of what they were (-106 dB). The variance written here is "
     "1 - 1e-5, which is 1 in float16",
 )
+UPSTREAM: Final = Workaround(
+    "upstream",
+    "coremltools",
+    ">=8.0",
+    "coremltools looks for decompressed weights before each operation of a block whenever a pass leaves it; where a "
+    "program has none yet, nothing can be found",
+)
+PRINTING: Final = Workaround(
+    "printing",
+    "coremltools",
+    ">=6.0",
+    "coremltools prints the whole program as text for debugging messages that nobody asked for",
+)
 GARBAGE: Final = Workaround(
     "garbage",
     "coremltools",
@@ -158,6 +172,8 @@ ALL: Final = (
     BOUNDARY_ORDER,
     SCALAR_ARRAYS,
     VALIDATION,
+    UPSTREAM,
+    PRINTING,
     TEMPORARY_FOLDER,
     CASTS_IN_MEMORY,
     FUSED_EPSILON,
@@ -216,34 +232,20 @@ def converting(
             stack.enter_context(quiet.without("coremltools", _CONVERT_MESSAGES))
         if PROGRESS.needed:
             stack.enter_context(_bars(report))
-        if VALIDATION.needed:
-            stack.enter_context(_fewer_validations())
-        if FUSED_EPSILON.needed:
-            stack.enter_context(_unit_scale())
-        if GARBAGE.needed:
-            stack.enter_context(memory.settled())
+        for workaround, context in (
+            (VALIDATION, fewer_validations),
+            (UPSTREAM, fewer_searches),
+            (PRINTING, unprinted),
+            (FUSED_EPSILON, _unit_scale),
+            (GARBAGE, memory.settled),
+        ):
+            if workaround.needed:
+                stack.enter_context(context())
         stack.enter_context(warnings.catch_warnings())
         if SCALAR_ARRAYS.needed:
             warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", module="coremltools")
         warnings.filterwarnings("ignore", message="Number of distinct clusters")  # see CLUSTERS
         yield
-
-
-@contextmanager
-def _fewer_validations() -> Iterator[None]:
-    from coremltools.converters.mil.mil import Program
-
-    original = Program.validate
-
-    def validate(program: Any, check_essential_scope: bool | None = None) -> None:
-        if check_essential_scope is None:  # after each pass it is given
-            original(program)
-
-    Program.validate = validate
-    try:
-        yield
-    finally:
-        Program.validate = original
 
 
 class _UnitScale:

@@ -98,7 +98,7 @@ def test_sdxl_folders_fit_together(written: Written, tmp_path: Path) -> None:
         pytest.param("1.0.0", "unet", {"tokens": 256}, KEY_1_0, "version key is 1.0.0", marks=pytest.mark.slow),
         ("0.4.0", "vae_encoder", {"outputs": "FLOAT16"}, Z[: Z.index("C6b") + 1], "features"),
         ("0.3.0", "vae_encoder", {"height": 64, "width": 96}, ["C3"], "not square"),
-        ("1.1.0", "unet", {"attention": "ORIGINAL"}, C7_ON, "version key"),
+        pytest.param("1.1.0", "unet", {"attention": "ORIGINAL"}, C7_ON, "version key", marks=pytest.mark.slow),
     ],
 )
 def test_options_of_a_release_tell_more(
@@ -143,7 +143,9 @@ def test_sizes_of_safety_checkers(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("window", "chunker"), [("0.3.0", "legacy"), ("main", "bisect")])
+@pytest.mark.parametrize(
+    ("window", "chunker"), [pytest.param("0.3.0", "legacy", marks=pytest.mark.slow), ("main", "bisect")]
+)
 @pytest.mark.parametrize("compression", [None, pytest.param("palette6", marks=pytest.mark.slow)])
 def test_real_halves_tell_who_cut_them(
     window: str, chunker: str, compression: str | None, converted: Converted, tmp_path: Path

@@ -14,7 +14,10 @@ from parity.errors import UsageError
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("target", "specification", "opset"), [("macOS14", 8, "CoreML7"), ("macOS15", 9, "CoreML8")])
+@pytest.mark.parametrize(
+    ("target", "specification", "opset"),
+    [pytest.param("macOS14", 8, "CoreML7", marks=pytest.mark.slow), ("macOS15", 9, "CoreML8")],
+)
 def test_newer_targets(
     model: Callable[[str], Path], tmp_path: Path, target: str, specification: int, opset: str
 ) -> None:

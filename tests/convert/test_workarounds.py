@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from packaging.version import Version
 
 from parity import convert
 from parity.convert import workarounds
+from parity.convert.spec import content_hash
 from parity.models import source
 
 Model = Callable[[str], Path]
@@ -197,8 +199,54 @@ def test_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 <= len(calls) < 10
 
 
+@pytest.mark.long
+def test_upstream(model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Searched only where something can be found; with compressed weights, too, the package has equal bytes."""
+    workarounds.coremltools()
+    from coremltools.converters.mil.mil import Block
+
+    calls: list[object] = []
+    original = Block._propagate_nonreplaceable_vars
+    monkeypatch.setattr(Block, "_propagate_nonreplaceable_vars", lambda block: calls.append(block) or original(block))
+    _converted()
+    assert len(calls) > 50
+    calls.clear()
+    with workarounds.converting():
+        _converted()
+    assert calls == []
+    hashes = []
+    for name in ("with", "without"):
+        if name == "without":
+            monkeypatch.setattr(workarounds, "fewer_searches", nullcontext)
+        made = convert.convert(
+            model("sd1"), tmp_path / name, components=["text_encoder"], compression="palette4", check=False
+        )
+        hashes.append(content_hash(made["text_encoder"]))
+        assert calls, "there are decompressed weights"
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.long
+def test_printing(monkeypatch: pytest.MonkeyPatch) -> None:
+    workarounds.coremltools()
+    from coremltools.converters.mil.mil import Block, Function, Program
+
+    printed: list[object] = []
+    original = Block.indented_str
+    monkeypatch.setattr(Block, "indented_str", lambda block, *a, **k: printed.append(block) or original(block, *a, **k))
+    _converted()
+    assert len(printed) > 5
+    printed.clear()
+    before = [kind.__str__ for kind in (Block, Function, Program)]
+    with workarounds.converting():
+        _converted()
+    assert printed == []
+    assert [kind.__str__ for kind in (Block, Function, Program)] == before
+
+
 def test_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each conversion ends with a search for garbage, which passes over what was there before it."""
+    gc.unfreeze()  # what conftest freezes
     before = gc.get_freeze_count()  # 0, on Python 3.12 a few hundred
     frozen: list[int] = []
     original = gc.collect

@@ -93,7 +93,17 @@ def test_the_vae_has_the_operators_of_its_time(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["6.1/0.2.0", "6.3/0.4.0", "7.0b1/1.0.0", "7.2/1.1.1", "8.0/main", "9.0/main"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("6.1/0.2.0", marks=pytest.mark.slow),
+        "6.3/0.4.0",
+        "7.0b1/1.0.0",
+        "7.2/1.1.1",
+        "8.0/main",
+        "9.0/main",
+    ],
+)
 def test_the_unet_has_the_layers_and_the_attention_of_its_time(
     name: str, package: Package, converted: Converted
 ) -> None:

@@ -27,7 +27,7 @@ Model = Callable[[str], Path]
 @pytest.mark.parametrize(
     ("family", "component"),
     [
-        ("sd1", "controlnet"),
+        pytest.param("sd1", "controlnet", marks=pytest.mark.slow),
         ("sd1", "vae_decoder"),
         pytest.param("sd1", "unet", marks=pytest.mark.slow),
         pytest.param("sdxl", "unet", marks=pytest.mark.slow),

@@ -13,7 +13,7 @@ pytest_plugins = ["pytester"]
 CASES = '[[case]]\nname = "quick"\ntask = "txt2img"\nprompt = "a ring"\nscheduler = "euler"\nsteps = 1\n'
 
 
-@pytest.mark.long
+@pytest.mark.slow  # `parity run` says the same: tests/commands/test_run.py
 def test_it_fails_with_the_path(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makefile(".toml", cases=CASES)

@@ -113,7 +113,7 @@ def test_one_swapped_sign_in_an_operator_names_the_component(
     assert found["vae_decoder"].verdict is Verdict.PASS
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_adds_up_over_the_steps_is_said_to_come_from_a_known_defect_of_the_program(
     evaluator: Evaluator, cell: plan.Cell, packages: dict[str, Path]
 ) -> None:

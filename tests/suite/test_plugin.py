@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_the_suite_runs_from_another_folder(project: pytest.Pytester) -> None:
 
 @pytest.mark.long
 def test_a_report_that_cannot_be_written_is_one_line_after_the_table(project: pytest.Pytester) -> None:
+    stage(project, "good")
     (project.path / "out" / "index.html").mkdir(parents=True)
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "--parity-report", "out")
     assert result.ret == 2
@@ -49,7 +51,8 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_table(project: py
 
 @pytest.mark.long
 def test_a_defect_in_the_report_costs_no_table(project: pytest.Pytester) -> None:
-    project.makeconftest("import parity.report.html as page\npage.write = lambda *given: 1 // 0\n")
+    stage(project, "good")
+    project.makeconftest(f"{STAGED}\nimport parity.report.html as page\npage.write = lambda *given: 1 // 0\n")
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "--parity-report", "out")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     result.assert_outcomes(passed=1)
@@ -58,6 +61,7 @@ def test_a_defect_in_the_report_costs_no_table(project: pytest.Pytester) -> None
 
 @pytest.mark.long
 def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) -> None:
+    stage(project, "good")
     result = project.runpytest_subprocess(
         "--pyargs", "parity.suite", "-n", "1", "--seed", "8", "--compute-unit", "CPU_AND_NE", "--parity-report", "out"
     )
@@ -79,7 +83,7 @@ def test_another_producer_by_command_line_and_by_ini(project: pytest.Pytester) -
     result.stdout.fnmatch_lines(["*no producer named 'swiift'; did you mean swift?*"])
 
 
-@pytest.mark.long
+@pytest.mark.slow  # `parity run` says the same: tests/commands/test_run.py
 def test_a_failure_is_explained_and_unknown_is_not_green(project: pytest.Pytester) -> None:
     project.makefile(".toml", t='[[tolerance]]\npoint = "image"\nmetric = "image_psnr"\nbound = 400\nmeasured = "x"\n')
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "--tolerances", "t.toml")
@@ -221,20 +225,42 @@ def test_goldens_alone_do_not_make_a_run_green(project: pytest.Pytester, tmp_pat
     result.stdout.fnmatch_lines(["no candidate was compared, 1 unknown; what was decided beside them (golden) says*"])
 
 
+SESSIONS = """
+import sys
+from pathlib import Path
+import pytest
+folder = Path(sys.argv[3].removeprefix("--golden-dir=")).parent
+for more in ([], ["--update-golden"], []):
+    code = pytest.main([*sys.argv[1:], *more])
+    print(f"exit {int(code)}, approvals {len(list(folder.rglob('approvals.jsonl')))}")
+    print("next session")
+"""  # in one process, which imports the libraries once
+
+
+def counted(lines: list[str]) -> dict[str, int]:
+    """Return how many tests of a session had which outcome."""
+    found = pytest.RunResult.parse_summary_nouns(lines)
+    return {name: count for name, count in found.items() if name not in ("warning", "warnings")}
+
+
 @pytest.mark.long
 def test_a_missing_golden_fails_and_can_be_made(
     project: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARITY_AUTHOR", "Ada")
-    arguments = ["--pyargs", "parity.suite", f"--golden-dir={tmp_path / 'golden'}", "-k", "accepted"]
-    result = project.runpytest_subprocess(*arguments)
-    result.assert_outcomes(failed=1, deselected=1)
-    result.stdout.fnmatch_lines(["*no golden for case quick*written aside*parity golden approve*--update-golden*"])
-    assert not list(tmp_path.rglob("approvals.jsonl"))  # what is written aside is accepted by nobody
-    made = project.runpytest_subprocess(*arguments, "--update-golden")
-    made.assert_outcomes(skipped=1, deselected=1)  # a golden never passes in the run that made it
-    assert made.ret == 0
-    project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, deselected=1)
+    golden = tmp_path / "golden"
+    project.makepyfile(sessions=SESSIONS)
+    words = ["--pyargs", "parity.suite", f"--golden-dir={golden}", "-k", "accepted"]
+    text = project.run(sys.executable, "sessions.py", *words).stdout.str()
+    missing, made, accepted = (part.splitlines() for part in text.split("next session\n")[:3])
+    assert counted(missing) == {"failed": 1, "deselected": 1}
+    pytest.LineMatcher(missing).fnmatch_lines(
+        ["*no golden for case quick*written aside*parity golden approve*--update-golden*"]
+    )
+    assert missing[-1] == "exit 1, approvals 0"  # what is written aside is accepted by nobody
+    assert counted(made) == {"skipped": 1, "deselected": 1}  # none passes in the run that made it
+    assert made[-1] == "exit 0, approvals 1"
+    assert counted(accepted) == {"passed": 1, "deselected": 1}
 
 
 @pytest.mark.long

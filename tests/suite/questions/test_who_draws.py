@@ -103,8 +103,9 @@ def test_old_models_as_five_releases(cases: Path, old_models: tuple[Path, Path])
 
 @pytest.mark.long
 def test_old_models_with_a_changed_weight_name_the_network(cases: Path, old_models: tuple[Path, Path]) -> None:
-    found = ask(cases=cases, models=old_models[1], producers=RELEASES)
-    for name in RELEASES:
+    some = RELEASES[-2:]  # one of each kind
+    found = ask(cases=cases, models=old_models[1], producers=some)
+    for name in some:
         record = found[f"candidate/text/{name}/coreml:reference"]
         assert record["verdict"] == "fail", name
         assert [point for point in points(record, "fail") if point != "image"] == ["unet"], name
