@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
+from parity.contracts.names import DENOISERS
 from parity.convert.job import Job
 from parity.convert.spec import content_hash
 from parity.files import replacing
@@ -50,8 +51,12 @@ def request_key(job: Job) -> str:
 def program_key(job: Job) -> str:
     """Return the name of everything that decides a package's program and weights: :func:`request_key` without texts.
 
-    Releases that wrote the same network under other names and metadata share it.
+    Releases that wrote the same network under other names and metadata share it, and so do requests of other sizes, or
+    of another attention, whose component has neither.
     """
+    of_features = dict.fromkeys(("batch", "height", "width", "tokens", "outputs"))  # inputs and outputs say it
+    no_attention = {} if job.component in (*DENOISERS, "controlnet") else {"attention": ""}
+    others = {"contract": "", "compression": "", "output_shapes": True, **of_features, **no_attention}
     return cache.key(
         part=folder_hash(job.folder) if job.folder is not None else job.source.fingerprint(job.part),
         component=job.component,
@@ -60,7 +65,7 @@ def program_key(job: Job) -> str:
         compute=job.compute,
         vocabulary=dict(job.vocabulary),
         compression=job.compression,
-        settings={**asdict(job.settings), "contract": "", "compression": "", "output_shapes": True},
+        settings={**asdict(job.settings), **others},
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         converter=own_source(),
     )

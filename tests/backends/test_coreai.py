@@ -102,6 +102,7 @@ def networks(record: dict[str, Any]) -> set[str]:
             {"model_version": "tiny-sdxl", "refiner": "tiny-sdxl-refiner"},
             {"text_encoder", "text_encoder_2", "unet", "refiner", "vae_decoder"},
             id="sdxl and refiner",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             'task = "unconditional"\nscheduler = "ddim"',

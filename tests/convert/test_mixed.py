@@ -120,7 +120,7 @@ def test_bounds_of_recipes(model: Model) -> None:
     assert bound(2) < bound(4) < bound(6) < bound(8) < 40
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_probe_is_a_pipeline_where_there_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Latents after one step and pictures, on the project's own miniature; the curve is written and well-formed."""
     from xml.etree import ElementTree

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.convert import plan
+from parity.convert import plan, record
 from parity.convert.job import Job, Settings
 from parity.convert.sizes import residuals
 from parity.errors import FormatError, MissingError, ParityError, UnsupportedError, UsageError
@@ -381,3 +381,22 @@ def test_planning_imports_nothing_heavy(model: Model) -> None:
     )
     command = [sys.executable, "-c", code, str(model("sd1"))]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_requests_whose_difference_a_component_does_not_have_share_its_program(model: Model) -> None:
+    def keys(**settings: object) -> dict[str, str]:
+        jobs = plan.plan(
+            model("sd1"), components=["text_encoder", "unet", "vae_decoder"], settings=Settings(**settings)
+        )
+        return {job.component: record.program_key(job) for job in jobs}
+
+    plain = keys()
+
+    def own(**settings: object) -> list[str]:
+        return [name for name, key in keys(**settings).items() if key != plain[name]]
+
+    assert own(batch=1) == ["unet"]
+    assert own(attention="ORIGINAL") == ["unet"]
+    assert own(height=96, width=64) == ["unet", "vae_decoder"]
+    assert own(tokens=64) == ["unet"]
+    assert {"text_encoder", "vae_decoder"} <= set(own(attention_rank=3))
