@@ -47,7 +47,7 @@ def test_the_timestep_embedding_alone_stays_in_float32(model: Model) -> None:
     assert described[0] == described[1]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_embedding_of_sdxls_sizes_stays_in_float32_too(model: Model) -> None:
     found = results(converted(model("sdxl"), "unet", "timestep-embedding"))
     assert (found["sin", "fp32"], found["cos", "fp32"]) == (2, 2)  # the time's, and that of the picture's sizes

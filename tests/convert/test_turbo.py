@@ -21,7 +21,7 @@ from parity.pipelines.trace import Trace
 COMPONENTS = ("text_encoder", "unet", "vae_decoder")
 
 
-@pytest.mark.long
+@pytest.mark.slow  # its parts are asked in tests/suite/test_tasks.py (batch 1) and tests/pipelines
 def test_one_step_without_guidance() -> None:
     """diffusers' own pipeline, the tasks over PyTorch, and the tasks over the packages draw the same picture."""
     import torch

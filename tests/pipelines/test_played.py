@@ -190,7 +190,7 @@ def test_the_image_is_ignored_at_full_strength(written: Written, play: Callable[
     assert play(models, "S7", image=IMAGE, strength=1.0).settings.task == "txt2img"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_long_runs_and_other_spacings(written: Written, play: Callable[..., Execution]) -> None:
     models = written("main", "sd", "text_encoder", "unet", "vae_decoder")
     for spacing in ("linspace", "leading", "karras"):

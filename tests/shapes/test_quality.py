@@ -1,6 +1,6 @@
 """Does the shipped model draw what its prompts say? Held-out prompts, fixed seeds, measured in the pixels.
 
-``make long`` takes some of the prompts and lower bounds, ``make slow`` all 200 and the model card's bounds.
+All but a few are slow: the weights do not change, and what they draw in the suite's cases is held by its goldens.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def test_the_folder_is_small(name: str) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["shapes-sd", pytest.param("shapes-sd-v", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shapes-sd", "shapes-sd-v"])
 def test_some_prompts_are_drawn(name: str) -> None:
-    score = _score(load(trained.folder(name)), 16, steps=12)
+    score = _score(load(trained.folder(name)), 24, steps=12)
     assert score.colour >= 0.8
     assert score.shape >= 0.65
     assert score.background >= 0.8
@@ -116,16 +116,16 @@ def test_image_to_image_keeps_the_layout_and_changes_the_colour(pipeline: Any) -
     assert not measure.judge(np.asarray(start), wanted).colour, "the start is not yet what the prompt says"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_unconditional_model_draws_objects_on_plain_backgrounds() -> None:
     folder = trained.folder("shapes-ddpm")
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 2e6
     drawn = load_unconditional(folder)(
-        16, torch.Generator().manual_seed(93), num_inference_steps=25, output_type="np"
+        24, torch.Generator().manual_seed(93), num_inference_steps=50, output_type="np"
     ).images
     found = [measure.objects(np.rint(resize(image, (128, 128), order=1) * 255).astype(np.uint8)) for image in drawn]
     assert len({ground for ground, _ in found}) == len(picture.BACKGROUNDS)
-    assert sum(1 <= len(objects) <= 3 for _, objects in found) >= 13
+    assert sum(1 <= len(objects) <= 3 for _, objects in found) >= 20
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_taming_bounds_the_streams_and_changes_no_output() -> None:
     assert half.largest([model.encoder.conv_norm_out], lambda: model.encode(images)) <= half.LARGEST
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_command_makes_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAE", "TEXT", "UNET", "VELOCITY", "DDPM", "DETAIL"):
         monkeypatch.setattr(stages, name, replace(getattr(stages, name), steps=2))

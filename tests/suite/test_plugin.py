@@ -71,13 +71,23 @@ def test_the_command_line_wins_and_workers_report_too(project: pytest.Pytester) 
     assert "computed once for CPU_AND_NE" in result.stdout.str()
 
 
-@pytest.mark.long
-def test_another_producer_by_command_line_and_by_ini(project: pytest.Pytester) -> None:
+@pytest.mark.slow
+def test_another_producer_by_command_line(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--pyargs", "parity.suite", "-v", "--as", "python==1.1.0", "--as", "S2")
     assert "1 pass, 0 fail, 1 unknown" in result.stdout.str()
     assert "as python==1.1.0, on reference runtime" in result.stdout.str()
     assert "S2 has no scheduler euler; it has pndm, dpm++" in result.stdout.str()
-    project.makeini("[pytest]\nparity_cases = cases.toml\nparity_model_version = tiny-sd\nparity_as =\n    swiift\n")
+
+
+@pytest.mark.long
+def test_producers_by_ini(project: pytest.Pytester) -> None:
+    stage(project, "good")
+    ini = "[pytest]\nparity_cases = cases.toml\nparity_model_version = tiny-sd\nparity_as =\n    {}\n"
+    project.makeini(ini.format("swift==1.1.0"))
+    result = project.runpytest_subprocess("--pyargs", "parity.suite", "-v")
+    result.assert_outcomes(passed=1)
+    assert "as swift==1.1.0, on reference runtime" in result.stdout.str()
+    project.makeini(ini.format("swiift"))
     result = project.runpytest_subprocess("--pyargs", "parity.suite")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*no producer named 'swiift'; did you mean swift?*"])

@@ -17,6 +17,7 @@ from parity.suite.verdict import Verdict
 PLAN = Plan(64)
 TIMES = 400
 Differences = Callable[[np.random.Generator, int], np.ndarray]
+KINDS = ("heavy", *(pytest.param(name, marks=pytest.mark.slow) for name in ("normal", "mostly equal")))
 
 SHAPES: dict[str, Differences] = {  # of mean 0 and standard deviation 1
     "normal": lambda rng, n: rng.normal(size=n),
@@ -37,14 +38,14 @@ def rates(shape: str, loss: float, spread: float, plan: Plan = PLAN) -> dict[Ver
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", KINDS)
 def test_a_model_as_good_fails_once_in_a_hundred_at_most(shape: str) -> None:
     alarms = rates(shape, 0.0, 0.06)[Verdict.FAIL]
     assert alarms <= stats.binom.isf(0.001, TIMES, PLAN.alarms) / TIMES
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", KINDS)
 def test_64_prompts_find_a_loss_of_three_percent_nine_times_in_ten(shape: str) -> None:
     found = rates(shape, 0.03, 0.06)
     assert found[Verdict.FAIL] >= 0.9
