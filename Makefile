@@ -41,7 +41,7 @@ test: lint  ## ruff, mypy and the tests in JOBS processes; those that convert mo
 long: $(STAMP)  ## the tests that convert models or draw pictures
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'long and not slow' tests
 
-check: lint  ## all that `make test`, `make long` and (with its extra) `make core-ai` run, in one session
+check: $(STAMP)  ## all tests that `make test`, `make long` and (with its extra) `make core-ai` run, in one session
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m 'not slow' tests
 
 slow: $(STAMP)  ## the exhaustive and full-size tests, and the mutants

@@ -24,7 +24,7 @@ print(sorted({"torch", "coremltools", "diffusers"} & set(sys.modules)))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("first", ["parity", "coremltools"])
+@pytest.mark.parametrize("first", [pytest.param("parity", marks=pytest.mark.slow), "coremltools"])
 def test_both_orders_share_the_message_classes(first: str) -> None:
     imports = ["from parity.mil import proto", "import coremltools"]
     if first == "coremltools":

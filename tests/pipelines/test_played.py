@@ -320,7 +320,7 @@ def test_float16_outputs_crash_old_releases_only(
     assert new.psnr >= LOWEST_PSNR
 
 
-@pytest.mark.long
+@pytest.mark.slow  # tests/backends/test_packages.py: two halves give what the whole gives
 def test_a_chunked_unet_draws_the_same_picture(
     written: Written, play: Callable[..., Execution], tmp_path: Path
 ) -> None:
@@ -349,7 +349,7 @@ def test_a_unet_of_batch_one(written: Written, converted: Converted, play: Calla
         assert text in play(models, consumer).failure
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_components_of_other_sizes_fail_as_the_tables_say(
     written: Written, converted: Converted, play: Callable[..., Execution]
 ) -> None:

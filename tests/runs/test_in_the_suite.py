@@ -112,16 +112,8 @@ def test_workers_write_one_folder_and_one_that_dies_costs_its_cell(project: pyte
     assert [entry["case"] for entry in result(found).records] == list(SCHEDULERS)  # whoever was first
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "how",
-    [
-        "-n 2",
-        pytest.param("-n 1", marks=pytest.mark.slow),
-        pytest.param("-n 8", marks=pytest.mark.slow),
-        pytest.param("-n 2 --dist loadgroup", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["-n 2", "-n 1", "-n 8", "-n 2 --dist loadgroup"])
 def test_any_number_of_workers_gives_the_same_report(project: pytest.Pytester, how: str) -> None:
     """Cells of two backends: each worker meets a backend once; table, report and folder are those of one process."""
     project.makefile(".ini", pytest=BACKENDS)

@@ -162,7 +162,7 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
     assert checks(evaluator, cell, used)["unet"].verdict is Verdict.FAIL  # the same figures without that knowledge
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_compressed_weights_are_judged_by_half_precision_with_these_weights(tmp_path: Path) -> None:
     """Two bits cost far more than any bound; the program computes exactly that, or with other signs more."""
     location = Evaluator(OPTIONS).model.location

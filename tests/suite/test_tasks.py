@@ -219,7 +219,7 @@ def test_cells_of_one_backend_are_asked_together_and_reported_in_order(tmp_path:
     assert by_backend(planned) == [0, 2, 1, 3]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_played_network_names_the_operation_at_fault(tmp_path: Path) -> None:
     given = {**NETS, "producers": ("swift==1.1.0",), "tolerances": None}
     asked = options(tmp_path, CONTROL, **given)
