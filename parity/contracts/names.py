@@ -28,6 +28,11 @@ COMPONENTS = (
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 DENOISERS = ("unet", "refiner", "control-unet")
 """The UNets, each of which may lie in two halves."""
+OF_EACH_STEP = (*DENOISERS, "controlnet")
+"""What is asked at each step and written with a batch, an attention and a timestep embedding in float16.
+
+``mmdit`` is not among them: released converters write it in float32 as a whole.
+"""
 
 _RESOURCES = {
     "TextEncoder": "text_encoder",

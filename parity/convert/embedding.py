@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from parity.contracts.names import DENOISERS
-
-HAVE: Final = (*DENOISERS, "controlnet")
-"""Components with an embedding that released converters write in float16; ``mmdit`` is in float32 as a whole."""
 _STEPS: Final = 6  # between an input and the sine: cast, expand, multiply, scale, shift
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from parity import memory
 from parity.contracts import ComponentContract, ConverterWindow, FeatureRule, converter, converters
-from parity.contracts.names import DENOISERS, TEXT_ENCODERS
-from parity.convert import base, compress, embedding, ranks
+from parity.contracts.names import OF_EACH_STEP, TEXT_ENCODERS
+from parity.convert import base, compress, ranks
 from parity.convert.job import ATTENTION, FLOAT32, TARGETS, Job, Settings, TensorSpec
 from parity.convert.sizes import check_eighths, residuals, sizes
 from parity.errors import UsageError
@@ -218,7 +218,7 @@ def _make(
     latent = _latent(source, settings)
     if part == "vae" or latent is not None:  # what else is converted in the model's own size has latents alone
         check_eighths(source)
-    batch = settings.batch if contract.component in (*DENOISERS, "controlnet") else 2
+    batch = settings.batch if contract.component in OF_EACH_STEP else 2
     if batch not in contract.batches and contract.component not in TEXT_ENCODERS:
         raise UsageError(
             f"batch {batch}: {contract.component} of family {contract.family} is written with batch "
@@ -265,7 +265,7 @@ def _make(
 
 def _float32(settings: Settings, contract: ComponentContract) -> str | None:
     """Return what a component keeps in float32; None where that changes nothing, so that its package is shared."""
-    if contract.compute == "FLOAT32" or (settings.float32 != "all" and contract.component not in embedding.HAVE):
+    if contract.compute == "FLOAT32" or (settings.float32 != "all" and contract.component not in OF_EACH_STEP):
         return None
     return settings.float32
 

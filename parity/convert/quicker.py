@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 
@@ -22,11 +22,8 @@ def fewer_validations() -> Iterator[None]:
         if check_essential_scope is None:  # after each pass it is given
             original(program)
 
-    Program.validate = validate
-    try:
+    with _replaced(Program, "validate", validate):
         yield
-    finally:
-        Program.validate = original
 
 
 @contextmanager
@@ -40,11 +37,8 @@ def fewer_searches() -> Iterator[None]:
         if _decompresses(block):
             original(block)
 
-    Block._propagate_nonreplaceable_vars = propagate
-    try:
+    with _replaced(Block, "_propagate_nonreplaceable_vars", propagate):
         yield
-    finally:
-        Block._propagate_nonreplaceable_vars = original
 
 
 def _decompresses(block: Any) -> bool:
@@ -62,14 +56,18 @@ def unprinted() -> Iterator[None]:
     """Let programs and blocks be named, not written out, in messages; unless somebody asked for those."""
     from coremltools.converters.mil.mil import Block, Function, Program
 
-    if logging.getLogger("coremltools").isEnabledFor(logging.DEBUG):
+    with ExitStack() as stack:
+        if not logging.getLogger("coremltools").isEnabledFor(logging.DEBUG):
+            for kind in (Block, Function, Program):
+                stack.enter_context(_replaced(kind, "__str__", object.__repr__))
         yield
-        return
-    originals = {kind: kind.__str__ for kind in (Block, Function, Program)}
-    for kind in originals:
-        kind.__str__ = object.__repr__
+
+
+@contextmanager
+def _replaced(kind: type, name: str, method: Any) -> Iterator[None]:
+    original = getattr(kind, name)
+    setattr(kind, name, method)
     try:
         yield
     finally:
-        for kind, original in originals.items():
-            kind.__str__ = original
+        setattr(kind, name, original)

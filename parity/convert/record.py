@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parity import cache
-from parity.contracts.names import DENOISERS
+from parity.contracts.names import OF_EACH_STEP
 from parity.convert.job import Job
 from parity.convert.spec import content_hash
 from parity.files import replacing
@@ -55,7 +55,7 @@ def program_key(job: Job) -> str:
     of another attention, whose component has neither.
     """
     of_features = dict.fromkeys(("batch", "height", "width", "tokens", "outputs"))  # inputs and outputs say it
-    no_attention = {} if job.component in (*DENOISERS, "controlnet") else {"attention": ""}
+    no_attention = {} if job.component in OF_EACH_STEP else {"attention": ""}
     others = {"contract": "", "compression": "", "output_shapes": True, **of_features, **no_attention}
     return cache.key(
         part=folder_hash(job.folder) if job.folder is not None else job.source.fingerprint(job.part),

@@ -46,9 +46,10 @@ from parity.errors import ParityError
 
 model, output, limits = sys.argv[1:]
 told = {}
+highest = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 for component, (limit, large) in json.loads(limits).items():
     build.LARGE = large
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, highest))
     try:
         convert.convert(model, output, components=[component], check=False)
     except ParityError as error:

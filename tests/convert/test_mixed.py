@@ -125,14 +125,14 @@ def test_the_probe_is_a_pipeline_where_there_is_one(tmp_path: Path, capfd: pytes
     """Latents after one step and pictures, on the project's own miniature; the curve is written and well-formed."""
     from xml.etree import ElementTree
 
-    options = {"bits": (2, 4), "count": 2, "large": 70_000, "prompts": 1}
+    options = {"bits": (2, 4), "count": 2, "large": 70_000, "prompts": 2}
     folder = recipes.build("tiny-sd")
     capfd.readouterr()  # building may draw bars
     latents = convert.analyse_bits(folder, tmp_path / "latents.json", **options)
     picture = convert.analyse_bits(folder, tmp_path / "picture.json", probe="picture", steps=2, **options)
     assert capfd.readouterr().err == ""
-    assert latents["probe"] == {"kind": "latents", "prompts": 1, "steps": 1, "seed": 93}
-    assert picture["probe"] == {"kind": "picture", "prompts": 1, "steps": 2, "seed": 93}
+    assert latents["probe"] == {"kind": "latents", "prompts": 2, "steps": 1, "seed": 93}
+    assert picture["probe"] == {"kind": "picture", "prompts": 2, "steps": 2, "seed": 93}
     for result in (latents, picture):
         layers = result["single_layer"]["2"].keys()
         assert len(layers) >= 2

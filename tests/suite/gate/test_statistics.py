@@ -66,8 +66,9 @@ def test_the_stated_power_is_reached_at_the_stated_spread() -> None:
 
 
 @pytest.mark.long
-def test_with_many_prompts_small_losses_pass_and_the_margin_fails() -> None:
-    many = replace(PLAN, prompts=300)
+@pytest.mark.parametrize("prompts", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_with_many_prompts_small_losses_pass_and_the_margin_fails(prompts: int) -> None:
+    many = replace(PLAN, prompts=prompts)
     assert rates("normal", 0.01, 0.06, many)[Verdict.PASS] > 0.99
     assert rates("normal", 0.03, 0.06, many)[Verdict.FAIL] == pytest.approx(1 - many.risk, abs=0.02)
 

@@ -102,10 +102,14 @@ def test_old_models_as_five_releases(cases: Path, old_models: tuple[Path, Path])
 
 
 @pytest.mark.long
-def test_old_models_with_a_changed_weight_name_the_network(cases: Path, old_models: tuple[Path, Path]) -> None:
-    some = RELEASES[-2:]  # one of each kind
-    found = ask(cases=cases, models=old_models[1], producers=some)
-    for name in some:
+@pytest.mark.parametrize(
+    "names", [RELEASES[-2:], pytest.param(RELEASES, marks=pytest.mark.slow)], ids=["one of each kind", "all"]
+)
+def test_old_models_with_a_changed_weight_name_the_network(
+    cases: Path, old_models: tuple[Path, Path], names: tuple[str, ...]
+) -> None:
+    found = ask(cases=cases, models=old_models[1], producers=names)
+    for name in names:
         record = found[f"candidate/text/{name}/coreml:reference"]
         assert record["verdict"] == "fail", name
         assert [point for point in points(record, "fail") if point != "image"] == ["unet"], name
