@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _PYTHONS_OWN = 1_000  # Python 3.12 starts with 375 frozen objects, other versions with none
+_settled = False
 
 
 @functools.cache
@@ -51,15 +52,18 @@ def trim() -> None:
 def settled() -> Iterator[None]:
     """Leave what is there out of Python's searches for garbage: torch and diffusers alone make 500,000 objects.
 
-    Nothing changes where somebody has frozen objects before.
+    Nothing changes inside another such block, or where somebody else has frozen objects before. Not for several threads.
     """
-    if gc.get_freeze_count() > _PYTHONS_OWN:
+    global _settled
+    if _settled or gc.get_freeze_count() > _PYTHONS_OWN:  # the count takes 40 ms where there are many: asked last
         yield
         return
     gc.freeze()
+    _settled = True
     try:
         yield
     finally:
+        _settled = False
         gc.unfreeze()
 
 

@@ -36,9 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let searches for garbage pass over what was there before the test: coremltools' take 0.5 s each otherwise."""
-    gc.freeze()
-    result = yield
-    gc.collect()  # what the test left
+    from parity import memory
+
+    with memory.settled():
+        result = yield
+        gc.collect()  # what the test left
     return result
 
 

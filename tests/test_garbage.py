@@ -7,16 +7,20 @@ import gc
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from parity import memory
 
 
-@pytest.fixture(autouse=True)
-def unsettled() -> None:
-    """Undo what conftest does around each test."""
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what conftest does around each test, and do it again: its own search would take a second."""
+    monkeypatch.setattr(memory, "_settled", False)
     gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 class Node:
@@ -24,6 +28,7 @@ class Node:
         self.itself = self
 
 
+@pytest.mark.usefixtures("unsettled")
 def test_what_is_made_meanwhile_is_collected_and_the_rest_afterwards() -> None:
     before = Node()
     old = weakref.ref(before)
@@ -37,6 +42,19 @@ def test_what_is_made_meanwhile_is_collected_and_the_rest_afterwards() -> None:
     assert old() is None
 
 
+@pytest.mark.usefixtures("unsettled")
+def test_a_block_within_another_leaves_its_objects_frozen_and_counts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with memory.settled():
+        frozen = gc.get_freeze_count()
+        with monkeypatch.context() as patch:
+            patch.setattr(gc, "get_freeze_count", lambda: pytest.fail("it walks over all objects"))
+            with memory.settled():
+                pass
+        assert gc.get_freeze_count() == frozen > 0
+    assert gc.get_freeze_count() < frozen
+
+
+@pytest.mark.usefixtures("unsettled")
 def test_what_somebody_froze_stays_frozen() -> None:
     gc.freeze()
     try:
