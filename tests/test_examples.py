@@ -63,7 +63,10 @@ TOGETHER = [
 def test_examples_in_docstrings() -> None:
     attempted = 0
     for name in MODULES:
-        result = doctest.testmod(importlib.import_module(name))
+        module = importlib.import_module(name)
+        if ">>>" not in Path(module.__file__ or "").read_text(encoding="utf-8"):
+            continue  # doctest looks at all files that were imported for each module
+        result = doctest.testmod(module)
         assert result.failed == 0, name
         attempted += result.attempted
     assert attempted > 20

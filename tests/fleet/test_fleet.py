@@ -140,7 +140,7 @@ def test_a_scheduler_that_goes_away_costs_no_finished_cell(
         leaving = stack.enter_context(cluster(tmp_path, 1, 0.2))
         other = stack.enter_context(connected(leaving.address))
 
-        monkeypatch.setattr(fleets, "PATIENCE", 5.0)
+        monkeypatch.setattr(fleets, "PATIENCE", 2.0)
 
         def finished(record: dict[str, Any]) -> None:
             folder.add(record)
@@ -166,7 +166,7 @@ def test_a_connection_that_dask_gives_up_is_made_anew(
     async def broken() -> None:
         raise AssertionError
 
-    monkeypatch.setattr(fleets, "PATIENCE", 8.0)
+    monkeypatch.setattr(fleets, "PATIENCE", 5.0)
     monkeypatch.setattr(client, "_reconnect", broken)
     said: list[str] = []
     with run(tmp_path / "run", options) as (folder, cells):
@@ -188,7 +188,7 @@ def test_a_connection_that_dask_gives_up_is_made_anew(
 def test_cells_go_to_workers_that_declare_what_they_need(
     tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "JOINING", 3.0)
+    monkeypatch.setattr(workers, "JOINING", 1.0)
     options = staged(tmp_path, ["one"], backend=("coreml:reference", "coreml:CPU_AND_NE"))
     cells = plan.cells(options)
     wanted = {cell.backend: needs(cell, options) for cell in cells}
@@ -204,7 +204,7 @@ def test_cells_go_to_workers_that_declare_what_they_need(
 def test_bad_input_is_said_before_anything_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleets, "PATIENCE", 1.0)
+    monkeypatch.setattr(fleets, "PATIENCE", 0.3)
     arguments = ["fleet", "run", "--scheduler", "tcp://127.0.0.1:1", "--model-version", "tiny-sd"]
     assert cli.main(arguments) == 2
     assert "needs --run-dir DIR" in capsys.readouterr().err

@@ -147,19 +147,19 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
 ) -> None:
     from parity.backends.packages import find
 
-    (crushed,) = convert.cached(evaluator.model.location, components=["unet"], **CRUSHED).values()
-    (form,) = {find(crushed).parts["unet"].compression}
+    (crushed,) = convert.cached(evaluator.model.location, components=["text_encoder"], **CRUSHED).values()
+    (form,) = {find(crushed).parts["text_encoder"].compression}
     assert form == "2-bit palette"
-    used = {**packages, "unet": crushed}
-    found = checks(evaluator, cell, used, situation=Situation(compression={"unet": form}))
-    assert {name: found[name].verdict for name in ("text_encoder", "vae_decoder")} == dict.fromkeys(
-        ("text_encoder", "vae_decoder"), Verdict.PASS
+    used = {**packages, "text_encoder": crushed}
+    found = checks(evaluator, cell, used, situation=Situation(compression={"text_encoder": form}))
+    assert {name: found[name].verdict for name in ("unet", "vae_decoder")} == dict.fromkeys(
+        ("unet", "vae_decoder"), Verdict.PASS
     )
-    for point in ("unet", "image"):
+    for point in ("text_encoder", "image"):
         assert found[point].verdict is Verdict.UNKNOWN
         assert found[point].metric
         assert "compressed (2-bit palette), which changes the network by itself" in found[point].message
-    assert checks(evaluator, cell, used)["unet"].verdict is Verdict.FAIL  # the same figures without that knowledge
+    assert checks(evaluator, cell, used)["text_encoder"].verdict is Verdict.FAIL  # the same figures without that knowledge
 
 
 @pytest.mark.slow
