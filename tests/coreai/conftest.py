@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def operators_are_looked_up_once() -> Iterator[None]:
-    """Let ``torch.export`` ask which operators it may keep when one was registered since, a tenth of these tests' time."""
+    """Let ``torch.export`` ask which operators it may keep when one was registered since: a quarter of the time."""
     from parity.coreai import availability
 
     if availability.reason(convert=True):

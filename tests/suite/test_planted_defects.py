@@ -159,7 +159,8 @@ def test_what_compression_costs_is_unknown_with_its_figure_unless_a_bound_speaks
         assert found[point].verdict is Verdict.UNKNOWN
         assert found[point].metric
         assert "compressed (2-bit palette), which changes the network by itself" in found[point].message
-    assert checks(evaluator, cell, used)["text_encoder"].verdict is Verdict.FAIL  # the same figures without that knowledge
+    unknowing = checks(evaluator, cell, used)  # the same figures
+    assert unknowing["text_encoder"].verdict is Verdict.FAIL
 
 
 @pytest.mark.slow
