@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         result = yield
         gc.collect()  # what the test left
     return result
+
+
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what is done around each test, and do it again: its own search would take a second."""
+    from parity import memory
+
+    monkeypatch.setattr(memory, "_settled", False)
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

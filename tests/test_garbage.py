@@ -7,20 +7,10 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
 from parity import memory
-
-
-@pytest.fixture
-def unsettled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what conftest does around each test, and do it again: its own search would take a second."""
-    monkeypatch.setattr(memory, "_settled", False)
-    gc.unfreeze()
-    yield
-    gc.freeze()
 
 
 class Node:

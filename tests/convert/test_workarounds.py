@@ -244,9 +244,9 @@ def test_printing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [kind.__str__ for kind in (Block, Function, Program)] == before
 
 
+@pytest.mark.usefixtures("unsettled")
 def test_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each conversion ends with a search for garbage, which passes over what was there before it."""
-    gc.unfreeze()  # what conftest freezes
     before = gc.get_freeze_count()  # 0, on Python 3.12 a few hundred
     frozen: list[int] = []
     original = gc.collect
