@@ -35,13 +35,13 @@ def test_what_is_made_meanwhile_is_collected_and_the_rest_afterwards() -> None:
 @pytest.mark.usefixtures("unsettled")
 def test_a_block_within_another_leaves_its_objects_frozen_and_counts_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with memory.settled():
-        frozen = gc.get_freeze_count()
+        many = gc.get_freeze_count() // 2
         with monkeypatch.context() as patch:
             patch.setattr(gc, "get_freeze_count", lambda: pytest.fail("it walks over all objects"))
             with memory.settled():
                 pass
-        assert gc.get_freeze_count() == frozen > 0
-    assert gc.get_freeze_count() < frozen
+        assert gc.get_freeze_count() > many  # some go meanwhile: what is frozen is freed as ever
+    assert gc.get_freeze_count() <= many
 
 
 @pytest.mark.usefixtures("unsettled")
