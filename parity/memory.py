@@ -52,7 +52,7 @@ def trim() -> None:
 def settled() -> Iterator[None]:
     """Leave what is there out of Python's searches for garbage: torch and diffusers alone make 500,000 objects.
 
-    Nothing changes inside another such block, or where somebody else has frozen objects before. One thread only.
+    Nothing changes inside another such block, or where somebody else has frozen objects before.
     """
     global _settled
     if _settled or gc.get_freeze_count() > _PYTHONS_OWN:  # the count takes 40 ms where there are many: asked last
