@@ -1,4 +1,4 @@
-"""Hundreds of small exports: torch looks through its 2,700 operators twice in each, for the same answer."""
+"""Hundreds of small exports: torch looks through all its operators twice in each, for the same answer."""
 
 from __future__ import annotations
 
